@@ -1,0 +1,1 @@
+"""Training samples to adapter versions: batches, updates, evaluation, gate, registry."""

@@ -1,0 +1,1 @@
+"""Chats to training samples: events, scrubbing, judging, assembly, replay buffer. Imports no torch."""
