@@ -194,7 +194,7 @@ def _checked(body: Mapping[str, Any]) -> ChatEvent:
     kind = _required(body, "type", str)
     if kind not in {"message", "feedback", "conversation_closed"}:
         raise BadEvent(DeadLetter.UNKNOWN_TYPE, "type")
-    common = {
+    common: dict[str, Any] = {
         "event_id": _identifier(body, "event_id"),
         "conversation_id": _identifier(body, "conversation_id"),
         "seq": _count(body, "seq"),
@@ -208,7 +208,6 @@ def _checked(body: Mapping[str, Any]) -> ChatEvent:
         _text(body, "text")
     if kind == "message":
         return _message(body, common)
-    common.pop("line") if common["line"] is None else None
     return _feedback(body, common) if kind == "feedback" else _closed(body, common)
 
 
@@ -216,7 +215,7 @@ def _message(body: Mapping[str, Any], common: dict[str, Any]) -> Message:
     role = _required(body, "role", str)
     if role not in ROLES:
         raise BadEvent(DeadLetter.UNKNOWN_ROLE, "role")
-    rest = {name: body.get(name) for name in _STRINGS if name != "line"}
+    rest: dict[str, Any] = {name: body.get(name) for name in _STRINGS if name != "line"}
     return Message(role=role, text=_text(body, "text"), p=_number(body, "p"), **common, **rest)
 
 
@@ -239,7 +238,7 @@ def _closed(body: Mapping[str, Any], common: dict[str, Any]) -> Closed:
     return Closed(turns=_count(body, "turns"), resolved=_optional(body, "resolved", bool), **common)
 
 
-def _required(body: Mapping[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401 - the caller knows the kind
+def _required(body: Mapping[str, Any], name: str, kind: type) -> Any:
     if name not in body:
         raise BadEvent(DeadLetter.MISSING_FIELD, name)
     value = body[name]
@@ -248,7 +247,7 @@ def _required(body: Mapping[str, Any], name: str, kind: type) -> Any:  # noqa: A
     return value
 
 
-def _optional(body: Mapping[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401 - the caller knows the kind
+def _optional(body: Mapping[str, Any], name: str, kind: type) -> Any:
     return None if body.get(name) is None else _required(body, name, kind)
 
 

@@ -79,7 +79,7 @@ class Ledger:
 
     def move(self, digest: str, entry: Entry) -> bool:
         """File an outcome; False when the entry stands already or may not move so."""
-        args = [entry.outcome, entry.reason, entry.effects, ",".join(entry.samples), self._ttl_s]
+        args: list[str | int] = [entry.outcome, entry.reason, entry.effects, ",".join(entry.samples), self._ttl_s]
         return bool(self._script(keys=[entry_key(digest)], args=args))
 
     def read(self, digests: Sequence[str]) -> list[Entry | None]:

@@ -1,0 +1,56 @@
+"""`driftline COMMAND`: one line per command; the module of a command is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from services.settings import SettingsError, load, with_run_file
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("services.demo", "the whole loop on this machine in under three minutes"),
+    "up": ("services.up", "the same processes, kept running to try"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns its exit code: 0 done, 1 it found a problem, 2 it could not be started."""
+    parser = _parser()
+    arguments = sys.argv[1:] if argv is None else argv
+    name = next((a for a in arguments if not a.startswith("-")), None)
+    if name not in COMMANDS:
+        parser.parse_args(arguments)
+        parser.print_help()
+        return 2
+    module = importlib.import_module(COMMANDS[name][0])
+    command = argparse.ArgumentParser(prog=f"driftline {name}", description=COMMANDS[name][1])
+    command.add_argument("--config", type=Path, help="settings file (default: driftline.toml if it exists)")
+    module.arguments(command)
+    rest = list(arguments)
+    rest.remove(name)
+    args = command.parse_args(rest)
+    try:
+        code: int = module.run(args, with_run_file(load(args.config)))
+    except SettingsError as error:
+        print(f"driftline: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="driftline",
+        description="Online learning for support chat: streams, replay, adapters, canary rollout.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n" + "\n".join(f"  {name:20} {text}" for name, (_, text) in COMMANDS.items()),
+    )
+    parser.add_argument("command", choices=sorted(COMMANDS), metavar="COMMAND")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
