@@ -1,0 +1,1 @@
+"""The replay buffer in Redis: exact insert, declared draws, lineage, retention and erasure."""
