@@ -1,0 +1,161 @@
+"""Topics read whole, without a consumer group: state that every process keeps a copy of, and telemetry.
+
+A reader of state takes the end offsets first and acts only after it has read up to them (`caught_up`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+
+ASK_S = 2.0
+"""How often the broker is asked for end offsets, seconds: the proof that it is there."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One Kafka record; `timestamp` in seconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: float
+
+
+def producer_settings(base: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a producer whose records arrive once and in order while it lives."""
+    return {
+        "acks": "all",
+        "enable.idempotence": True,
+        "partitioner": "murmur2_random",
+        "linger.ms": 5,
+        "message.timeout.ms": 30_000,
+        "queue.buffering.max.kbytes": 32_768,
+        **base,
+    }
+
+
+def make_producer(base: Mapping[str, Any]) -> Producer:
+    """A producer; connects in the background."""
+    return Producer(producer_settings(base))
+
+
+class TopicFeed:
+    """Every partition of some topics from their beginning, or from `starts` ((topic, partition) -> offset)."""
+
+    def __init__(
+        self,
+        base: Mapping[str, Any],
+        topics: Sequence[str],
+        clock: Callable[[], float],
+        *,
+        prefix: str = "",
+        starts: Mapping[tuple[str, int], int] | None = None,
+    ) -> None:
+        self._prefix = prefix
+        self._topics = [prefix + name for name in topics]
+        self._clock = clock
+        self._starts = dict(starts or {})
+        self._asked = -ASK_S
+        self._ends: dict[tuple[str, int], int] | None = None
+        self._targets: dict[tuple[str, int], int] = {}
+        self.positions: dict[tuple[str, int], int] = {}
+        """(topic, partition) -> next offset to be read."""
+        self.contact: float | None = None
+        """When the broker last answered with all that it has, and it was read: seconds of the clock."""
+        self._consumer = Consumer(
+            {
+                "group.id": "driftline-feed",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 50,
+                **base,
+            }
+        )
+
+    @property
+    def caught_up(self) -> bool:
+        """True once everything that was there at the start has been read."""
+        return self._ends is not None and not self._targets
+
+    def poll(self, timeout_s: float, limit: int = 500) -> list[Record]:
+        """The next records; an empty list when there are none in time or the broker is away."""
+        if not self._ask():
+            return []
+        found = []
+        for message in self._consumer.consume(limit, timeout_s):
+            error = message.error()
+            if error is None:
+                found.append(self._record(message))
+            elif error.code() == KafkaError._UNKNOWN_PARTITION:  # noqa: SLF001 - the library's name for it
+                self._ends = None
+        self._settle()
+        return found
+
+    def lag(self) -> int | None:
+        """Records that were there when the broker last answered and are unread; None before it ever did."""
+        if self._ends is None:
+            return None
+        return sum(max(0, end - self.positions.get(at, 0)) for at, end in self._ends.items())
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def _ask(self) -> bool:
+        """Learn partitions and end offsets now and then; True once there is something to read from."""
+        now = self._clock()
+        if now - self._asked < ASK_S:
+            return self._ends is not None
+        self._asked = now
+        try:
+            first = self._ends is None
+            ends = self._look()
+            if first:
+                self._assign(ends)
+            self._ends = ends
+            self.contact = now
+        except KafkaException:
+            return self._ends is not None
+        return True
+
+    def _look(self) -> dict[tuple[str, int], int]:
+        known = self._consumer.list_topics(timeout=1.0).topics
+        ends = {}
+        for topic in self._topics:
+            if topic not in known or known[topic].error is not None or not known[topic].partitions:
+                raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+            for partition in known[topic].partitions:
+                low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=1.0)
+                ends[topic.removeprefix(self._prefix), partition] = high
+                self.positions.setdefault((topic.removeprefix(self._prefix), partition), low)
+        return ends
+
+    def _assign(self, ends: Mapping[tuple[str, int], int]) -> None:
+        for at in ends:
+            if at in self._starts:
+                self.positions[at] = max(self._starts[at], self.positions[at])
+        self._targets = {at: end for at, end in ends.items() if end > self.positions[at]}
+        self._consumer.assign(
+            [TopicPartition(self._prefix + topic, part, self.positions[topic, part]) for topic, part in ends]
+        )
+
+    def _settle(self) -> None:
+        self._targets = {at: end for at, end in self._targets.items() if self.positions[at] < end}
+
+    def _record(self, message: Any) -> Record:
+        topic = message.topic().removeprefix(self._prefix)
+        self.positions[topic, message.partition()] = message.offset() + 1
+        stamp = message.timestamp()[1] / 1000
+        return Record(topic, message.partition(), message.offset(), message.key(), message.value(), stamp)
