@@ -53,8 +53,8 @@ def install_torch(pin: str, constraints: Path) -> None:
 
 def is_cpu_build(pin: str, options: list[str]) -> bool:
     """Whether pip with these options would take a build of torch that needs no CUDA packages."""
-    command = [str(PYTHON), "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--retries", "0",
-               "--timeout", "10", "--report", "-", pin, *options]  # fmt: skip
+    options = ["--dry-run", "--ignore-installed", "--no-deps", "--retries", "0", "--timeout", "10", *options]
+    command = [str(PYTHON), "-m", "pip", "install", "--quiet", *options, "--report", "-", pin]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return False
