@@ -1,0 +1,141 @@
+"""Settings of the learner and of the demo's base; torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not value > 0:
+            raise ValueError(f"{type(config).__name__} {name!r} has value {value!r}: must be above 0")
+
+
+def _shares(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"{type(config).__name__} {name!r} has value {value!r}: must lie in 0..1")
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """Shape and recipe of a small base that is trained from generated conversations."""
+
+    layers: int = 4
+    hidden: int = 192
+    heads: int = 3
+    """Heads of 64: a size that vLLM's CPU attention knows."""
+    ff: int = 512
+    vocab: int = 2048
+    context: int = 1024
+    """Longest sequence, tokens."""
+    tokens: int = 1_200_000
+    """Training tokens; 0.8 M beat 0.25 M although the generator's own loss was flat by then."""
+    window: int = 256
+    """Tokens of one training row."""
+    batch: int = 16
+    """Rows of one training step."""
+    muon_lr: float = 0.02
+    adam_lr: float = 4e-3
+    init_std: float = 0.03
+    seed: int = 17
+
+    def __post_init__(self) -> None:
+        _positive(self, *(field.name for field in fields(self) if field.name != "seed"))
+        if self.hidden % self.heads:
+            raise ValueError(f"BaseConfig 'hidden' has value {self.hidden}: must be a multiple of 'heads' {self.heads}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The online learner of one line; defaults are for bases of 0.5B and more, the demo sets its own."""
+
+    line: str = "a"
+    """Line letter of the versions that are published."""
+    r: int = 16
+    """LoRA rank, one of vLLM's."""
+    alpha: float = 32.0
+    """LoRA scale is alpha / r."""
+    learning_rate: float = 2e-4
+    """Constant after warm-up: no decay knows where an endless stream ends."""
+    beta2: float = 0.99
+    warmup_steps: int = 20
+    """After each cold start and rollback, steps."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient that is applied."""
+    fresh_share: float = 0.25
+    rehearsal_share: float = 0.50
+    anchor_share: float = 0.25
+    """Shares of a step's tokens, together 1."""
+    fresh_batch: int = 8
+    """Fresh conversations of a step."""
+    fresh_wait_s: float = 2.0
+    """A step runs with what it has once its oldest fresh sample has waited this long, seconds."""
+    document_tokens: int = 512
+    """Longest document, tokens; a longer chat is cut into windows with the newest context."""
+    step_tokens: int = 8192
+    """Most tokens of one step, all components."""
+    snapshot_every: int = 5
+    """Steps between snapshots of the trajectory."""
+    average: int = 4
+    """Newest snapshots whose mean is offered to the gate."""
+    decide_every: int = 10
+    """Steps between candidates for the gate: looking spends error budget."""
+    checkpoint_every: int = 25
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 3
+    lease_s: float = 120.0
+    """How long drawn samples are held before they may be drawn again, seconds."""
+    weight_min: float = 0.05
+    weight_max: float = 2.0
+    """A reply's weight is cut to this range; 0 means no target."""
+    arm_max: float = 4.0
+    """Largest weight of a reply for the rarity of its rollout arm, 1 / p."""
+    signal_share: float = 0.30
+    """Most tokens of a batch that rated or edited replies may hold."""
+    customer_share: float = 0.02
+    """Most tokens of any 100 steps that one customer may hold, once 50 customers are active."""
+    quarantine_nats: float = 1.5
+    quarantine_mads: float = 4.0
+    """An example waits apart when its loss exceeds the lane's median by max(nats, mads * MAD)."""
+    spike_factor: float = 5.0
+    """A step is skipped when its gradient norm exceeds the running median by this factor."""
+    apo_beta: float = 0.1
+    """Sharpness of the rating objective on summed log-probabilities."""
+    dpo_beta: float = 2.0
+    """Sharpness of the edit objective on length-normalised log-probabilities."""
+    heads_weight: float = 0.1
+    """Weight of the auxiliary classification losses."""
+    gauge_budget: float = 0.15
+    """KL(base, candidate) on anchors that is no alarm, nats; calibrate as 1.5 x the plateau of a run."""
+    anchors: int = 128
+    """Anchors that the base writes itself, half of them for the gauge, chats."""
+    anchor_tokens: int = 160
+    """Length of a self-made anchor, tokens."""
+    seed: int = 1
+    threads: int = 1
+    """torch's CPU threads: more ranks, not more threads, use more cores."""
+    device: str = "auto"
+    """`cpu`, `cuda` or `auto`."""
+    base: str = ""
+    """Folder of the base model; empty = the demo's base that is shipped."""
+    directory: str = ".driftline/learner"
+    """Where checkpoints, the draw log and cached anchors lie."""
+
+    def __post_init__(self) -> None:
+        _positive(
+            self, "r", "alpha", "learning_rate", "clip_norm", "fresh_batch", "document_tokens", "step_tokens",
+            "snapshot_every", "average", "decide_every", "checkpoint_every", "keep_checkpoints", "lease_s",
+            "weight_min", "spike_factor", "threads", "anchor_tokens",
+        )  # fmt: skip
+        _shares(self, "fresh_share", "rehearsal_share", "anchor_share", "signal_share", "customer_share")
+        total = self.fresh_share + self.rehearsal_share + self.anchor_share
+        if abs(total - 1) > 1e-6:  # noqa: PLR2004 - rounding of decimal shares
+            raise ValueError(f"TrainConfig 'fresh_share', 'rehearsal_share', 'anchor_share' sum to {total}: must be 1")
+        if self.r not in {8, 16, 32, 64, 128, 256}:
+            raise ValueError(f"TrainConfig 'r' has value {self.r}: must be a rank that vLLM serves (8, 16, 32 ...)")
+        if self.weight_min > self.weight_max:
+            raise ValueError(f"TrainConfig 'weight_min' {self.weight_min} is above 'weight_max' {self.weight_max}")
