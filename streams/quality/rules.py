@@ -1,0 +1,106 @@
+"""Signs that need no statistics: control tokens, broken encoding, floods, automatic replies, logs, language."""
+
+from __future__ import annotations
+
+import re
+
+from streams.quality.config import QualityConfig, Reason
+
+_CONTROL = re.compile(
+    r"<\|[^|<>\n]{1,40}\|>"  # ChatML, Llama 3, Phi, GPT, our own
+    r"|<｜[^｜\n]{1,60}｜>"  # DeepSeek
+    r"|</?s>|\[/?INST\]|<</?SYS>>|\[/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"  # Llama 2, Mistral
+    r"|</?(?:start|end)_of_(?:turn|image|text)>|<(?:bos|eos|pad|unk|mask)>|\[(?:CLS|SEP|PAD|MASK|UNK)\]"
+    r"|</?think>|</?tool_(?:call|response)>|<unused\d+>|<extra_id_\d+>",
+    re.IGNORECASE,
+)
+_SPOOF = re.compile(
+    r"^\s*(?:#{1,3}\s*(?:system|instruction|response|assistant|user)\s*:?\s*$"
+    r"|\**(?:system|assistant|agent|human|user|bot|ai)\**\s*:\s*\S)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_INJECTED = re.compile(
+    r"\b(?:ignore|disregard|forget)\s+(?:all\s+|any\s+)?(?:your\s+|the\s+|my\s+)?(?:previous|prior|above|earlier)\s+"
+    r"(?:instructions?|prompts?|rules?|messages?)\b",
+    re.IGNORECASE,
+)
+_INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\u00ad\U000e0000-\U000e007f]")
+_AUTO_REPLY = re.compile(
+    r"\bout[ -]of[ -](?:the[ -])?office\b(?=.{0,200}\b(?:until|from|return|back|reply|access|e-?mail|contact))"
+    r"|\b(?:this|it) is an? (?:auto(?:mated|matic)?|auto-generated|automatically generated)\s*(?:\w+\s+)?"
+    r"(?:e-?mail|message|reply|response|notification)"
+    r"|\bauto(?:matic|mated)?[ -](?:reply|response|responder|confirmation)\b"
+    r"|\b(?:do not|don't|please do not) (?:reply|respond) (?:directly )?to this (?:e-?mail|message)"
+    r"|\bthis (?:mailbox|inbox|e-?mail address) is (?:not|un)\s?(?:being )?(?:monitored|attended)"
+    r"|\b(?:i am|i'm|i will be|i'll be) (?:currently )?(?:on (?:annual |sick |parental |maternity )?(?:leave|holiday|vacation)"
+    r"|away from (?:my (?:desk|e-?mail)|the office))"
+    r"|\bundeliverable\b|\bdelivery (?:status notification|has failed|to the following recipient)"
+    r"|\bmessage could not be delivered\b|\bmail delivery (?:failed|subsystem)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_REPEATED_CHAR = re.compile(r"([^\W\d_])\1{11,}")
+_REPEATED_UNIT = re.compile(r"(\S.{0,40}?)\1{7,}", re.DOTALL)
+_LETTER = re.compile(r"[^\W_]")
+_MOJIBAKE = re.compile(
+    "(?:[\u00c2\u00c3\u00d0\u00d1\u00d8\u00d9][\u0080-\u00bf\u0152-\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
+    "|[\u00e0-\u00f0][\u0080-\u00bf\u0152-\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
+    "[\u0080-\u00bf\u0152-\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122\ufffd])"
+)
+_BROKEN = re.compile("[\ufffd\ud800-\udfff\x00-\x08\x0b\x0e-\x1f]")
+
+
+def control_tokens(text: str) -> bool:
+    """True if the text carries special tokens of a chat template, plays a role, or hides characters."""
+    if "<" in text or "[" in text:
+        if _CONTROL.search(text):
+            return True
+    if ":" in text or "#" in text:
+        if _SPOOF.search(text):
+            return True
+    if not text.isascii() and len(_INVISIBLE.findall(text)) > 1:
+        return True
+    return _INJECTED.search(text) is not None
+
+
+def broken_encoding(text: str) -> bool:
+    """True if the text was decoded wrongly: mojibake, replacement or control characters."""
+    if text.isascii() and text.isprintable():
+        return False
+    broken = len(_BROKEN.findall(text))
+    if broken > 1 and broken * 50 > len(text):
+        return True
+    return sum(len(m) for m in (x.group() for x in _MOJIBAKE.finditer(text))) * 10 > len(text)
+
+
+def flood(text: str) -> bool:
+    """True if one character or one short unit is repeated over most of the text."""
+    if len(text) < 16:  # noqa: PLR2004 - "noooooo" and "!!!!!!" are how people write
+        return False
+    if _REPEATED_CHAR.search(text) and len(set(text.lower())) * 8 < len(text):
+        return True
+    found = _REPEATED_UNIT.search(text)
+    return found is not None and (found.end() - found.start()) * 2 > len(text) and _LETTER.search(found[1]) is not None
+
+
+def auto_reply(text: str) -> bool:
+    """True if a machine wrote it instead of a person: out of office, bounce, unattended mailbox."""
+    return _AUTO_REPLY.search(text) is not None
+
+
+def tokens(text: str) -> int:
+    """An upper estimate of the tokens of a text, without a tokenizer."""
+    return max(int((text.count(" ") + 1) * 1.3), len(text.encode(errors="replace")) // 4)
+
+
+def limits(text: str, config: QualityConfig) -> Reason | None:
+    """The limit that a text breaks, if any."""
+    if not text.strip():
+        return Reason.EMPTY
+    if len(text) > config.max_chars:
+        return Reason.TOO_LONG
+    return None
+
+
+def too_short(text: str, config: QualityConfig) -> bool:
+    """True if a reply holds fewer letters and digits than wanted; an emoji alone is no reply to learn."""
+    return len(_LETTER.findall(text, 0, 64 * config.min_chars)) < config.min_chars
