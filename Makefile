@@ -21,7 +21,7 @@ check: .venv/.ready ## format, lint, types, import rules, alert rules
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 	@if command -v promtool >/dev/null; then \
-	promtool check rules --lint=all --lint-fatal deploy/prometheus/rules.yml && promtool test rules deploy/prometheus/rules_test.yml; \
+	promtool check rules --lint=all --lint-fatal deploy/prometheus/rules.yml && promtool test rules deploy/prometheus/rules_test.yml deploy/prometheus/rules_slow_test.yml; \
 	else echo "promtool is not installed: alert rules are not checked"; fi
 
 fault: .venv/.ready ## fault and attack suite, short form
