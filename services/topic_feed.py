@@ -89,6 +89,11 @@ class TopicFeed:
         """True once everything that was there at the start has been read."""
         return self._ends is not None and not self._targets
 
+    @property
+    def known(self) -> bool:
+        """True once the broker has told what there is to read; before, `poll` returns at once."""
+        return self._ends is not None
+
     def poll(self, timeout_s: float, limit: int = 500) -> list[Record]:
         """The next records; an empty list when there are none in time or the broker is away."""
         if not self._ask():
