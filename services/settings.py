@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from services.serving_config import NodeConfig, RolloutConfig, RouterConfig
+
 PREFIX = "DRIFTLINE_"
 CONFIG_VARIABLE = "DRIFTLINE_CONFIG"
 DEFAULT_FILE = Path("driftline.toml")
@@ -115,6 +117,9 @@ class Settings:
     redis: RedisConfig = field(default_factory=RedisConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
     keys: KeysConfig = field(default_factory=KeysConfig)
+    node: NodeConfig = field(default_factory=NodeConfig)
+    router: RouterConfig = field(default_factory=RouterConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
 
 
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
