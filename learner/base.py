@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -130,11 +130,49 @@ def _loss(base: Base, rows: Tensor) -> Tensor:
     return functional.cross_entropy(logits(base, states), rows[:, 1:].reshape(-1))
 
 
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalised by five Newton-Schulz steps (Jordan 2024), in fp32.
+
+    torch's own computes in bf16, which is 40 times slower on CPUs without bf16 instructions.
+    """
+
+    def __init__(self, matrices: Sequence[Tensor], lr: float, momentum: float) -> None:
+        super().__init__(matrices, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, _closure: None = None) -> None:  # type: ignore[override]  # no closures here
+        """One update of every matrix: those of one shape are orthogonalised together."""
+        for group in self.param_groups:
+            by_shape: dict[tuple[int, ...], list[Tensor]] = {}
+            for matrix in group["params"]:
+                by_shape.setdefault(tuple(matrix.shape), []).append(matrix)
+            for (rows, cols), matrices in by_shape.items():
+                pushes = []
+                for matrix in matrices:
+                    gradient = cast("Tensor", matrix.grad)
+                    moved = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+                    moved.lerp_(gradient, 1 - group["momentum"])
+                    pushes.append(gradient.lerp(moved, group["momentum"]))  # Nesterov
+                scale = max(1.0, rows / cols) ** 0.5
+                for matrix, push in zip(matrices, orthogonal(torch.stack(pushes)), strict=True):
+                    matrix.add_(push, alpha=-group["lr"] * scale)
+
+
+def orthogonal(stack: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrix of each in (n, rows, cols), singular values within about 0.7 to 1.2."""
+    x: Tensor = stack if stack.shape[1] <= stack.shape[2] else stack.transpose(1, 2)
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        square = x @ x.transpose(1, 2)
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x if stack.shape[1] <= stack.shape[2] else x.transpose(1, 2)
+
+
 def _optimizers(tensors: dict[str, Tensor], config: BaseConfig) -> list[torch.optim.Optimizer]:
     matrices = [tensor for key, tensor in tensors.items() if "_proj" in key]
     others = [tensor for key, tensor in tensors.items() if "_proj" not in key]
     found: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, lr=config.muon_lr, momentum=0.95, weight_decay=0.0),
+        Muon(matrices, config.muon_lr, momentum=0.95),
         torch.optim.AdamW(others, lr=config.adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     for optimizer in found:

@@ -57,7 +57,7 @@ class TrainConfig:
     """Line letter of the versions that are published."""
     r: int = 16
     """LoRA rank, one of vLLM's."""
-    alpha: float = 32.0
+    alpha: int = 32
     """LoRA scale is alpha / r."""
     learning_rate: float = 2e-4
     """Constant after warm-up: no decay knows where an endless stream ends."""

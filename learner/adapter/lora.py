@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from learner.adapter.decoder import LowRank
+from learner.registry import CONFIG_FILE, WEIGHTS_FILE, adapter_config
+from learner.registry import Base as Identity
+from learner.registry import Lora as Settings
 from learner.shape import MODULES, Shape, adapter_shapes, module_path
-
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 class AdapterError(ValueError):
@@ -118,23 +118,19 @@ def new_lora(
     return Lora(shape, r, alpha, torch.cat(parts).to(device))
 
 
-def adapter_config(base_name: str, r: int, alpha: float) -> bytes:
-    """adapter_config.json, byte for byte the same for the same settings (PEFT writes a set in hash order)."""
-    fields = {
-        "alpha_pattern": {}, "base_model_name_or_path": base_name, "bias": "none", "fan_in_fan_out": False,
-        "inference_mode": True, "init_lora_weights": True, "lora_alpha": alpha, "lora_dropout": 0.0,
-        "modules_to_save": None, "peft_type": "LORA", "r": r, "rank_pattern": {},
-        "target_modules": sorted(MODULES), "task_type": "CAUSAL_LM", "use_dora": False, "use_rslora": False,
-    }  # fmt: skip
-    return json.dumps(fields, sort_keys=True, indent=2).encode() + b"\n"
+def settings_of(lora: Lora) -> Settings:
+    """The LoRA settings as manifests name them. Raises AdapterError for an alpha that is no whole number."""
+    if not float(lora.alpha).is_integer():
+        raise AdapterError(f"alpha {lora.alpha}: manifests hold whole numbers")
+    return Settings(r=lora.r, alpha=int(lora.alpha), target_modules=tuple(sorted(MODULES)))
 
 
 def adapter_bytes(lora: Lora, base_name: str) -> dict[str, bytes]:
     """The two files of a version, by name: canonical configuration and bf16 safetensors with PEFT's keys."""
-    alpha = int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha
     tensors = {key: value.detach().to("cpu", torch.bfloat16).contiguous() for key, value in lora.tensors().items()}
     weights = save(tensors, metadata={"format": "pt"})
-    return {CONFIG_FILE: adapter_config(base_name, lora.r, alpha), WEIGHTS_FILE: weights}
+    identity = Identity(name=base_name, revision="", config_sha256="", tokenizer_sha256="", chat_template_sha256="")
+    return {CONFIG_FILE: adapter_config(identity, settings_of(lora)), WEIGHTS_FILE: weights}
 
 
 def adapter_files(lora: Lora, base_name: str, directory: Path) -> dict[str, Path]:
