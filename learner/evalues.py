@@ -162,7 +162,7 @@ def provable_gain(differences: Sequence[float], log_threshold: float, clip: floa
     if log_gain([x + clip for x in centred], clip) < log_threshold:
         return None
     low, high = 0.0, clip
-    for _ in range(24):
+    for _ in range(12):
         middle = (low + high) / 2
         if log_gain([x + middle for x in centred], clip) >= log_threshold:
             high = middle

@@ -1,0 +1,58 @@
+"""The durable part of a line in Redis: its epoch, which fences older owners, and the gate's account. Torch-free.
+
+Both stand in the hash `{line:<line>}`. The account is stored before a decision is acted on; no restart, resume
+or tuner run may reset it.
+"""
+
+from __future__ import annotations
+
+import redis
+
+from learner.gate import Account
+
+_SAVE = """
+-- ARGV = epoch, then field, value, ...; writes only for the newest epoch and never takes back a decision
+if tonumber(redis.call('HGET', KEYS[1], 'epoch') or 0) ~= tonumber(ARGV[1]) then return 0 end
+local fields = {}
+for i = 2, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1] end
+local stored = tonumber(redis.call('HGET', KEYS[1], 'gate_decisions') or 0)
+if tonumber(fields['gate_decisions']) < stored then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+return 1
+"""
+
+
+class Superseded(Exception):
+    """A newer process owns the line, or the store has seen later decisions: this one must stop."""
+
+
+class LineAccount:
+    """One line's epoch and gate account; `client` is configured without retries, calls may be repeated."""
+
+    def __init__(self, client: redis.Redis, line: str) -> None:
+        self._client = client
+        self._key = f"{{line:{line}}}"
+        self._save = client.register_script(_SAVE)
+
+    def claim(self) -> int:
+        """Become the line's owner: the new epoch, above all earlier ones."""
+        return int(self._client.hincrby(self._key, "epoch", 1))
+
+    def owned(self, epoch: int) -> bool:
+        """Whether `epoch` is still the newest."""
+        return int(self._client.hget(self._key, "epoch") or 0) == epoch
+
+    def load(self) -> Account:
+        """The stored account; a new one when there is none."""
+        stored = self._client.hgetall(self._key)
+        return Account.from_fields({_text(name): _text(value) for name, value in stored.items()})
+
+    def save(self, account: Account, epoch: int) -> None:
+        """Store the account durably; repeating it is harmless. Raises Superseded."""
+        pairs = [item for pair in account.to_fields().items() for item in pair]
+        if not self._save(keys=[self._key], args=[epoch, *pairs]):
+            raise Superseded(f"{self._key} epoch {epoch}")
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
