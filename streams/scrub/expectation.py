@@ -1,0 +1,159 @@
+"""What a question asks for, and which words of the next turn answer it."""
+
+from __future__ import annotations
+
+import re
+
+from streams.scrub.lexicon import is_common
+from streams.scrub.spans import Span, union
+
+_ASKS = (
+    ("SECRET", r"password|passcode|security (?:question|answer|word)|secret|maiden name|memorable|passwort|contrasena|mot de passe"),
+    ("OTP", r"(?:the|verification|security|one.time|confirmation|6.digit|six.digit|sms|auth\w*) code|code (?:we|i|that|you)|otp|\bpin\b|passcode"),
+    ("CARD_SEC", r"cvv|cvc|csc|security code|expir\w+|three digits|3 digits"),
+    ("CARD", r"card number|credit card|debit card|card details|digits (?:of|on) (?:the|your) card|\bcard\b.{0,20}(?:number|digits)|kartennummer|numero de (?:tarjeta|carte)"),
+    ("NATIONAL_ID", r"\bssn\b|social security|social\b|national (?:id|insurance)|tax (?:id|number)|\bnino\b|aadhaar|\bpan\b|\bdni\b|\bid (?:card )?number"),
+    ("PASSPORT", r"passport|reisepass|pasaporte|passeport"),
+    ("DRIVER_LICENSE", r"licen[cs]e (?:number|no)|driver.{0,3} licen[cs]e|driving licen[cs]e"),
+    ("VEHICLE", r"licen[cs]e plate|number plate|registration number|\bvin\b|plate number|kennzeichen"),
+    ("TRACKING", r"tracking|parcel number|shipment (?:id|number)"),
+    ("IBAN", r"\biban\b|bank details"),
+    ("ORDER_ID", r"(?:order|booking|reservation|confirmation|claim|case|invoice|ticket|reference|receipt|purchase|return|rma|bestell\w*|rechnungs\w*)(?:'s)? ?(?:confirmation|reference|claim|number|no|id|nummer|#|code)|order\?|booking\?|"
+                 r"\bpnr\b|which order|confirmation or claim|numero de (?:pedido|commande)"),
+    ("USERNAME", r"user ?name|user ?id|log ?in|handle|benutzername|usuario|screen name|nickname"),
+    ("ACCOUNT_ID", r"(?:account|acct|policy|member\w*|customer|client|contract|loyalty|subscriber|bank account|kunden\w*|konto\w*)(?: or \w+)? ?(?:number|no\b|id\b|#|nummer)|account or policy|numero de (?:cuenta|cliente|compte)"),
+    ("EMAIL", r"e-?mail|correo|adresse mail|mail address"),
+    ("PHONE", r"phone|mobile|cell|contact number|callback|call you|number to reach|reach you|telefon\w*|handynummer|number can we|best number"),
+    ("ZIP", r"\bzip|post ?code|postal|\bplz\b|postleitzahl|code postal|codigo postal"),
+    ("ADDRESS", r"address|where (?:do|should|can) .{0,20}(?:live|ship|send|deliver)|street|adresse|anschrift|direccion|indirizzo|endereco|deliver(?:y|ed)? to\b|ship(?:ping|ped)? to\b"),
+    ("DOB", r"birth|\bdob\b|born|geburts\w*|geboren|naissance|nacimiento|nascita|nascimento"),
+    ("DEVICE_ID", r"\bimei\b|serial number|device id"),
+    ("IP", r"\bip\b"),
+    ("PERSON", r"\bname\b|\bnames\b|who am i|who is this|speaking with|speaking to|whom|wie hei(?:ss|s)en|nombre|\bnom\b|cardholder|nome\b|naam\b"),
+)  # fmt: skip
+_ASK = [(label, re.compile(pattern)) for label, pattern in _ASKS]
+_EMAIL_ADDRESS = re.compile(r"e-?mail(?:ing)? address|ip address|mac address|web address")
+_USER_NAME = re.compile(
+    r"user ?name|company name|business name|product name|file ?name|name of the (?:product|item|hotel|restaurant|city|bank|company|store|shop|app)|(?:hotel|restaurant|city|app|device|pet\w*|brand|model) name"
+)
+_QUESTION = re.compile(
+    r"\?|\b(?:please|provide|may i|can i|could i|what|which|confirm|verify|tell me|give me|need|share|enter|send me|read me|let me know|have your|your [a-z ]{1,24}[:.]?$|on file|bitte|wie|por favor|cual|quel|puis-je|qual)\b"
+)
+_WORD = re.compile(r"[A-Za-z0-9\x01][^\s,;!?\"()]{0,63}")
+SHORT_ANSWER = 8
+"""Words up to which every uncommon word of the answer is taken; longer answers give numbers only."""
+
+_LETTERS = frozenset(
+    {
+        "PERSON",
+        "ADDRESS",
+        "EMAIL",
+        "USERNAME",
+        "SECRET",
+        "ORDER_ID",
+        "ACCOUNT_ID",
+        "VEHICLE",
+        "DRIVER_LICENSE",
+        "PASSPORT",
+        "NATIONAL_ID",
+        "TRACKING",
+        "DOB",
+        "IBAN",
+        "OTP",
+        "DEVICE_ID",
+        "ZIP",
+    }
+)
+_NUMBERS_FIRST = (
+    "CARD",
+    "NATIONAL_ID",
+    "PHONE",
+    "ACCOUNT_ID",
+    "ORDER_ID",
+    "OTP",
+    "SECRET",
+    "ZIP",
+    "CARD_SEC",
+    "TRACKING",
+    "DOB",
+    "PASSPORT",
+    "DRIVER_LICENSE",
+    "VEHICLE",
+    "IBAN",
+    "DEVICE_ID",
+    "ADDRESS",
+    "IP",
+)
+_NOT_ANSWERS = frozenset(
+    "yes yeah yep yup no nope nah ok okay sure thanks thank hi hello hey bye why what when where how who which none nothing idk dunno sorry please wait hold hmm um uh "
+    "it its it's is my mine name the a an and or of in at on for to from this that i i'm im am me you your we us he she his her not don't dont do does did have has had was were be been "
+    "number account order card email mail phone address password username ssn zip code street city state booking confirmation claim policy id no num last first digits four ending with but so just also "
+    "correct right exactly is are there here same already again still now later today tomorrow never one moment second sec minute know remember forgot lost can can't cannot could would will won't".split()
+)
+
+
+def expected_labels(question: str) -> tuple[str, ...]:
+    """The labels that a question asks for, empty when it asks for nothing personal."""
+    lower = question.lower()
+    if not _QUESTION.search(lower):
+        return ()
+    plain = _USER_NAME.sub(
+        lambda m: "username" if m[0].startswith("user") else " ",
+        _EMAIL_ADDRESS.sub(lambda m: m[0].split(" ")[0], lower),
+    )
+    return tuple(label for label, pattern in _ASK if pattern.search(plain))
+
+
+def find_answer(text: str, lower: str, labels: tuple[str, ...], covered: list[Span]) -> list[Span]:
+    """Spans of the words that answer a question for `labels` and that no detector has covered."""
+    words = [m for m in _WORD.finditer(text)]
+    open_words = [m for m in words if not any(a < m.end() and m.start() < b for a, b, _ in covered)]
+    short = len(words) <= SHORT_ANSWER
+    number_label = next((label for label in _NUMBERS_FIRST if label in labels), None)
+    letter_label = next((label for label in labels if label in _LETTERS), None)
+    found: list[Span] = []
+    for match in open_words:
+        start, end = _core(match)
+        if end <= start:
+            continue
+        word = text[start:end]
+        digits = sum(c.isdigit() for c in word)
+        if digits and number_label and (short or digits >= 3):  # noqa: PLR2004 - two digits in a sentence are a quantity
+            found.append((start, end, number_label))
+        elif not digits and short and letter_label and _answers(word, letter_label, labels):
+            found.append((start, end, letter_label))
+    return _connected(found, text)
+
+
+def _core(match: re.Match[str]) -> tuple[int, int]:
+    start, end = match.span()
+    word = match[0].rstrip(".,:;'-")
+    if word.lower().endswith("'s"):
+        word = word[:-2]
+    return start, start + len(word)
+
+
+def _answers(word: str, label: str, labels: tuple[str, ...]) -> bool:
+    lower = word.lower()
+    if lower in _NOT_ANSWERS:
+        return False
+    if label in {"SECRET", "USERNAME"} and len(labels) == 1:
+        return True
+    if (
+        label
+        in {"ORDER_ID", "ACCOUNT_ID", "VEHICLE", "NATIONAL_ID", "PASSPORT", "DRIVER_LICENSE", "TRACKING", "ZIP", "OTP"}
+        and len(lower) <= 4
+    ):  # noqa: PLR2004
+        return not is_common(lower) or len(lower) == 1
+    return not is_common(lower) or (label in {"PERSON", "ADDRESS"} and word[0].isupper())
+
+
+def _connected(found: list[Span], text: str) -> list[Span]:
+    """Neighbours of one label with nothing but spaces and punctuation between them as one span."""
+    joined: list[Span] = []
+    for start, end, label in union(found, text):
+        if joined and joined[-1][2] == label and not text[joined[-1][1] : start].strip(" ,-./"):
+            joined[-1] = (joined[-1][0], end, label)
+        else:
+            joined.append((start, end, label))
+    return joined

@@ -1,0 +1,31 @@
+"""The packaged word list: which words are ordinary, which are first names, which are surnames."""
+
+from __future__ import annotations
+
+import gzip
+from functools import cache
+from importlib.resources import files
+
+COMMON, FIRST, LAST = 1, 2, 4
+"""Flags of a word; a word may have several ("will", "grace", "may")."""
+
+
+@cache
+def lexicon() -> dict[str, int]:
+    """Word -> flags, lower case and without accents; read once from the package."""
+    packed = files("streams.scrub").joinpath("data/lexicon.txt.gz").read_bytes()
+    table: dict[str, int] = {}
+    for line in gzip.decompress(packed).decode("ascii").splitlines():
+        flags, _, words = line.partition(" ")
+        table.update(dict.fromkeys(words.split(" "), int(flags)))
+    return table
+
+
+def is_common(word: str) -> bool:
+    """Whether a lower-case word is ordinary English (names that are words included)."""
+    return bool(lexicon().get(word, 0) & COMMON)
+
+
+def is_name(word: str) -> bool:
+    """Whether a lower-case word is a known first name or surname."""
+    return lexicon().get(word, 0) > COMMON

@@ -1,0 +1,169 @@
+"""Runs of digits: phones, cards, national ids, IP addresses and every other number in a personal shape.
+
+Six digits or more are masked whatever they are; shape, checksum and the words before only choose the label.
+What is left alone has a reason of its own: amounts, dates, times, versions, lists of small numbers.
+"""
+
+from __future__ import annotations
+
+import re
+
+from streams.scrub.spans import Span
+from streams.scrub.validators import is_card, is_date, is_iban
+
+RUN = re.compile(r"[+(]{0,2}\d(?:[ ./()_+\-]{0,3}\d)+")
+"""Digits with at most three separators between two of them; linear, because a failed start is one character."""
+
+MIN_DIGITS = 6
+"""Shorter numbers are personal only by context, which other detectors read."""
+
+_NOT_DIGITS = bytes(b for b in range(256) if not 0x30 <= b <= 0x39)
+_IP4 = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}")
+_IP6 = re.compile(
+    r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{1,4}:){2,7}(?:(?::[0-9A-Fa-f]{1,4}){1,6}|[0-9A-Fa-f]{1,4}|:)?|::(?:[0-9A-Fa-f]{1,4}:?){1,7}"
+)
+_IBAN = re.compile(
+    r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ \-]?[A-Za-z0-9]{4}){2,7}(?:[ \-]?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])"
+)
+_DATE = re.compile(r"(?<![\d./-])(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2}))(?![\d./-])")
+_YEARS = re.compile(r"(?:(?:19|20)\d\d[ /\-]{1,3}){1,9}(?:(?:19|20)\d\d|\d\d)")
+_DECIMAL = re.compile(r"\d{1,9}\.\d{1,2}")
+_TIMES = re.compile(r"\d{1,2}\.\d{2} ?- ?\d{1,2}\.\d{2}")
+_UNIT_AFTER = re.compile(
+    r" ?(?:%|\$|[kmgt]b\b|[kmgt]bps\b|m[lgmw]h?\b|k[gmw]h?\b|cm\b|px\b|dpi\b|hz\b|usd\b|eur\b|gbp\b|inr\b|rs\b|yen\b|chf\b|aud\b|cad\b|"
+    r"dollars?\b|euros?\b|pounds?\b|rupees?\b|pesos?\b|bucks\b|credits\b|points\b|miles\b|steps\b|people\b|users\b|views\b|rows\b)"
+)
+_MONEY_BEFORE = re.compile(r"(?:[$]|\b(?:usd|eur|gbp|inr|rs\.?|cad|aud|chf|sek|pln)) ?$")
+_VERSION_BEFORE = re.compile(
+    r"\b(?:version|ver|v|firmware|build|release|ios|android|windows|macos|update|kernel) ?[.:]? ?$"
+)
+_CONTEXT = re.compile(
+    r"\b(?:(card|visa|mastercard|amex|cc|debit|credit|paid with|tarjeta|karte|carte)|(ssn|social|nino|nhs|aadhaar|pan|tax|tin|sin|dni|nie|nif|cpf|bsn|pesel|national|ni|id)"
+    r"|(phone|mobile|cell|call|tel|telephone|telefon\w{0,10}|telefono|fax|text|whatsapp|reach|sms|number is|contact|ring|dial|rufnummer|handy)"
+    r"|(account|acct|acc|ac|policy|member\w{0,4}|customer|client|bank|konto\w{0,8}|cuenta|compte|routing|sort)"
+    r"|(order|booking|reservation|confirmation|claim|case|invoice|ticket|reference|ref|purchase|bestell\w{0,8}|commande|pedido)"
+    r"|(tracking|parcel|shipment|package|consignment|awb)|(code|otp|verification|passcode|2fa)|(password|pwd|pin|passwort|secret|token|key)"
+    r"|(passport|reisepass|pasaporte)|(licen[cs]e|driver\w{0,2}|dl)|(imei|serial|udid|device|meid)|(zip|postcode|postal|plz)|(ip|address))\b"
+)
+_CONTEXT_LABELS = (
+    "CARD", "NATIONAL_ID", "PHONE", "ACCOUNT_ID", "ORDER_ID", "TRACKING", "OTP", "SECRET", "PASSPORT",
+    "DRIVER_LICENSE", "DEVICE_ID", "ZIP", "",
+)  # fmt: skip
+
+
+def digit_count(text: str) -> int:
+    """How many digits an ASCII text holds; the gate of this module."""
+    return len(text.encode().translate(None, _NOT_DIGITS))
+
+
+def find_numbers(text: str, lower: str) -> list[Span]:
+    """Spans of every number in a personal shape, of IBANs and of IP addresses."""
+    found: list[Span] = []
+    for match in RUN.finditer(text):
+        start, end = match.span()
+        if end - start < MIN_DIGITS:
+            continue
+        for piece_start, piece_end in _pieces(text, start, end):
+            label = label_of(text, lower, piece_start, piece_end)
+            if label:
+                found.append((piece_start, piece_end, label))
+    for match in _IBAN.finditer(text):
+        if sum(c.isdigit() for c in match[0]) >= MIN_DIGITS and (match[0][:2].isupper() or is_iban(match[0])):
+            found.append((*match.span(), "IBAN"))
+    if ":" in text:
+        found += [(*m.span(), "IP") for m in _IP6.finditer(text) if _is_ip6(m[0])]
+    return found
+
+
+def _pieces(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    """The run without the dates in it, and without brackets that close nothing."""
+    pieces = []
+    at = start
+    for date in _DATE.finditer(text, start, end):
+        if is_date(date[0]):
+            pieces.append((at, date.start()))
+            at = date.end()
+    pieces.append((at, end))
+    return [(a, b) for a, b in (_trim(text, *piece) for piece in pieces) if b - a >= MIN_DIGITS]
+
+
+def _trim(text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start] in " ./)_-":
+        start += 1
+    while end > start and text[end - 1] in " ./(_-+":
+        end -= 1
+    if text[start:end].count("(") > text[start:end].count(")") and text[start] == "(":
+        start += 1
+    return start, end
+
+
+def label_of(text: str, lower: str, start: int, end: int) -> str:
+    """The label of a digit run, empty when it is no personal number."""
+    run = text[start:end]
+    digits = run.encode().translate(None, _NOT_DIGITS).decode()
+    n = len(digits)
+    if _IP4.fullmatch(run) and not _VERSION_BEFORE.search(lower, max(0, start - 14), start):
+        return "IP"
+    if n < MIN_DIGITS or _is_quantity(lower, run, digits, start, end):
+        return ""
+    context = _context(lower, start)
+    groups = re.findall(r"\d+", run)
+    if [len(g) for g in groups] == [3, 2, 4]:
+        return context if context in {"ORDER_ID", "ACCOUNT_ID"} else "NATIONAL_ID"
+    if context in {"TRACKING", "DEVICE_ID", "DRIVER_LICENSE", "PASSPORT", "OTP", "SECRET"}:
+        return context
+    if n >= 13:  # noqa: PLR2004 - the shortest card number
+        card = n <= 19 and (context == "CARD" or is_card(digits) or [len(g) for g in groups][:3] == [4, 4, 4])  # noqa: PLR2004 - the longest
+        return "CARD" if card else "PHONE" if run[0] == "+" else context or "ACCOUNT_ID"
+    return context or _by_shape(run, n, groups)
+
+
+def label_of_digits(lower: str, start: int, digits: str) -> str:
+    """The label of digits that were written in another form, such as words."""
+    if is_card(digits):
+        return "CARD"
+    return _context(lower, start) or _by_shape(digits, len(digits), [digits])
+
+
+def _by_shape(run: str, n: int, groups: list[str]) -> str:
+    phone = run[0] in "+(" or n in {10, 11, 12} or (run[0] == "0" and n >= 9) or [len(g) for g in groups] == [3, 4]  # noqa: PLR2004
+    return "PHONE" if phone else "ACCOUNT_ID"
+
+
+def _context(lower: str, start: int) -> str:
+    """The label that the nearest key word in the 32 characters before suggests."""
+    label = ""
+    for match in _CONTEXT.finditer(lower, max(0, start - 32), start):
+        label = _CONTEXT_LABELS[match.lastindex - 1] if match.lastindex else ""
+    return label
+
+
+def _is_quantity(lower: str, run: str, digits: str, start: int, end: int) -> bool:
+    """Whether the run is an amount, a span of years or times, a version or a list of small numbers."""
+    if _UNIT_AFTER.match(lower, end) and len(digits) <= 9:  # noqa: PLR2004 - no amount of money in a chat is longer
+        return True
+    if _MONEY_BEFORE.search(lower, max(0, start - 6), start) and len(digits) <= 9:  # noqa: PLR2004
+        return True
+    if _YEARS.fullmatch(run) or _TIMES.fullmatch(run) or _DECIMAL.fullmatch(run):
+        return True
+    if run.isdigit() and len(digits.rstrip("0")) <= 2 and len(digits) <= 9:  # noqa: PLR2004 - 250000 is an amount
+        return not _context(lower, start)
+    if run.count(".") >= 2 and _VERSION_BEFORE.search(lower, max(0, start - 14), start):  # noqa: PLR2004
+        return True
+    return _is_list(run)
+
+
+def _is_list(run: str) -> bool:
+    """Numbers of one or two digits that go up or repeat: sizes, seats, a countdown."""
+    groups = re.findall(r"\d+", run)
+    if len(groups) < 3 or any(len(g) > 2 for g in groups) or run[0] in "+(":  # noqa: PLR2004 - see the docstring
+        return False
+    values = [int(g) for g in groups]
+    if all(len(g) == 1 for g in groups):
+        steps = {b - a for a, b in zip(values, values[1:], strict=False)}
+        return steps <= {1} or steps <= {-1}
+    return groups[0][0] != "0" and values == sorted(values)
+
+
+def _is_ip6(text: str) -> bool:
+    return text.count(":") >= 2 and (text.count(":") == 7 or "::" in text) and any(c.isdigit() for c in text)  # noqa: PLR2004

@@ -1,0 +1,166 @@
+"""The stage: chat events in, clean events out, with the state of their conversation; pure and fail closed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from streams.events import ChatEvent, CleanEvent, Closed, Feedback, Message
+from streams.scrub.config import ScrubConfig
+from streams.scrub.conversation import ConversationState, Numbering, Placed
+from streams.scrub.identity import Keys, clean_event_id, conversation_pseudonym, pseudonym, split_pseudonym, value_key
+from streams.scrub.masking import Quarantined, learn_metadata, mask_turn, render
+
+_SAFE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_ROLES = {"user": "customer", "developer": "system", "tool": "system", "function": "system"}
+_CUSTOMER_IDS = ("id", "customer_id", "email", "phone")
+"""What names a customer, the best first."""
+
+
+class Scrubber:
+    """Scrubs the events of all conversations under one configuration; holds no state of its own."""
+
+    def __init__(self, config: ScrubConfig, keys: Keys) -> None:
+        self._config = config
+        self._keys = keys
+        self._key = value_key(keys)
+
+    def scrub_event(
+        self,
+        event: ChatEvent,
+        state: ConversationState,
+        *,
+        received_at: float,
+        offset: tuple[int, int],
+        tenant: str = "",
+        line: str = "a",
+    ) -> tuple[list[CleanEvent], ConversationState]:
+        """The clean events that may go on now, and the conversation's new state. Raises `Quarantined`."""
+        event_id = clean_event_id(self._keys, event.event_id)
+        try:
+            return self._scrub(event, state.copy(), received_at, offset, tenant, line)
+        except Quarantined as reason:
+            raise Quarantined(reason.reason, event_id) from None
+        except Exception:  # noqa: BLE001 - whatever went wrong, its message may hold text
+            raise Quarantined("scrub_failed", event_id) from None
+
+    def release(self, state: ConversationState, now: float) -> tuple[list[CleanEvent], ConversationState]:
+        """What has been held for `hold_s` seconds at `now`, and the state without it."""
+        due = [h for h in state.held if now - h.received_at >= self._config.hold_s]
+        if not due:
+            return [], state
+        kept = state.copy()
+        kept.held = [h for h in state.held if now - h.received_at < self._config.hold_s]
+        return due, kept
+
+    def close(self, state: ConversationState) -> tuple[list[CleanEvent], ConversationState]:
+        """Everything that is still held, and the state without it."""
+        kept = state.copy()
+        kept.held = []
+        return list(state.held), kept
+
+    def _scrub(
+        self,
+        event: ChatEvent,
+        state: ConversationState,
+        received_at: float,
+        offset: tuple[int, int],
+        tenant: str,
+        line: str,
+    ) -> tuple[list[CleanEvent], ConversationState]:
+        state.last_at = max(state.last_at, received_at)
+        placed, text = self._text(event, state)
+        masked = None if text is None else render(text, placed)
+        return [self._clean(event, masked, received_at, offset, tenant, line)], state
+
+    def _text(self, event: ChatEvent, state: ConversationState) -> tuple[list[Placed], str | None]:
+        """The spans of the event's text: those of its first arrival, or new ones that the state then remembers."""
+        numbering = Numbering(state, self._key)
+        text = (
+            event.text if isinstance(event, Message) else event.corrected_text if isinstance(event, Feedback) else None
+        )
+        digest = numbering.digest(f"{event.event_id}\x00{event.seq}\x00{text}".encode(errors="surrogatepass").hex())
+        if digest in state.replies:
+            return state.replies[digest], text
+        learn_metadata(event.customer, numbering)
+        if text is None:
+            return [], None
+        role = event.role if isinstance(event, Message) else "agent"
+        placed = mask_turn(text, role, event.seq, numbering, self._config)
+        if len(state.replies) >= self._config.max_events:
+            raise Quarantined("conversation_overflow")
+        state.replies[digest] = placed
+        return placed, text
+
+    def _clean(
+        self, event: ChatEvent, masked: str | None, received_at: float, offset: tuple[int, int], tenant: str, line: str
+    ) -> CleanEvent:
+        keys = self._keys
+        customer = customer_id(event.customer)
+        fields: dict[str, Any] = {
+            "event_id": clean_event_id(keys, event.event_id),
+            "conversation": conversation_pseudonym(keys, event.conversation_id, tenant),
+            "seq": event.seq, "ts": event.ts, "received_at": received_at, "offset": offset, "tenant": tenant,
+            "line": _safe(event.line) or line,
+            "customer": pseudonym(keys, "customer", customer, tenant) if customer else None,
+            "split_key": split_pseudonym(keys, customer or event.conversation_id, tenant),
+        }  # fmt: skip
+        if isinstance(event, Message):
+            return CleanEvent(**fields, **self._message(event, masked, tenant))
+        if isinstance(event, Closed):
+            return CleanEvent(**fields, type="conversation_closed", turns=event.turns, resolved=event.resolved)
+        return CleanEvent(
+            **fields, type="feedback", rating=event.rating, scale=event.scale, corrected_text=masked, kind=event.kind,
+            target_seq=event.target_seq, answer_id=self._id(event.answer_id),
+        )  # fmt: skip
+
+    def _message(self, event: Message, masked: str | None, tenant: str) -> dict[str, Any]:
+        agent = pseudonym(self._keys, "agent", event.agent_id, tenant) if event.agent_id else None
+        return {
+            "type": "message", "role": event.role, "text": masked, "channel": _safe(event.channel), "lang": _safe(event.lang),
+            "agent_id": agent, "adapter": _safe(event.adapter), "answer_id": self._id(event.answer_id), "arm": _safe(event.arm), "p": event.p,
+        }  # fmt: skip
+
+    def _id(self, raw: str | None) -> str | None:
+        return clean_event_id(self._keys, raw) if raw else None
+
+
+def _safe(value: str | None) -> str | None:
+    """A label of the sender's, dropped when its form could hold personal data."""
+    return value if value and len(value) <= 64 and _SAFE.fullmatch(value) and "@" not in value else None  # noqa: PLR2004
+
+
+def customer_id(customer: Mapping[str, Any] | None) -> str | None:
+    """The value that names the customer of an event: the id, else the e-mail, else the phone."""
+    for name in _CUSTOMER_IDS:
+        value = (customer or {}).get(name)
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
+            return str(value)
+    return None
+
+
+def scrub_messages(
+    messages: Sequence[Mapping[str, Any]], config: ScrubConfig, keys: Keys, metadata: Mapping[str, Any] | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """The masked texts of a request's messages (`role`, `content` or `text`), and placeholder -> first spelling.
+
+    Raises `Quarantined`: such a prompt must not reach a model.
+    """
+    numbering = Numbering(ConversationState(), value_key(keys))
+    learn_metadata(metadata, numbering)
+    masked: list[str] = []
+    originals: dict[str, str] = {}
+    for seq, message in enumerate(messages):
+        text = str(message.get("content") or message.get("text") or "")
+        role = str(message["role"])
+        try:
+            placed = mask_turn(text, _ROLES.get(role, role), seq, numbering, config)
+        except Quarantined:
+            raise
+        except Exception:  # noqa: BLE001 - whatever went wrong, its message may hold text
+            raise Quarantined("scrub_failed") from None
+        for start, end, label, number in placed:
+            originals.setdefault(f"<{label}_{number}>", text[start:end])
+        masked.append(render(text, placed))
+    return masked, originals

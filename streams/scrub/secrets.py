@@ -1,0 +1,102 @@
+"""Passwords, keys and tokens: known prefixes, key-value forms, credentials in addresses, random strings."""
+
+from __future__ import annotations
+
+import re
+
+from streams.scrub.spans import Span
+
+PASSWORD_WORDS = frozenset(
+    "password passwords passwort kennwort contrasena clave senha wachtwoord haslo parol pwd passwd pw pass passphrase losenord adgangskode passord salasana parola heslo "
+    "jelszo sifre kode-akses secret apikey api_key api-key token credential credentials passe".split()
+)
+_SHAPES = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?:AKIA|ASIA)[A-Z0-9]{12,20}|gh[pousr]_[A-Za-z0-9]{16,255}|github_pat_\w{20,255}|glpat-[\w\-]{16,64}|npm_[A-Za-z0-9]{20,64}"
+    r"|(?:sk|pk|rk)[-_](?:live[-_]|test[-_]|proj[-_]|ant[-_])?[A-Za-z0-9_\-]{16,255}|xox[abeoprs]-[A-Za-z0-9\-]{10,255}|AIza[\w\-]{20,64}|SG\.[\w\-]{10,64}\.[\w\-]{10,128}"
+    r"|eyJ[\w\-]{8,4096}(?:\.[\w\-]{2,4096}){1,4}|hf_[A-Za-z0-9]{20,64}|ya29\.[\w\-]{20,255}|EAAC[A-Za-z0-9]{20,255}|dop_v1_[a-f0-9]{32,64}|shp(?:at|ss)_[a-fA-F0-9]{20,64}|whsec_[A-Za-z0-9]{16,64})"
+)
+_PEM = re.compile(r"-----BEGIN [A-Z ]{0,40}KEY-----[^-]{0,8192}(?:-----END [A-Z ]{0,40}KEY-----)?")
+_URL_LOGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{1,20}://([^\s/:@]{1,64}:[^\s/@]{1,128})@")
+_RANDOM = re.compile(r"(?<![A-Za-z0-9/+=_\-.])[A-Za-z0-9/+=_\-]{20,512}(?![A-Za-z0-9/+=_\-])")
+_CRYPTO = re.compile(
+    r"(?<![A-Za-z0-9])(?:0x[0-9a-fA-F]{40}|(?:bc1|ltc1)[a-z0-9]{20,87}|[13LDT][1-9A-HJ-NP-Za-km-z]{25,39})(?![A-Za-z0-9])"
+)
+_UUID = re.compile(r"(?<![0-9A-Fa-f])[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?![0-9A-Fa-f])")
+_MAC = re.compile(
+    r"(?<![0-9A-Fa-f:\-])(?:[0-9A-Fa-f]{2}([:\-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![0-9A-Fa-f:\-])"
+)
+_GEO = re.compile(r"(?<![\d.])-?\d{1,3}\.\d{3,12} ?[,;/] ?-?\d{1,3}\.\d{3,12}(?![\d.])")
+_LINK = re.compile(
+    r"[ \t]{0,3}(?:(?:for|to|on|of) (?:the|my|this|that|your) [a-z\-]{1,20} )?(?:[ \t]{0,3}(?::|=|->|is|was|are|ist|es|est|e|it's|its|lautet|to|set|now|currently|called|here|just|still|number|key|word|value|i use|i used|secreto|de passe|de|new|old)(?![a-z])){0,5}[ \t]{0,3}[\"'`]?"
+)
+_SECRET = re.compile(r"[^\s\"`]{3,256}")
+_ORDINARY = re.compile(r"[a-z]+('[a-z]+)?[.,!?;:)]*|[.,!?;:)\-]+")
+
+
+def find_shapes(text: str, lower: str) -> list[Span]:
+    """Spans of secrets, wallets, device addresses and coordinates that show by their form."""
+    found = [(*m.span(), "SECRET") for m in _SHAPES.finditer(text)]
+    found += [(*m.span(), "CRYPTO") for m in _CRYPTO.finditer(text) if any(c.isdigit() for c in m[0])]
+    found += [(*m.span(), "DEVICE_ID") for m in _UUID.finditer(text)]
+    found += [(*m.span(), "MAC") for m in _MAC.finditer(text)]
+    found += [(*m.span(), "GEO") for m in _GEO.finditer(text)]
+    found += [(*m.span(1), "SECRET") for m in _URL_LOGIN.finditer(text)]
+    found += [(*m.span(), "SECRET") for m in _PEM.finditer(text)] if "-----" in text else []
+    found += [(*m.span(), "SECRET") for m in _RANDOM.finditer(text) if _is_random(m[0])]
+    return found
+
+
+def find_passwords(text: str, lower: str, fired: set[str]) -> list[Span]:
+    """Spans of the values that password words announce."""
+    found: list[Span] = []
+    for word in fired:
+        at = lower.find(word)
+        while at >= 0:
+            end = at + len(word)
+            if not (lower[at - 1 : at].isalnum() or lower[end : end + 1].isalpha()):
+                span = _announced(text, lower, end)
+                if span:
+                    found.append(span)
+            at = lower.find(word, end)
+    return found
+
+
+def _announced(text: str, lower: str, end: int) -> Span | None:
+    """The secret behind the key word that ends at `end`: after `is` or `:` nearly anything, else an odd string."""
+    link = _LINK.match(lower, end)
+    start = end if link is None else link.end()
+    between = lower[end:start]
+    value = _SECRET.match(text, start)
+    if value is None or (value.start() == end):
+        return None
+    word = value[0].rstrip(".,;)\"'") if len(value[0].rstrip(".,;)\"'")) >= 3 else value[0]  # noqa: PLR2004
+    strong = bool(re.search(r"[:=]|->|\b(?:is|was|ist|es|est)\b", between))
+    odd = any(c.isdigit() or not c.isalnum() for c in word.rstrip("!?")) or word[1:] != word[1:].lower()
+    if odd or (strong and word.lower() not in _NOT_SECRET and _is_rare(word.lower())):
+        return (start, start + len(word), "SECRET")
+    return None
+
+
+_NOT_SECRET = frozenset(
+    "not no wrong incorrect correct invalid expired being is was the a an in on to for and or but so it its my your too very also reset changed blocked locked "
+    "case required needed set working valid still never always now already weak strong safe secure stored saved sent forgotten lost right that this what "
+    "different same new old there here on accepted rejected recognized saying asking good bad fine ok okay only just going about by from with at as".split()
+)
+
+
+def _is_rare(word: str) -> bool:
+    from streams.scrub.lexicon import is_common
+
+    return not is_common(word.rstrip(".,!?"))
+
+
+def _is_random(text: str) -> bool:
+    """Hex of 32 digits or more, or a mix of cases and digits that no word or path has."""
+    core = text.strip("=-_/+")
+    if len(core) < 20:  # noqa: PLR2004 - shorter strings are product codes
+        return False
+    digits = sum(c.isdigit() for c in core)
+    if digits < 3:  # noqa: PLR2004
+        return False
+    switches = sum(a.isdigit() != b.isdigit() for a, b in zip(core, core[1:], strict=False))
+    return switches >= 5  # noqa: PLR2004
