@@ -31,7 +31,9 @@ COUNTS: Final = 27
 _FOLD = bytes(ord("0") if 48 <= b <= 57 else b + 32 if 65 <= b <= 90 else 32 if b < 32 else b for b in range(256))
 _WORD = re.compile(rb"[a-z\x80-\xff][a-z'\x80-\xff]*|0+")
 _PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]*_\d+>")
-_LINK = re.compile(rb"https?:|www\.|\b[a-z0-]+\.(?:com|net|org|info|biz|co|ru|ly|io|tk|xyz|top|me|shop|club|link|click)\b")
+_LINK = re.compile(
+    rb"https?:|www\.|\b[a-z0-]+\.(?:com|net|org|info|biz|co|ru|ly|io|tk|xyz|top|me|shop|club|link|click)\b"
+)
 _MONEY = re.compile("[$£€₹]\\s?\\d|\\d\\s?(?:[$£€₹]|p/m|usd\\b|eur\\b|gbp\\b|pounds?\\b|p\\b)", re.IGNORECASE)
 _MIX: Final = np.uint32(2654435761)
 _STEP: Final = np.uint32(16777619)
@@ -79,7 +81,9 @@ def pair_hashes(words: Ints) -> Ints:
 
 def trigram_rows(codes: Ints) -> Ints:
     """(n - 2,) indices into the trigram table."""
-    return ((((codes[:-2] << 16) ^ (codes[1:-1] << 8) ^ codes[2:]) * _MIX) >> np.uint32(32 - TRIGRAM_BITS)).astype(np.uint32)
+    return ((((codes[:-2] << 16) ^ (codes[1:-1] << 8) ^ codes[2:]) * _MIX) >> np.uint32(32 - TRIGRAM_BITS)).astype(
+        np.uint32
+    )
 
 
 def members(bits: npt.NDArray[np.uint8], hashes: Ints) -> npt.NDArray[np.uint8]:

@@ -35,9 +35,7 @@ def expand(pattern: str, rng: random.Random) -> str:
 
 def texts(rng: random.Random, plain: Sequence[str], per_pattern: int = _PER_PATTERN) -> list[tuple[str, str]]:
     """(label, text): each pattern several times in several casings, and gibberish made of `plain` chats."""
-    made = [
-        (label, _cased(expand(pattern, rng), rng)) for label, pattern in patterns() for _ in range(per_pattern)
-    ]
+    made = [(label, _cased(expand(pattern, rng), rng)) for label, pattern in patterns() for _ in range(per_pattern)]
     makers = (keyboard_walk, keysmash, random_characters, lambda r: letter_shuffle(rng.choice(plain), r),
               lambda r: word_salad(rng.sample(plain, min(4, len(plain))), r), lambda r: mojibake(r))  # fmt: skip
     made += [("gibberish", text) for make in makers for _ in range(per_pattern * 6) if (text := make(rng)).strip()]

@@ -72,7 +72,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def read_corpus(data: Path, words: Sequence[Path], abuse: Path, prose: Path | None, mail: Sequence[Path]) -> Corpus:
     """Read all sources; chats are turns of the conversation files and single customer queries."""
-    rows = [Row(r["text"], r["label"], r["source"]) for r in read_jsonl(data / "quality.jsonl.gz") if r["label"] in CLASSES]
+    rows = [
+        Row(r["text"], r["label"], r["source"]) for r in read_jsonl(data / "quality.jsonl.gz") if r["label"] in CLASSES
+    ]
     chats = [
         Row(turn["text"], "good", held["source"])
         for path in sorted(data.glob("conv_*.jsonl.gz"))
@@ -134,7 +136,9 @@ def build_vocabulary(corpus: Corpus) -> Vocabulary:
     words.update(h for h, n in seen.items() if n > 2)  # noqa: PLR2004 - a name or a slip occurs once or twice
     common = (h for h, n in pairs.items() if n > 1)
     abuse = (_only(word) for word in corpus.abuse)
-    return Vocabulary(bit_set(words), bit_set(common), bit_set(h for h in abuse if h is not None), _trigram_table(triples))
+    return Vocabulary(
+        bit_set(words), bit_set(common), bit_set(h for h in abuse if h is not None), _trigram_table(triples)
+    )
 
 
 def _only(word: str) -> int | None:
@@ -155,7 +159,7 @@ def _trigram_table(triples: Floats) -> Floats:
     table = np.full(1 << TRIGRAM_BITS, -4.0, dtype=np.float32)
     at = np.flatnonzero(triples)
     codes = np.stack([at >> 16, (at >> 8) & 255, at & 255]).astype(np.uint32)
-    rows = ((((codes[0] << 16) ^ (codes[1] << 8) ^ codes[2]) * np.uint32(2654435761)) >> np.uint32(32 - TRIGRAM_BITS))
+    rows = (((codes[0] << 16) ^ (codes[1] << 8) ^ codes[2]) * np.uint32(2654435761)) >> np.uint32(32 - TRIGRAM_BITS)
     np.maximum.at(table, rows, np.clip((likely[at] - mean) / 2, -4, 2).astype(np.float32))
     return table
 
@@ -197,7 +201,11 @@ def fit(corpus: Corpus, seed: int = 7, regularisation: float = 6.0) -> Classifie
     table = learned[: 1 << HASH_BITS] * (idf * 0.6)[:, None]
     scale = (np.abs(table).max(axis=0) / 127).astype(np.float32)
     return Classifier(
-        vocabulary, np.round(table / scale).astype(np.int8), scale, learned[1 << HASH_BITS :], model.intercept_.astype(np.float32)
+        vocabulary,
+        np.round(table / scale).astype(np.int8),
+        scale,
+        learned[1 << HASH_BITS :],
+        model.intercept_.astype(np.float32),
     )
 
 

@@ -1,0 +1,189 @@
+"""Near copies: the same question with the same reply, give or take a few words that carry no fact.
+
+Unit = last customer turn + reply. `bands` are the keys under which a caller files a unit, `signature` is what it keeps,
+`similar` decides about two signatures, and `contradicts` finds a changed fact: nearly the same question, a reply that
+differs in a number, date, amount, negation or name. Such a pair is never a near copy. Pure; streams/near_copies_store.py
+keeps them in Redis.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Final
+from zlib import crc32
+
+import numpy as np
+from datasketch import MinHash
+
+BANDS: Final = 20
+"""Bands of `ROWS` rows: two units meet if they agree in one band, with probability 1 - (1 - J^3)^20 at Jaccard J."""
+ROWS: Final = 3
+SHORT: Final = 6
+"""Units of fewer words are copies only when equal: one word of five is another answer."""
+
+_VALUE: Final = 1 << 31
+_MASK: Final = _VALUE - 1
+_TOKEN = re.compile(r"<[A-Z_]+_\d+>|[#$£€₹]?\d+(?:[.,:/-]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")
+_END = re.compile(r"[.!?:\n]\W*$")
+_GREETING = frozenset("hi hello hey again also please thanks thank you pls ok okay so well".split())
+_NEGATION = frozenset(
+    "not no never none nothing nobody neither nor without cannot cant can't dont don't doesn't didn't isn't aren't "
+    "wasn't weren't won't wouldn't shouldn't couldn't haven't hasn't hadn't unable yes yeah nope unfortunately".split()
+) - {"unfortunately"}
+_NUMBER = frozenset(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million half first second "
+    "third fourth fifth once twice double".split()
+)
+_TIME = frozenset(
+    "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september "
+    "october november december jan feb mar apr jun jul aug sep sept oct nov dec today tomorrow yesterday tonight am pm noon "
+    "midnight morning afternoon evening hour hours day days week weeks month months year years minute minutes".split()
+)
+_VALUES = _NEGATION | _NUMBER | _TIME
+_STOP = frozenset(
+    "a an the is are was were be been am i you he she it we they me my your our their to of in on at for with and or but "
+    "this that these those do does did can could will would have has had if as so there here what how".split()
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Hashed words of a question and a reply, in order; the top bit marks a value (number, date, negation, name)."""
+
+    question: tuple[int, ...]
+    reply: tuple[int, ...]
+
+
+def bands(question: str, reply: str) -> tuple[bytes, ...]:
+    """Twenty bucket keys of 6 bytes: units that share one may be near copies or contradict each other."""
+    tokens = _words(question) + _words(reply)
+    if not tokens:
+        return ()
+    chosen = {t for t in tokens if t not in _STOP and not _is_number(t)} or set(tokens)
+    sketch = _sketch().copy()
+    sketch.update_batch([_hash(t) for t in chosen])
+    values = sketch.hashvalues.astype("<u4").reshape(BANDS, ROWS)
+    return tuple(bytes([at]) + blake2b(row.tobytes(), digest_size=5).digest() for at, row in enumerate(values))
+
+
+def signature(question: str, reply: str) -> bytes:
+    """The unit as bytes: the number of question words, then 4 bytes a word (at most 600 words of each side)."""
+    asked, answered = _tokens(question)[:600], _tokens(reply)[:600]
+    return np.array([len(asked), *asked, *answered], dtype="<u4").tobytes()
+
+
+def read(held: bytes) -> Unit:
+    """A signature as hashed words. Raises ValueError if its length does not fit."""
+    numbers = np.frombuffer(held, dtype="<u4").tolist()
+    if not numbers or numbers[0] >= len(numbers) + 1:
+        raise ValueError("no signature")
+    split = numbers[0] + 1
+    return Unit(tuple(numbers[1:split]), tuple(numbers[split:]))
+
+
+def exact(a: bytes, b: bytes) -> bool:
+    """True if question and reply are the same words, whatever their casing, spacing and punctuation."""
+    return _plain(read(a)) == _plain(read(b))
+
+
+def similar(a: bytes, b: bytes) -> bool:
+    """True if one is a near copy of the other: up to a sixth of the words changed (three in a short unit), no value."""
+    one, other = read(a), read(b)
+    if _plain(one) == _plain(other):
+        return True
+    if min(_size(one), _size(other)) < SHORT:
+        return False
+    if _facts(one.question, other.question) or _facts(one.reply, other.reply):
+        return False
+    return _same_words(one.question, other.question) and _same_words(one.reply, other.reply)
+
+
+def contradicts(a: bytes, b: bytes) -> bool:
+    """True if the question is the same and the reply is too, but for a number, date, amount, negation or name."""
+    one, other = read(a), read(b)
+    if _facts(one.question, other.question) or not _same_words(one.question, other.question):
+        return False
+    return _facts(one.reply, other.reply) and _same_words(one.reply, other.reply, slack=2)
+
+
+def reply_key(reply: str) -> bytes:
+    """Eight bytes that are the same for a macro repeated verbatim, whatever its casing and punctuation."""
+    return blake2b(" ".join(_words(reply)).encode(errors="replace"), digest_size=8).digest()
+
+
+def template_weight(count: int) -> float:
+    """Factor on the weight of a reply that occurred `count` times before: 1 / sqrt(1 + count), not below 0.1."""
+    return max(0.1, (1 + max(0, count)) ** -0.5)
+
+
+def _same_words(one: tuple[int, ...], other: tuple[int, ...], slack: int = 0) -> bool:
+    """True if the words that carry no value differ in few places; values are compared by the caller."""
+    left = Counter(t for t in one if not t & _VALUE)
+    right = Counter(t for t in other if not t & _VALUE)
+    changed = max((left - right).total(), (right - left).total())
+    size = max(left.total(), right.total())
+    return changed <= max(min(3 + slack, (size + slack) // 2), size // 6)
+
+
+def _size(unit: Unit) -> int:
+    return len(unit.question) + len(unit.reply)
+
+
+def _plain(unit: Unit) -> tuple[list[int], list[int]]:
+    return [t & _MASK for t in unit.question], [t & _MASK for t in unit.reply]
+
+
+def _facts(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """True if a value of one side is missing in the other, even as an ordinary word ("The Inn", "Inn")."""
+    if one == other:
+        return False
+    left, right = Counter(t & _MASK for t in one), Counter(t & _MASK for t in other)
+    return any(left[t & _MASK] != right[t & _MASK] for t in {*one, *other} if t & _VALUE)
+
+
+def _words(text: str) -> list[str]:
+    return [_label(t) for t in _TOKEN.findall(text.lower() if "<" not in text else text)]
+
+
+def _label(token: str) -> str:
+    """Placeholders are numbered anew in each conversation: only their label says something."""
+    return token.rsplit("_", 1)[0] if token.startswith("<") else token.lower().replace("’", "'")
+
+
+def _tokens(text: str) -> list[int]:
+    """Hashed words of a text, values marked; a capital inside a sentence makes a name, unless all words have one."""
+    found = list(_TOKEN.finditer(text))
+    capitals = sum(m[0][:1].isupper() for m in found)
+    shouted = capitals * 2 > len(found) and capitals > 2  # noqa: PLR2004 - "Hi Bob" is no headline
+    tokens, start = [], True
+    for match in found:
+        raw = match[0]
+        word = _label(raw)
+        name = raw[0].isupper() and not start and not shouted and len(raw) > 1 and word not in _GREETING
+        value = not raw.startswith("<") and (_is_number(raw) or word in _VALUES or (name and not word.startswith("i'")))
+        tokens.append(_hash(word) & _MASK | (_VALUE if value else 0))
+        start = _END.search(text, match.end(), min(len(text), match.end() + 3)) is not None
+    return tokens
+
+
+def _is_number(token: str) -> bool:
+    return token[-1].isdigit() and not token.startswith("<")
+
+
+@lru_cache(maxsize=1 << 15)
+def _hash(word: str) -> int:
+    return crc32(word.encode(errors="replace"))
+
+
+def _identity(value: int) -> int:
+    return value
+
+
+@lru_cache(maxsize=1)
+def _sketch() -> MinHash:
+    return MinHash(num_perm=BANDS * ROWS, seed=7, hashfunc=_identity)

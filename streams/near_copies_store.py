@@ -1,0 +1,214 @@
+"""Where near copies are remembered: in Redis under `dup:` (bands, clusters, counters), or in memory for a dry run.
+
+Reading (`look`) is separate from writing: the script that cuts a sample files its units in the same write, by prepending
+`SCRIPT` and calling `dup_file(spec)`. All counters are sets of members, so a repeated call changes nothing, and a member
+is never a copy of itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Protocol
+
+import msgspec
+import redis
+
+from streams import near_copies
+from streams.quality.config import QualityConfig, Reason, Tag
+
+SCRIPT = files("streams").joinpath("near_copies.lua").read_text()
+"""Lua that a script prepends to call `dup_file(spec)`."""
+
+_FILE = """
+local spec = cjson.decode(ARGV[1])
+return dup_file(spec)
+"""
+
+_encoder = msgspec.json.Encoder()
+
+_CANDIDATES = 48
+"""Units compared with a new one: those that share most bands."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One question and reply to be judged: `member` is the event id of the reply."""
+
+    member: str
+    question: str
+    reply: str
+    split: str = "train"
+
+    @property
+    def signature(self) -> bytes:
+        """What is kept of its words."""
+        return near_copies.signature(self.question, self.reply)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A unit that is stored: its cluster and the split that first held that cluster."""
+
+    member: str
+    signature: bytes
+    cluster: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What a unit is a copy of: `reason` to reject it or None, its cluster, and the members that it contradicts."""
+
+    reason: Reason | None = None
+    cluster: str = ""
+    tags: tuple[str, ...] = ()
+    contradicts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Filed:
+    """Counts after filing: samples of the customer today, members of the cluster this hour, uses of the reply."""
+
+    daily: int
+    grown: int
+    occurrences: int
+
+    def verdict(self, config: QualityConfig) -> tuple[Reason | None, tuple[str, ...]]:
+        """The cap that is passed, if any, and the tags that the counts give."""
+        tags = (Tag.TEMPLATE.value,) if self.occurrences > config.template_count else ()
+        if self.grown > config.cluster_hourly:
+            return Reason.SOURCE_FLOOD, tags
+        return (Reason.CUSTOMER_CAP if self.daily > config.customer_daily else None), tags
+
+
+class CopyStore(Protocol):
+    """Where copies are looked up and filed."""
+
+    def look(self, units: Sequence[Unit]) -> list[Copies]:
+        """What each unit is a copy of; writes nothing."""
+
+    def file(self, unit: Unit, cluster: str, sample: str, customer: str, at: float) -> Filed:
+        """Remember a unit at time `at` (seconds), idempotent by member and sample."""
+
+
+def relate(unit: Unit, candidates: Iterable[Held]) -> Copies:
+    """Compare a unit with candidates: an exact copy first, then a near one, then contradictions."""
+    signature = unit.signature
+    others = [held for held in candidates if held.member != unit.member]
+    for held in others:
+        if near_copies.exact(signature, held.signature):
+            return Copies(_across(unit.split, held.split, Reason.DUPLICATE), held.cluster)
+    for held in others:
+        if near_copies.similar(signature, held.signature):
+            return Copies(_across(unit.split, held.split, Reason.NEAR_DUPLICATE), held.cluster)
+    against = tuple(held.member for held in others if near_copies.contradicts(signature, held.signature))
+    return Copies(tags=(Tag.CONTRADICTS.value,) if against else (), contradicts=against)
+
+
+def _across(split: str, first: str, within: Reason) -> Reason:
+    """A cluster belongs to the split that first held it: a copy of a held-out unit does not train."""
+    if split == first:
+        return within
+    return Reason.HELDOUT_COPY if split == "train" else Reason.NEAR_DUPLICATE
+
+
+def spec(unit: Unit, cluster: str, sample: str, customer: str, at: float, config: QualityConfig) -> dict[str, object]:
+    """The argument of `dup_file` in Lua, as JSON takes it: bytes as hex digits."""
+    return {
+        "member": unit.member, "signature": unit.signature.hex(), "cluster": cluster, "split": unit.split,
+        "customer": customer, "sample": sample, "reply_key": near_copies.reply_key(unit.reply).hex(),
+        "hour": int(at // 3600), "day": int(at // 86400), "ttl": config.near_ttl_s,
+        "bands": [band.hex() for band in near_copies.bands(unit.question, unit.reply)],
+    }  # fmt: skip
+
+
+class RedisCopies:
+    """The store under `dup:`."""
+
+    def __init__(self, client: redis.Redis, config: QualityConfig) -> None:
+        self._client = client
+        self._config = config
+        self._file = client.register_script(SCRIPT + _FILE)
+
+    def look(self, units: Sequence[Unit]) -> list[Copies]:
+        """What each unit is a copy of; two round trips for all of them together."""
+        keys = [[f"dup:b:{b.hex()}" for b in near_copies.bands(u.question, u.reply)] for u in units]
+        pipe = self._client.pipeline(transaction=False)
+        for key in (key for group in keys for key in group):
+            pipe.lrange(key, 0, -1)
+        buckets = iter(pipe.execute())
+        members = [_commonest(next(buckets) for _ in group) for group in keys]
+        held = self._read({m for group in members for m in group})
+        return [relate(unit, [held[m] for m in group if m in held]) for unit, group in zip(units, members, strict=True)]
+
+    def _read(self, members: Iterable[str]) -> dict[str, Held]:
+        wanted = sorted(members)
+        pipe = self._client.pipeline(transaction=False)
+        for member in wanted:
+            pipe.hmget(f"dup:u:{member}", "c", "s")
+        found = {
+            m: (c.decode(), bytes.fromhex(s.decode())) for m, (c, s) in zip(wanted, pipe.execute(), strict=True) if c
+        }
+        clusters = sorted({cluster for cluster, _ in found.values()})
+        splits = self._client.mget([f"dup:c:{c}" for c in clusters]) if clusters else []
+        owner = {c: (s or b"train").decode() for c, s in zip(clusters, splits, strict=True)}
+        return {m: Held(m, signature, cluster, owner[cluster]) for m, (cluster, signature) in found.items()}
+
+    def file(self, unit: Unit, cluster: str, sample: str, customer: str, at: float) -> Filed:
+        """Remember a unit; for callers whose effect is not a script of their own."""
+        argument = _encoder.encode(spec(unit, cluster, sample, customer, at, self._config))
+        daily, grown, occurrences = self._file(args=[argument])
+        return Filed(daily, grown, occurrences)
+
+    def forget(self, members: Iterable[str]) -> int:
+        """Delete what is kept of these units (erasure); returns how many were there."""
+        keys = [f"dup:u:{member}" for member in members]
+        return int(self._client.delete(*keys)) if keys else 0
+
+
+@dataclass
+class MemoryCopies:
+    """The store of a dry run: no time to live, gone with the process."""
+
+    config: QualityConfig
+    buckets: dict[bytes, list[str]] = field(default_factory=dict)
+    units: dict[str, Held] = field(default_factory=dict)
+    sets: dict[tuple[str, str, int], set[str]] = field(default_factory=dict)
+
+    def look(self, units: Sequence[Unit]) -> list[Copies]:
+        """What each unit is a copy of."""
+        return [relate(unit, self._candidates(unit)) for unit in units]
+
+    def _candidates(self, unit: Unit) -> list[Held]:
+        found = _commonest(self.buckets.get(band, []) for band in near_copies.bands(unit.question, unit.reply))
+        return [self.units[member] for member in found]
+
+    def file(self, unit: Unit, cluster: str, sample: str, customer: str, at: float) -> Filed:
+        """Remember a unit."""
+        if unit.member not in self.units:
+            first = self.units.get(cluster)
+            split = first.split if first else unit.split
+            self.units[unit.member] = Held(unit.member, unit.signature, cluster or unit.member, split)
+            for band in near_copies.bands(unit.question, unit.reply):
+                self.buckets.setdefault(band, []).insert(0, unit.member)
+                del self.buckets[band][32:]
+        owner = self.units[unit.member].cluster
+        return Filed(
+            self._add(("day", customer, int(at // 86400)), sample),
+            self._add(("hour", owner, int(at // 3600)), unit.member),
+            self._add(("reply", near_copies.reply_key(unit.reply).hex(), 0), unit.member),
+        )
+
+    def _add(self, key: tuple[str, str, int], member: str) -> int:
+        held = self.sets.setdefault(key, set())
+        held.add(member)
+        return len(held)
+
+
+def _commonest(buckets: Iterable[Sequence[bytes | str]]) -> list[str]:
+    """The members that share most bands, newest first among equals."""
+    shared: Counter[str] = Counter(m.decode() if isinstance(m, bytes) else m for bucket in buckets for m in bucket)
+    return [member for member, _ in shared.most_common(_CANDIDATES)]

@@ -1,0 +1,147 @@
+"""What the next turn and later feedback say of a reply: label, training weight, confidence, evidence.
+
+Rules first, in the order of how sure they are: an edit by an agent, a rating, escalation or reopening, what the customer
+writes next. Unknown is the normal case. People's replies of unknown outcome keep weight 1; a model's have none until
+something is known (quality.md), which the assembler sees by `label`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from streams.events import CleanEvent, Feedback, Label, Pair, Turn
+
+_THANKS = re.compile(
+    r"\b(?:thank(?:s|\s?you|x)?|thx|ty|tysm|cheers|appreciate(?:d)?|grateful|much obliged)\b", re.IGNORECASE
+)
+_SOLVED = re.compile(
+    r"\b(?:(?:that|this|it)(?:'s| is| has|'ve| have)? (?:worked|works(?! not)|fixed|solved|did (?:it|the trick)|helped|helps)"
+    r"|works (?:now|fine|perfectly|great)|working (?:now|again)|problem (?:is )?solved|all (?:set|good|sorted)|sorted (?:now|it)"
+    r"|perfect|exactly what i (?:needed|wanted)|that(?:'s| is| was) (?:great|perfect|helpful|all i need(?:ed)?|exactly)"
+    r"|(?:very|so|really|super) helpful|got it (?:working|now)|awesome|brilliant|excellent|wonderful|you(?:'re| are) (?:the best|a lifesaver))\b",
+    re.IGNORECASE,
+)
+_UNSOLVED = re.compile(
+    r"\b(?:(?:did|does|do|is|was|has|have|are)(?:n'?t| not) (?:work|help|fix|solve|working|helping|helpful|fixed|solved|worked|answer)\w*"
+    r"|not (?:what i (?:asked|meant|said|wanted|need(?:ed)?)|working|helpful|true|correct|right|fixed|solved)"
+    r"|still (?:not|no|does|doesn'?t|the same|broken|getting|can'?t|cannot|waiting|nothing|isn'?t|won'?t|have the)"
+    r"|(?:that|this|it|you)(?:'s|'re| is| are)? (?:wrong|incorrect|nonsense|useless|no help|not right|mistaken)|same (?:error|problem|issue)"
+    r"|no,? (?:i (?:said|meant|asked|want(?:ed)?)|that|it|not that|wrong|you)|nope,? (?:that|it|still)"
+    r"|(?:already|just) (?:told|said|tried|did|explained)|you(?:'re| are) not (?:listening|understanding|reading|helping|getting)"
+    r"|makes no sense|made it worse|nothing (?:happen|chang|work)\w*|useless|ridiculous|unacceptable|waste of (?:my )?time)",
+    re.IGNORECASE,
+)
+_ESCALATE = re.compile(
+    r"\b(?:(?:speak|talk|connect|transfer|escalate|put)\b.{0,30}\b(?:human|person|manager|supervisor|someone else|real agent|representative)"
+    r"|(?:human|real (?:person|agent)|manager|supervisor) (?:please|now)|(?:your|a|the) (?:manager|supervisor)\b"
+    r"|file (?:a )?complaint|cancel my (?:account|subscription|contract)|lawyer|legal action)\b",
+    re.IGNORECASE,
+)
+_CONTRADICTION = re.compile(r"\b(?:but|however|although|except)\b", re.IGNORECASE)
+_NEGATED_THANKS = re.compile(r"\b(?:no thanks to|thanks for nothing|no thank)|\bthanks?,? but\b", re.IGNORECASE)
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+_COMMON = frozenset(
+    "a an the is are was be i you he she it we they me my your to of in on at for with and or but this that do does did can "
+    "could will would have has had if so there here what how please yes no ok okay hi hello".split()
+)
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What is known of a reply: `weight` for training (0 for bad), `confidence` 0 to 1, `evidence` codes."""
+
+    label: Label = "unknown"
+    weight: float = 1.0
+    confidence: float = 0.0
+    evidence: tuple[str, ...] = ()
+
+
+UNKNOWN = Signal()
+"""Nothing is known; the normal case."""
+
+
+def signals(reply: str, following: Sequence[Turn], feedback: Sequence[Feedback | CleanEvent] = ()) -> Signal:
+    """Judge one reply by the turns after it (same conversation, oldest first) and feedback that targets it."""
+    found = [*_from_feedback(reply, feedback), *_from_turns(following)]
+    if not found:
+        return UNKNOWN
+    best = max(found, key=lambda signal: signal.confidence)
+    evidence = tuple(code for signal in found if signal.label == best.label for code in signal.evidence)
+    against = max((s.confidence for s in found if s.label not in {best.label, "unknown"}), default=0.0)
+    confidence = best.confidence * (1 - against)
+    if confidence < 0.25:  # noqa: PLR2004 - two signs that contradict each other are none
+        return Signal("unknown", 1.0, confidence, evidence)
+    return _signal(best.label, confidence, *evidence)
+
+
+def rating_share(rating: float, scale: tuple[float, float] | None) -> float:
+    """A rating as 0 (worst) to 1 (best); without a scale 0 is bad and 1 good. Clamped."""
+    low, high = scale or (0.0, 1.0)
+    return min(1.0, max(0.0, (rating - low) / (high - low)))
+
+
+def edit_distance(draft: str, final: str) -> float:
+    """The share of words that an edit changed, 0 (none) to 1 (all)."""
+    return 1 - SequenceMatcher(None, _WORD.findall(draft.lower()), _WORD.findall(final.lower()), autojunk=False).ratio()
+
+
+def pair_from_edit(draft: str, final: str) -> Pair | None:
+    """The preference final > draft; None if the edit changed nothing but spacing, casing or punctuation."""
+    if not final.strip() or edit_distance(draft, final) == 0:
+        return None
+    return Pair(draft, final)
+
+
+def _signal(label: Label, confidence: float, *evidence: str) -> Signal:
+    weight = {"good": 1.0 + confidence / 2, "bad": 0.0, "unknown": 1.0}[label]
+    return Signal(label, weight, confidence, evidence)
+
+
+def _from_feedback(reply: str, feedback: Sequence[Feedback | CleanEvent]) -> list[Signal]:
+    found = []
+    for event in feedback:
+        if event.corrected_text is not None:
+            found.append(_from_edit(edit_distance(reply, event.corrected_text)))
+        if event.kind in {"escalated", "reopened"}:
+            found.append(_signal("bad", 0.85, event.kind))
+        if event.rating is not None:
+            share = rating_share(event.rating, event.scale)
+            if share >= 0.6:  # noqa: PLR2004 - four stars of five and up
+                found.append(_signal("good", 0.6 + 0.35 * share, "rating"))
+            elif share <= 0.4:  # noqa: PLR2004 - two stars of five and down
+                found.append(_signal("bad", 0.95 - 0.35 * share, "rating"))
+    return found
+
+
+def _from_edit(distance: float) -> Signal:
+    if distance < 0.1:  # noqa: PLR2004 - a typo was put right
+        return _signal("good", 0.9, "edit_small")
+    return _signal("bad", min(0.98, 0.7 + distance), "edit")
+
+
+def _from_turns(following: Sequence[Turn]) -> list[Signal]:
+    """Signs in the customer's next words, up to the next reply; later turns say little about this one."""
+    said = []
+    for turn in following:
+        if turn.role != "customer":
+            break
+        said.append(turn.text)
+    text = " ".join(said).replace("’", "'")
+    return _from_words(text) if text else []
+
+
+def _from_words(text: str) -> list[Signal]:
+    found = []
+    if _ESCALATE.search(text):
+        found.append(_signal("bad", 0.8, "escalation"))
+    if _UNSOLVED.search(text):
+        found.append(_signal("bad", 0.75, "unsolved"))
+    solved = _SOLVED.search(text)
+    if solved and not found:
+        found.append(_signal("good", 0.7, "solved"))
+    if _THANKS.search(text) and not found and not _NEGATED_THANKS.search(text):
+        found.append(_signal("good", 0.6 if not _CONTRADICTION.search(text) else 0.3, "thanks"))
+    return found
