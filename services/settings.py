@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from services.serving_config import NodeConfig, RolloutConfig, RouterConfig
+from streams.scrub.identity import KeyConfig
 
 PREFIX = "DRIFTLINE_"
 CONFIG_VARIABLE = "DRIFTLINE_CONFIG"
@@ -88,23 +89,17 @@ class AdminConfig:
 
 
 @dataclass(frozen=True)
-class KeysConfig:
-    """Secrets of the pseudonyms; scrub.md 2.9."""
+class KeysConfig(KeyConfig):
+    """The deployment's secrets: those of the pseudonyms, and the operators' token."""
 
-    active: str = "k1"
-    """Id of the key that new pseudonyms use."""
-    ring: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Key id -> at least 32 hex digits; older keys stay readable until they are taken out."""
-    fixed: str = field(default="", repr=False)
-    """At least 32 hex digits, never rotated: conversations, splits, the ledger."""
     admin_token: str = field(default="", repr=False)
     """Bearer token of the operators' routes; empty closes them."""
 
     def __post_init__(self) -> None:
-        """Check that every key is hex and long enough."""
+        """Check every secret that is given; `keys()` refuses those that are not."""
         for name, value in [*self.ring.items(), *([("fixed", self.fixed)] if self.fixed else [])]:
-            if len(value) < 32 or set(value.lower()) - set("0123456789abcdef"):  # noqa: PLR2004 - 128 bits
-                raise ValueError(f"{name}: wants at least 32 hex digits (openssl rand -hex 32)")
+            if not 32 <= len(value) <= 128 or set(value.lower()) - set("0123456789abcdef"):  # noqa: PLR2004 - bits
+                raise ValueError(f"{name}: wants 32 to 128 hex digits (openssl rand -hex 32)")
         if self.ring and self.active not in self.ring:
             raise ValueError(f"active = {self.active!r}: is no key of ring ({', '.join(self.ring)})")
 

@@ -24,7 +24,6 @@ from services.router.spool import Spool
 from services.router.view import View
 from services.runtime import Runtime
 from services.topic_feed import Record, TopicFeed, make_producer
-from streams.scrub.identity import KeyConfig
 from streams.topics import NODES, ROLLOUT
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     metrics = RouterMetrics(runtime.registry)
     base = settings.kafka.client("router")
     spool = Spool(config.spool / "spool", lambda: make_producer(base), clock, prefix=settings.kafka.prefix)
-    keys = KeyConfig(settings.keys.active, settings.keys.ring, settings.keys.fixed).keys()
+    keys = settings.keys.keys()
     door = Door(
         config,
         keys,
