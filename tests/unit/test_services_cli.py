@@ -1,0 +1,55 @@
+"""The command line: every command can be asked for help and says what is wrong."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_cli_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`driftline COMMAND --help` explains the command and exits with 0."""
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"driftline {name}" in capsys.readouterr().out
+
+
+def test_cli_without_a_command_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """No command, or an unknown one, exits with 2 and lists what there is."""
+    for arguments in ([], ["nonsense"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "demo" in capsys.readouterr().out
+
+
+def test_cli_a_bad_setting_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A settings file with an unknown key ends the command before it starts, and names the key."""
+    file = tmp_path / "d.toml"
+    file.write_text("[kafka]\nbootstraps = 'x'\n")
+    assert main(["bench", "--config", str(file), "replay"]) == 2
+    assert "bootstraps" in capsys.readouterr().err
+
+
+def test_cli_imports_only_the_chosen_command() -> None:
+    """Importing the command line loads no process and no model library."""
+    code = "import sys, services.cli; print([m for m in ('torch', 'faust', 'starlette') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_cli_every_module_has_the_two_functions(name: str) -> None:
+    """A command's module gives `arguments` and `run`."""
+    module = importlib.import_module(COMMANDS[name][0])
+    assert callable(module.arguments)
+    assert callable(module.run)
