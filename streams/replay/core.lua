@@ -1,0 +1,280 @@
+-- State of one table, shared by every script on it: records, bins, lanes, eviction. KEYS[1] is the prefix `{rb:<table>}`.
+-- A script loads what it touches, works on Lua copies of the counters, and writes them back in `flush()`.
+local T = KEYS[1]
+local RECORD, PAGE = 48, 1023
+local FORMAT = '>c8I4I4c8I2BBI4I4I2BBI4I4'
+local FRESH, LEASED, SPENT, BINS = 0, 63, 64, 65
+local LIVE, EXEMPT, ANNOTATED = 1, 2, 4
+local FIFO, RESERVOIR, LOWEST = 0, 1, 2
+local LANE_U32 = 4
+local TOTAL, NEW, SCORED, UNTRAINED = 1, 2, 3, 4
+local COUNTERS = { 'n', 'bytes', 'seq', 'hi', 'ins', 'anchors', 'smp', 'ev', 'era', 'exp', 'ret', 'dup', 'tomb', 'late', 'rej' }
+local LIMIT = 256
+
+local cfg, N, changed = {}, {}, {}
+local lanes, lane_dirty, quotas = {}, {}, {}
+local counts, count_dirty = {}, {}
+local buckets, evictions, spare = {}, {}, {}
+local evicted = 0
+
+local function has(flags, bit) return math.floor(flags / bit) % 2 == 1 end
+
+local function add(name, by)
+  N[name] = N[name] + by
+  changed[name] = true
+end
+
+local function unpack_u32(raw)
+  local out = {}
+  for at = 1, #raw, 4000 do
+    local part = { struct.unpack('>' .. string.rep('I4', math.min(1000, (#raw - at + 1) / 4)), raw, at) }
+    for i = 1, #part - 1 do out[#out + 1] = part[i] end
+  end
+  return out
+end
+
+-- Reads settings and counters; `cfg.now` is the server's clock, or the test clock of a table made with one.
+local function load()
+  local names = { 'cap', 'max_bytes', 'max_item', 'ttl', 'bucket', 'max_sampled', 'clock', 'recent', 'ledger_ttl', 'retention' }
+  local values = redis.call('HMGET', T .. ':cfg', unpack(names))
+  if not values[1] then error('table ' .. T .. ' was never configured') end
+  for i, name in ipairs(names) do cfg[name] = tonumber(values[i] or 0) end
+  cfg.now = values[7] and cfg.clock or tonumber(redis.call('TIME')[1])
+  values = redis.call('HMGET', T .. ':n', unpack(COUNTERS))
+  for i, name in ipairs(COUNTERS) do N[name] = tonumber(values[i] or 0) end
+  lanes = unpack_u32(redis.call('GET', T .. ':lc') or '')
+  quotas = redis.call('GET', T .. ':lq') or ''
+end
+
+local function lane_count() return #lanes / LANE_U32 end
+local function lane_get(lane, field) return lanes[lane * LANE_U32 + field] end
+local function lane_add(lane, field, by)
+  lanes[lane * LANE_U32 + field] = lanes[lane * LANE_U32 + field] + by
+  lane_dirty[lane] = true
+end
+
+-- quota, fresh quota, policy, exempt from ttl, drawn by "*", counted by the limiter
+local function lane_rules(lane) return struct.unpack('>I4I4BBBB', quotas, lane * 12 + 1) end
+
+-- The id of a lane's name; a new name gets the next id, for ever.
+local function lane_id(name)
+  local id = redis.call('HGET', T .. ':lanes', name)
+  if id then return tonumber(id) end
+  id = lane_count()
+  local rules = redis.call('HGET', T .. ':cfg', 'rules:' .. name) or redis.call('HGET', T .. ':cfg', 'rules:*')
+  redis.call('HSET', T .. ':lanes', name, id)
+  redis.call('SETRANGE', T .. ':lq', id * 12, rules)
+  redis.call('SETRANGE', T .. ':lc', id * LANE_U32 * 4, string.rep('\0', LANE_U32 * 4))
+  quotas = quotas .. rules
+  for _ = 1, LANE_U32 do lanes[#lanes + 1] = 0 end
+  return id
+end
+
+local function bins_of(lane)
+  if not counts[lane] then
+    local raw = redis.call('GET', T .. ':bc:' .. lane)
+    counts[lane] = raw and unpack_u32(raw) or {}
+    for bin = #counts[lane] + 1, BINS do counts[lane][bin] = 0 end
+  end
+  return counts[lane]
+end
+
+local function flush()
+  local pairs_ = {}
+  for name in pairs(changed) do
+    pairs_[#pairs_ + 1] = name
+    pairs_[#pairs_ + 1] = string.format('%d', N[name])
+  end
+  if #pairs_ > 0 then redis.call('HSET', T .. ':n', unpack(pairs_)) end
+  for lane in pairs(lane_dirty) do
+    local at = lane * LANE_U32
+    redis.call('SETRANGE', T .. ':lc', at * 4, struct.pack('>I4I4I4I4', lanes[at + 1], lanes[at + 2], lanes[at + 3], lanes[at + 4]))
+  end
+  for lane in pairs(count_dirty) do
+    redis.call('SET', T .. ':bc:' .. lane, struct.pack('>' .. string.rep('I4', BINS), unpack(counts[lane])))
+  end
+  for bucket, by in pairs(buckets) do
+    if by ~= 0 and redis.call('HINCRBY', T .. ':bk', bucket, by) == 0 then redis.call('HDEL', T .. ':bk', bucket) end
+  end
+  for what, by in pairs(evictions) do redis.call('HINCRBY', T .. ':ev', what, by) end
+  if #spare > 0 then redis.call('RPUSH', T .. ':free', unpack(spare)) end
+end
+
+local function record_at(slot)
+  local offset = (slot % PAGE) * RECORD
+  return T .. ':m:' .. math.floor(slot / PAGE), offset
+end
+
+-- The record of a slot, live or not; nil where no page exists.
+local function record(slot)
+  local page, offset = record_at(slot)
+  local raw = redis.call('GETRANGE', page, offset, offset + RECORD - 1)
+  if #raw < RECORD then return nil end
+  local r = { slot = slot }
+  r.digest, r.ts, r.seq, r.cust, r.lane, r.bin, r.flags, r.pos, r.bytes, r.times, r.prev, r.pad, r.first, r.last =
+    struct.unpack(FORMAT, raw)
+  return r
+end
+
+local function live(r, seq) return r and has(r.flags, LIVE) and (not seq or r.seq == seq) end
+
+local function store(r)
+  local page, offset = record_at(r.slot)
+  redis.call('SETRANGE', page, offset, struct.pack(FORMAT, r.digest, r.ts, r.seq, r.cust, r.lane, r.bin, r.flags, r.pos,
+    r.bytes, r.times, r.prev, 0, r.first, r.last))
+end
+
+local function tally(r, by)
+  lane_add(r.lane, TOTAL, by)
+  if r.bin == FRESH then
+    lane_add(r.lane, NEW, by)
+  elseif r.bin < LEASED then
+    lane_add(r.lane, SCORED, by)
+  end
+  if r.times == 0 then lane_add(r.lane, UNTRAINED, by) end
+  local bins = bins_of(r.lane)
+  bins[r.bin + 1] = bins[r.bin + 1] + by
+  count_dirty[r.lane] = true
+end
+
+-- Takes a record out of its bin: the bin's last slot moves into its place.
+local function take(r)
+  local array = T .. ':b:' .. r.lane .. ':' .. r.bin
+  local last = bins_of(r.lane)[r.bin + 1] - 1
+  if r.pos ~= last then
+    local moved = redis.call('GETRANGE', array, last * 4, last * 4 + 3)
+    redis.call('SETRANGE', array, r.pos * 4, moved)
+    local page, offset = record_at(struct.unpack('>I4', moved))
+    redis.call('SETRANGE', page, offset + 28, struct.pack('>I4', r.pos))
+  end
+  if last == 0 then redis.call('DEL', array) end
+  tally(r, -1)
+end
+
+-- Puts a record at the end of a bin and writes it.
+local function place(r, bin)
+  r.bin = bin
+  r.pos = bins_of(r.lane)[bin + 1]
+  redis.call('SETRANGE', T .. ':b:' .. r.lane .. ':' .. bin, r.pos * 4, struct.pack('>I4', r.slot))
+  tally(r, 1)
+  store(r)
+end
+
+local function bucket_of(ts, flags)
+  return has(flags, EXEMPT) and 'x' or string.format('%d', math.floor(ts / cfg.bucket))
+end
+
+-- What a trained item leaves behind when it goes: first and last step and how often, by customer.
+local function fold(r)
+  local key = T .. ':cf:' .. math.floor(cfg.now / 2592000)
+  local old = redis.call('HGET', key, r.cust)
+  local first, last, times = r.first, r.last, r.times
+  if old then
+    local f, l, t = struct.unpack('>I4I4I4', old)
+    first, last, times = math.min(f, first), math.max(l, last), t + times
+  end
+  redis.call('HSET', key, r.cust, struct.pack('>I4I4I4', first, last, times))
+  redis.call('EXPIRE', key, 34560000)
+end
+
+-- Removes a live record from every index; `counter` is ev, era, exp or ret.
+local function remove(r, counter)
+  local bucket = bucket_of(r.ts, r.flags)
+  take(r)
+  redis.call('HDEL', T .. ':d:' .. bucket, r.digest)
+  if has(r.flags, ANNOTATED) then redis.call('HDEL', T .. ':a:' .. bucket, r.digest) end
+  redis.call('SREM', T .. ':c:' .. r.cust, r.slot)
+  if r.bin == LEASED then redis.call('ZREM', T .. ':ls', r.slot) end
+  if r.times > 0 then fold(r) end
+  local page, offset = record_at(r.slot)
+  redis.call('SETRANGE', page, offset + 27, '\0')
+  buckets[bucket] = (buckets[bucket] or 0) - 1
+  spare[#spare + 1] = r.slot
+  add('n', -1)
+  add('bytes', -r.bytes)
+  add(counter, 1)
+end
+
+local function slot_in(lane, bin, pos)
+  return struct.unpack('>I4', redis.call('GETRANGE', T .. ':b:' .. lane .. ':' .. bin, pos * 4, pos * 4 + 3))
+end
+
+-- Oldest live item of a lane's queue; for a reservoir only items that were never trained. Stale entries are dropped.
+local function oldest(lane, untrained)
+  while true do
+    local entry = redis.call('LPOP', T .. ':q:' .. lane)
+    if not entry then return nil end
+    local slot, seq = struct.unpack('>I4I4', entry)
+    local r = record(slot)
+    if live(r, seq) and r.lane == lane and not (untrained and r.times > 0) then return r end
+  end
+end
+
+-- A trained item of the lane, each with equal chance; leased ones are left to their holders.
+local function random_trained(lane)
+  local bins, sum = bins_of(lane), 0
+  for bin = 1, SPENT do
+    if bin ~= LEASED then sum = sum + bins[bin + 1] end
+  end
+  if sum == 0 then return nil end
+  local nth = math.random(sum) - 1
+  for bin = 1, SPENT do
+    local size = bin ~= LEASED and bins[bin + 1] or 0
+    if nth < size then return record(slot_in(lane, bin, nth)) end
+    nth = nth - size
+  end
+end
+
+local function lowest(lane)
+  local bins = bins_of(lane)
+  if bins[SPENT + 1] > 0 then return record(slot_in(lane, SPENT, 0)) end
+  for bin = 1, 62 do
+    if bins[bin + 1] > 0 then return record(slot_in(lane, bin, 0)) end
+  end
+  for _, bin in ipairs({ FRESH, LEASED }) do
+    if bins[bin + 1] > 0 then return record(slot_in(lane, bin, 0)) end
+  end
+end
+
+-- The item that a lane gives up; `untrained` asks a reservoir for its oldest fresh one.
+local function victim(lane, untrained)
+  local quota, fresh_quota, policy = lane_rules(lane)
+  if policy == FIFO then return oldest(lane, false) end
+  if policy == LOWEST then return lowest(lane) end
+  local fresh = lane_get(lane, UNTRAINED)
+  local fuller = fresh / fresh_quota > (lane_get(lane, TOTAL) - fresh) / quota
+  return (untrained or fuller) and oldest(lane, true) or random_trained(lane) or oldest(lane, true) or lowest(lane)
+end
+
+local function evict(r)
+  local what = r.lane .. ':' .. select(3, lane_rules(r.lane))
+  evictions[what] = (evictions[what] or 0) + 1
+  evicted = evicted + 1
+  remove(r, 'ev')
+end
+
+local function evict_from(lane, untrained)
+  local r = victim(lane, untrained)
+  if not r then error('lane ' .. lane .. ' of ' .. T .. ' counts items that no index holds') end
+  evict(r)
+end
+
+-- Items that newcomers compete with, and how many of them the lane may hold: a reservoir keeps room apart for fresh ones.
+local function contested(lane)
+  local quota, fresh_quota, policy = lane_rules(lane)
+  if policy == RESERVOIR then return lane_get(lane, UNTRAINED), fresh_quota end
+  return lane_get(lane, TOTAL), quota
+end
+
+local function fullest()
+  local best, best_fill = nil, -1
+  for lane = 0, lane_count() - 1 do
+    local total = lane_get(lane, TOTAL)
+    if total > 0 then
+      local quota, fresh_quota, policy = lane_rules(lane)
+      local fill = total / (policy == RESERVOIR and quota + fresh_quota or quota)
+      if fill > best_fill then best, best_fill = lane, fill end
+    end
+  end
+  return best
+end

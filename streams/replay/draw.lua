@@ -1,0 +1,272 @@
+-- Draws a mini-batch and declares how likely each item was. ARGV[1] (msgpack): seed, k, tau, alpha, lease, limiter,
+-- parts = {{policy, share, "*" or {lane names}}, ...}. Without lease it writes one counter only.
+-- Answers {"wait", reason, n} or {"draw", now, seq, N, least p, rows, expected shares, drawn counts of the parts}.
+redis.call('HDEL', T .. ':n', '-') -- marks the script as writing, so that a full memory does not stop it
+load()
+local input = cmsgpack.unpack(ARGV[1])
+math.randomseed(input.seed)
+
+local LAST = { fresh = 0, prio = 62, uniform = 62 }
+local powers = {}
+for bin = 1, 62 do powers[bin] = 2 ^ ((bin - 40) / 4 * input.alpha) end
+
+local rings = {}
+-- Slots of the lane's newest items that may be drawn, and slot -> bin of each.
+local function ring(lane)
+  if not rings[lane] then
+    local slots, bin_of = {}, {}
+    for _, entry in ipairs(redis.call('LRANGE', T .. ':r:' .. lane, 0, -1)) do
+      local slot, seq = struct.unpack('>I4I4', entry)
+      local r = record(slot)
+      if live(r, seq) and r.lane == lane and r.bin < LEASED then
+        slots[#slots + 1] = slot
+        bin_of[slot] = r.bin
+      end
+    end
+    rings[lane] = { slots = slots, bin_of = bin_of }
+  end
+  return rings[lane]
+end
+
+local function eligible(policy, lane)
+  if policy == 'fresh' then return lane_get(lane, NEW) end
+  if policy == 'prio' then return lane_get(lane, SCORED) end
+  if policy == 'recent' then return #ring(lane).slots end
+  return lane_get(lane, NEW) + lane_get(lane, SCORED)
+end
+
+local mass = {}
+-- Sum of weight^alpha over the lane's scored bins.
+local function prio_mass(lane)
+  if not mass[lane] then
+    local sum, bins = 0, bins_of(lane)
+    for bin = 1, 62 do
+      if bins[bin + 1] > 0 then sum = sum + bins[bin + 1] * powers[bin] end
+    end
+    mass[lane] = sum
+  end
+  return mass[lane]
+end
+
+local function lanes_of(part)
+  local ids = {}
+  if part[3] == '*' then
+    for lane = 0, lane_count() - 1 do
+      if select(5, lane_rules(lane)) == 1 then ids[#ids + 1] = lane end
+    end
+  else
+    local names = #part[3] > 0 and redis.call('HMGET', T .. ':lanes', unpack(part[3])) or {}
+    for _, id in ipairs(names) do
+      if id then ids[#ids + 1] = tonumber(id) end
+    end
+    table.sort(ids)
+  end
+  return ids
+end
+
+-- Spreads `amount` over cells by weight; where `cap` holds back (fresh: each item once) the others take the rest.
+local function spread(amount, cells, weight, cap)
+  local open, left = cells, amount
+  for _, cell in ipairs(cells) do cell.expected = 0 end
+  while left > 1e-12 and #open > 0 do
+    local sum, rest, used = 0, {}, 0
+    for _, cell in ipairs(open) do sum = sum + weight(cell) end
+    for _, cell in ipairs(open) do
+      local give = math.min(left * weight(cell) / sum, cap(cell) - cell.expected)
+      cell.expected = cell.expected + give
+      used = used + give
+      if cell.expected < cap(cell) - 1e-9 then rest[#rest + 1] = cell end
+    end
+    if #rest == #open then break end
+    open, left = rest, left - used
+  end
+end
+
+-- Parts and their lanes with the expected number of draws from each.
+local function plan()
+  local parts = {}
+  for i, part in ipairs(input.parts) do
+    local cells, total = {}, 0
+    for _, lane in ipairs(lanes_of(part)) do
+      local n = eligible(part[1], lane)
+      if n > 0 then
+        cells[#cells + 1] = { policy = part[1], lane = lane, n = n, part = i }
+        total = total + n
+      end
+    end
+    if total > 0 and part[2] > 0 then parts[#parts + 1] = { cells = cells, total = total, share = part[2], policy = part[1] } end
+  end
+  local function room(p) return p.policy == 'fresh' and p.total or math.huge end
+  spread(input.k, parts, function(p) return p.share end, room)
+  local all = {}
+  for _, part in ipairs(parts) do
+    local function cap(c) return part.policy == 'fresh' and c.n or math.huge end
+    spread(part.expected, part.cells, function(c) return c.n ^ input.tau end, cap)
+    for _, cell in ipairs(part.cells) do all[#all + 1] = cell end
+  end
+  return all
+end
+
+-- Systematic rounding: each cell gets the floor or ceiling of its expectation, and the sum is exact.
+local function round(cells)
+  local u, sum, given, drawn = math.random(), 0, 0, 0
+  for _, cell in ipairs(cells) do
+    sum = sum + cell.expected
+    local upto = math.floor(sum + u + 1e-9)
+    cell.count = upto - given
+    given = upto
+    if select(6, lane_rules(cell.lane)) == 1 then drawn = drawn + cell.count end
+  end
+  return drawn
+end
+
+local function pick_bin(lane, policy)
+  local bins = bins_of(lane)
+  if policy == 'prio' then
+    local u = math.random() * prio_mass(lane)
+    local last
+    for bin = 1, 62 do
+      if bins[bin + 1] > 0 then
+        last = bin
+        u = u - bins[bin + 1] * powers[bin]
+        if u < 0 then break end
+      end
+    end
+    return last, math.random(bins[last + 1]) - 1
+  end
+  local nth = math.random(lane_get(lane, NEW) + lane_get(lane, SCORED)) - 1
+  for bin = 0, 62 do
+    if nth < bins[bin + 1] then return bin, nth end
+    nth = nth - bins[bin + 1]
+  end
+end
+
+-- One more slot of a cell, or nil when a draw without replacement has seen them all.
+local function next_slot(cell)
+  if cell.policy == 'recent' then
+    local slots = ring(cell.lane).slots
+    return slots[math.random(#slots)]
+  end
+  if cell.policy ~= 'fresh' then return slot_in(cell.lane, pick_bin(cell.lane, cell.policy)) end
+  cell.swaps, cell.used = cell.swaps or {}, cell.used or 0
+  if cell.used >= cell.n then return nil end
+  local at = math.random(cell.n - cell.used) - 1
+  local top = cell.n - cell.used - 1
+  local pos = cell.swaps[at] or at
+  cell.swaps[at] = cell.swaps[top] or top
+  cell.used = cell.used + 1
+  return slot_in(cell.lane, FRESH, pos)
+end
+
+local erasing = nil
+if redis.call('SCARD', T .. ':er') > 0 then
+  erasing = {}
+  for _, cust in ipairs(redis.call('SMEMBERS', T .. ':er')) do erasing[cust] = true end
+end
+
+local function drawable(r)
+  return live(r) and not (erasing and erasing[r.cust]) and (has(r.flags, EXEMPT) or r.ts + cfg.ttl > cfg.now)
+end
+
+local covering = {}
+-- Declared probability of an item: sum over the parts of expected share times chance inside the part.
+local function probability(cells, lane, bin, slot)
+  if not covering[lane] then
+    covering[lane] = {}
+    for _, cell in ipairs(cells) do
+      if cell.lane == lane then table.insert(covering[lane], cell) end
+    end
+  end
+  local p = 0
+  for _, cell in ipairs(covering[lane]) do
+    if cell.policy == 'fresh' then
+      p = p + (bin == FRESH and cell.expected / cell.n or 0)
+    elseif cell.policy == 'prio' then
+      p = p + (bin > FRESH and cell.expected * powers[bin] / prio_mass(lane) or 0)
+    elseif cell.policy == 'uniform' then
+      p = p + cell.expected / cell.n
+    elseif slot and ring(lane).bin_of[slot] then
+      p = p + cell.expected / cell.n
+    end
+  end
+  return p / input.planned
+end
+
+-- Scored bins between which the probability can differ: the lowest one has the least.
+local function lowest_scored(lane)
+  if input.alpha == 0 then return 1 end
+  for bin = 1, 62 do
+    if bins_of(lane)[bin + 1] > 0 then return bin end
+  end
+end
+
+-- Items that some part can draw, and the least probability among them: the largest importance weight hangs on it.
+local function support(cells)
+  local n, least, seen = 0, math.huge, {}
+  local function count(items, p)
+    if items > 0 and p > 0 then n, least = n + items, math.min(least, p) end
+    return p > 0
+  end
+  for _, cell in ipairs(cells) do
+    local lane, new, scored = cell.lane, false, false
+    if not seen[lane] then
+      seen[lane] = true
+      if lane_get(lane, NEW) > 0 then new = count(lane_get(lane, NEW), probability(cells, lane, FRESH, nil)) end
+      if lane_get(lane, SCORED) > 0 then
+        scored = count(lane_get(lane, SCORED), probability(cells, lane, lowest_scored(lane), nil))
+      end
+      for slot, bin in pairs(rings[lane] and rings[lane].bin_of or {}) do
+        if not (bin == FRESH and new or bin > FRESH and scored) then count(1, probability(cells, lane, bin, slot)) end
+      end
+    end
+  end
+  return n, least
+end
+
+local function lease(drawn)
+  for _, slot in ipairs(drawn) do
+    local r = record(slot)
+    if live(r) and r.bin ~= LEASED then
+      take(r)
+      r.prev = r.bin
+      place(r, LEASED)
+      redis.call('ZADD', T .. ':ls', cfg.now + input.lease, slot)
+    end
+  end
+end
+
+local cells = plan()
+if N.n < input.min_size or #cells == 0 then return { 'wait', 'empty', N.n } end
+input.planned = 0
+for _, cell in ipairs(cells) do input.planned = input.planned + cell.expected end
+local limited = round(cells)
+if input.spi and (N.ins - N.anchors) * input.spi - N.smp - limited < -input.error_buffer then
+  return { 'wait', 'limiter', N.n }
+end
+
+local n, least = support(cells)
+local rows, slots, shares, realised = {}, {}, {}, {}
+for i = 1, #input.parts do shares[i], realised[i] = 0, 0 end
+for _, cell in ipairs(cells) do
+  shares[cell.part] = shares[cell.part] + cell.expected / input.planned
+  local tries = cell.count * 4 + 16
+  while cell.count > 0 and tries > 0 do
+    tries = tries - 1
+    local slot = next_slot(cell)
+    if not slot then break end
+    local r = record(slot)
+    if drawable(r) then
+      local bucket = has(r.flags, EXEMPT) and 4294967295 or math.floor(r.ts / cfg.bucket)
+      local p = probability(cells, r.lane, r.bin, slot)
+      rows[#rows + 1] = struct.pack('>c8I4I4I4I2I2Bd', r.digest, bucket, r.seq, slot, r.lane, r.times, cell.part - 1, p)
+      slots[#slots + 1] = slot
+      realised[cell.part] = realised[cell.part] + 1
+      cell.count = cell.count - 1
+      if select(6, lane_rules(r.lane)) == 1 then add('smp', 1) end
+    end
+  end
+end
+if input.lease > 0 then lease(slots) end
+flush()
+for i = 1, #shares do shares[i] = string.format('%.17g', shares[i]) end
+return { 'draw', cfg.now, N.seq, n, string.format('%.17g', least), table.concat(rows), shares, realised }

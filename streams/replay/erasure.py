@@ -1,0 +1,141 @@
+"""Forgetting a customer: tombstone in every table, delete in bounded pieces, verify, rewrite the append-only file."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import redis
+
+from streams.replay.buffer import HANDLES_PER_CALL, ReplayBuffer
+from streams.replay.shapes import ErasureReceipt, TableErasure
+
+_ROW = struct.Struct(">8sIIH")
+_FOLD = struct.Struct(">III")
+
+_POLL_S = 0.05
+"""Pause between two looks at a running rewrite; one takes tens of milliseconds a gigabyte to fork, seconds to write."""
+
+
+_TOMBSTONE = """
+redis.call('HDEL', KEYS[1] .. ':n', '-') -- marks the script as writing, so that a full memory does not stop it
+local now = redis.call('HGET', KEYS[1] .. ':cfg', 'clock') or redis.call('TIME')[1]
+for _, customer in ipairs(ARGV) do
+  redis.call('ZADD', KEYS[1] .. ':tomb', now, customer)
+  redis.call('SADD', KEYS[1] .. ':er', customer)
+end
+return now
+"""
+
+
+def tombstone(tables: Sequence[ReplayBuffer], customers: Sequence[bytes]) -> tuple[float, tuple[str, ...]]:
+    """From here on nothing of these customers enters or is drawn; server time, and tables that did not answer."""
+    at, unreachable = 0.0, []
+    for table in tables:
+        try:
+            at = float(table.client.register_script(_TOMBSTONE)(keys=[table.prefix], args=list(customers)))
+        except redis.RedisError:
+            unreachable.append(table.table)
+    return at, tuple(unreachable)
+
+
+def erase_from(table: ReplayBuffer, customers: Sequence[bytes]) -> TableErasure:
+    """Delete what one table holds of customers who have their tombstone; idempotent. Raises redis.RedisError."""
+    total = TableErasure(table.table)
+    for customer in customers:
+        total = _merged(total, _erase_one(table, customer))
+    return total
+
+
+def erase(tables: Sequence[ReplayBuffer], customers: Sequence[bytes]) -> ErasureReceipt:
+    """Tombstones first, in all tables, then the deletes; the receipt is final only after `rewrite_aof`."""
+    at, unreachable = tombstone(tables, customers)
+    done = []
+    for table in tables:
+        if table.table in unreachable:
+            continue
+        try:
+            done.append(erase_from(table, customers))
+        except redis.RedisError:
+            unreachable = (*unreachable, table.table)
+    return ErasureReceipt(tuple(customer.hex() for customer in customers), at, tuple(done), unreachable)
+
+
+def rewrite_aof(
+    client: redis.Redis, receipt: ErasureReceipt, stop: threading.Event, tries: int = 2_400
+) -> ErasureReceipt:
+    """The receipt with the time at which a rewrite that began after the erasure ended well; unchanged if none did."""
+    if not client.info("persistence")["aof_enabled"]:
+        return replace(receipt, aof_rewritten_at=float(client.time()[0]))
+    if not _wait(client, stop, tries, _start):
+        return receipt
+    if not _wait(client, stop, tries, _idle):
+        return receipt
+    if client.info("persistence")["aof_last_bgrewrite_status"] != "ok":
+        return receipt
+    return replace(receipt, aof_rewritten_at=float(client.time()[0]))
+
+
+def _erase_one(table: ReplayBuffer, customer: bytes) -> TableErasure:
+    slots = f"{table.prefix}:c:".encode() + customer
+    digests: list[bytes] = []
+    while True:
+        chunk = [int(slot) for slot in table.client.srandmember(slots, HANDLES_PER_CALL) or []]
+        if not chunk:
+            break
+        rows, _ = table.erase_chunk(customer, chunk)
+        if not rows:
+            break
+        digests += [digest for digest, *_ in _ROW.iter_unpack(rows)]
+    left = int(table.client.scard(slots))
+    if not left:
+        table.client.srem(f"{table.prefix}:er", customer)
+    return _merged(TableErasure(table.table, tuple(digests), left), _departed(table, customer))
+
+
+def _departed(table: ReplayBuffer, customer: bytes) -> TableErasure:
+    """The steps that trained samples of the customer which have left by now: evicted, expired or erased."""
+    total = TableErasure(table.table)
+    for key in table.client.scan_iter(f"{table.prefix}:cf:*", count=1_000):
+        raw = table.client.hget(key, customer)
+        if isinstance(raw, bytes):
+            first, last, times = _FOLD.unpack(raw)
+            total = _merged(total, TableErasure(table.table, (), 0, first, last, times))
+    return total
+
+
+def _merged(a: TableErasure, b: TableErasure) -> TableErasure:
+    steps = [t.first_step for t in (a, b) if t.trainings]
+    return TableErasure(
+        a.table,
+        a.erased + b.erased,
+        a.left + b.left,
+        min(steps, default=0),
+        max(a.last_step, b.last_step),
+        a.trainings + b.trainings,
+    )
+
+
+def _start(client: redis.Redis) -> bool:
+    """Start a rewrite; False while one runs that may have begun before the erasure."""
+    try:
+        client.bgrewriteaof()
+    except redis.ResponseError:
+        return False
+    return True
+
+
+def _idle(client: redis.Redis) -> bool:
+    info = client.info("persistence")
+    return not (info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"])
+
+
+def _wait(client: redis.Redis, stop: threading.Event, tries: int, done: Callable[[redis.Redis], bool]) -> bool:
+    for _ in range(tries):
+        if done(client):
+            return True
+        if stop.wait(_POLL_S):
+            return False
+    return False

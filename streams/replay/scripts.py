@@ -1,0 +1,30 @@
+"""The Lua of the replay buffer, put together from its files and sent by digest."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import redis
+
+from streams import ledger
+from streams.replay import offsets
+
+_FILES = files("streams.replay")
+
+
+def _text(name: str) -> str:
+    return _FILES.joinpath(f"{name}.lua").read_text()
+
+
+class Scripts:
+    """The scripts of one table; each is loaded again by itself after SCRIPT FLUSH or a restart."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        core = _text("core")
+        shared = ledger.SCRIPT + offsets.SCRIPT
+        self.insert = client.register_script(shared + core + _text("insert"))
+        self.annotate = client.register_script(shared + _text("annotate"))
+        self.draw = client.register_script(core + _text("draw"))
+        self.update = client.register_script(core + _text("update"))
+        self.remove = client.register_script(core + _text("remove"))
+        self.sweep = client.register_script(core + _text("sweep"))

@@ -1,0 +1,79 @@
+-- One bounded piece of housekeeping. ARGV = cursor (page). Answers {next cursor, leases returned, expired, evicted, trimmed}.
+-- Returns overdue leases, removes what is past its ttl on one page of records, trims queues, steps a lowered limit down.
+redis.call('HDEL', T .. ':n', '-') -- marks the script as writing, so that a full memory does not stop it
+load()
+math.randomseed(N.seq % 2147483647)
+local page = tonumber(ARGV[1])
+
+local returned = 0
+for _, slot in ipairs(redis.call('ZRANGEBYSCORE', T .. ':ls', '-inf', cfg.now, 'LIMIT', 0, LIMIT)) do
+  local r = record(tonumber(slot))
+  redis.call('ZREM', T .. ':ls', slot)
+  if live(r) and r.bin == LEASED then
+    take(r)
+    place(r, r.prev)
+    returned = returned + 1
+  end
+end
+
+-- True while some bucket holds items past their ttl.
+local function due()
+  for _, bucket in ipairs(redis.call('HKEYS', T .. ':bk')) do
+    if bucket ~= 'x' and tonumber(bucket) * cfg.bucket + cfg.ttl <= cfg.now then return true end
+  end
+  return false
+end
+
+local expired = 0
+local pages = math.ceil(N.hi / PAGE)
+if due() then
+  local raw = redis.call('GETRANGE', T .. ':m:' .. page, 0, -1)
+  local slot = page * PAGE
+  for at = 1, #raw - RECORD + 1, RECORD do
+    if expired >= LIMIT then break end
+    local flags = string.byte(raw, at + 27)
+    if has(flags, LIVE) and not has(flags, EXEMPT) and struct.unpack('>I4', raw, at + 8) + cfg.ttl <= cfg.now then
+      remove(record(slot), 'exp')
+      expired = expired + 1
+    end
+    slot = slot + 1
+  end
+  if expired < LIMIT then page = page + 1 end
+  if page >= pages then page = 0 end
+else
+  page = 0
+end
+
+for lane = 0, lane_count() - 1 do
+  local quota, _, policy = lane_rules(lane)
+  while evicted < LIMIT do
+    local held, most = contested(lane)
+    local trained = policy == RESERVOIR and lane_get(lane, TOTAL) - held or 0
+    if held > most then
+      evict_from(lane, true)
+    elseif trained > quota then
+      evict(random_trained(lane) or lowest(lane))
+    else
+      break
+    end
+  end
+end
+while evicted < LIMIT and (N.n > cfg.cap or N.bytes > cfg.max_bytes) do evict_from(fullest(), false) end
+
+local trimmed = 0
+for lane = 0, lane_count() - 1 do
+  while trimmed < LIMIT do
+    local entry = redis.call('LINDEX', T .. ':q:' .. lane, 0)
+    if not entry then break end
+    local slot, seq = struct.unpack('>I4I4', entry)
+    local r = record(slot)
+    local wanted = live(r, seq) and r.lane == lane
+    if wanted and (select(3, lane_rules(lane)) ~= RESERVOIR or r.times == 0) then break end
+    redis.call('LPOP', T .. ':q:' .. lane)
+    trimmed = trimmed + 1
+  end
+end
+
+redis.call('ZREMRANGEBYSCORE', T .. ':tomb', '-inf', cfg.now - cfg.retention)
+flush()
+return { page, returned, expired, evicted, trimmed }
