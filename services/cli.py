@@ -12,6 +12,7 @@ from services.settings import SettingsError, load, with_run_file
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("services.demo", "the whole loop on this machine in under three minutes"),
     "up": ("services.up", "the same processes, kept running to try"),
+    "node": ("services.node.process", "an inference node: verified adapters behind an allow-list door"),
     "router": ("services.router.process", "the customers' door: OpenAI's chat API over a sticky canary split"),
     "bench": ("services.bench", "tables of numbers, from a checkout"),
 }

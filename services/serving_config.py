@@ -1,4 +1,4 @@
-"""Settings of the processes that serve: node, router and rollout. Every default is the shipped one."""
+"""Settings of the registry and of the processes that serve: node, router and rollout, as shipped."""
 
 from __future__ import annotations
 
@@ -24,6 +24,24 @@ def _share(name: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
+class RegistryConfig:
+    """Where versions are kept, and whose signatures count."""
+
+    directory: Path = Path(".driftline/store")
+    """The store."""
+    key: Path = Path(".driftline/signing.key")
+    """The publisher's private key, 64 hex digits; made by `learn` where there is none."""
+    trusted: tuple[str, ...] = ()
+    """Public keys of publishers, hex; empty: the one that belongs to `key` (one machine)."""
+
+    def __post_init__(self) -> None:
+        """Check the form of the public keys."""
+        for public in self.trusted:
+            if len(public) != 64 or set(public.lower()) - set("0123456789abcdef"):  # noqa: PLR2004 - Ed25519
+                raise ValueError(f"trusted = {public!r}: wants 64 hex digits")
+
+
+@dataclass(frozen=True)
 class NodeConfig:
     """One inference node: its engine, its door, and when it gives up on a version."""
 
@@ -41,6 +59,8 @@ class NodeConfig:
     """Of vLLM or SGLang, on loopback; never reachable by others."""
     engine_command: tuple[str, ...] = ()
     """How this node starts and restarts its engine; empty: somebody else does."""
+    base: str = ""
+    """Folder of the base model; empty: the small one that driftline ships."""
     line: str = "a"
     """The line whose rollout record it obeys."""
     directory: Path = Path(".driftline/node")

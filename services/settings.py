@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from services.serving_config import NodeConfig, RolloutConfig, RouterConfig
+from services.serving_config import NodeConfig, RegistryConfig, RolloutConfig, RouterConfig
+from streams.scrub.config import ScrubConfig
 from streams.scrub.identity import KeyConfig
 
 PREFIX = "DRIFTLINE_"
@@ -112,6 +113,8 @@ class Settings:
     redis: RedisConfig = field(default_factory=RedisConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
     keys: KeysConfig = field(default_factory=KeysConfig)
+    scrub: ScrubConfig = field(default_factory=ScrubConfig)
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
     node: NodeConfig = field(default_factory=NodeConfig)
     router: RouterConfig = field(default_factory=RouterConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)

@@ -115,12 +115,12 @@ class Door:
         elif ask.version in self.view.record.deny or not self.view.urls(ask.version, now):
             self._metrics.denied.inc()
             raise BadRequest(404, "model_not_found", "model: no node is ready for this version")
-        turn.masked, values = self._mask(ask.turns, ask.customer_id)
-        turn.filler = Filler(values)
         if turn.begun is not None and turn.begun.first >= 0:
             new = ask.recorded[turn.begun.skip : turn.begun.skip + turn.begun.count]
             for value in asked(self._chat(turn), new, turn.begun.first):
                 self.spool.put(CHATS_RAW, ask.conversation_id, value, {"tenant": ask.tenant.encode()})
+        turn.masked, values = self._mask(ask.turns, ask.customer_id)
+        turn.filler = Filler(values)
         return turn
 
     async def objects(self, turn: Served) -> AsyncIterator[dict[str, Any]]:

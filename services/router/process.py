@@ -54,7 +54,7 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
         spool=spool,
         backlog=Backlog(config.spool / "backlog.jsonl"),
         nodes=NodeClient(config.connect_timeout_s, config.answer_timeout_s),
-        mask=make_mask(settings),
+        mask=make_mask(settings.scrub, keys),
         metrics=metrics,
         clock=clock,
         wall=time.time,  # noqa: TID251 - the composition root hands the clock on
