@@ -14,6 +14,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("services.up", "the same processes, kept running to try"),
     "node": ("services.node.process", "an inference node: verified adapters behind an allow-list door"),
     "router": ("services.router.process", "the customers' door: OpenAI's chat API over a sticky canary split"),
+    "filter": ("services.filter", "what the quality filter would do to a history of chats"),
+    "review": ("services.review", "the replies that a person should look at"),
     "bench": ("services.bench", "tables of numbers, from a checkout"),
 }
 

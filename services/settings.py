@@ -15,7 +15,9 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from learner.select import SelectConfig
 from services.serving_config import NodeConfig, RegistryConfig, RolloutConfig, RouterConfig
+from streams.quality.config import QualityConfig
 from streams.scrub.config import ScrubConfig
 from streams.scrub.identity import KeyConfig
 
@@ -118,6 +120,8 @@ class Settings:
     node: NodeConfig = field(default_factory=NodeConfig)
     router: RouterConfig = field(default_factory=RouterConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
 
 
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:

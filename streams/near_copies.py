@@ -13,11 +13,12 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final
+from struct import pack, unpack
+from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-import numpy as np
-from datasketch import MinHash
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 BANDS: Final = 20
 """Bands of `ROWS` rows: two units meet if they agree in one band, with probability 1 - (1 - J^3)^20 at Jaccard J."""
@@ -74,16 +75,16 @@ def bands(question: str, reply: str) -> tuple[bytes, ...]:
 def signature(question: str, reply: str) -> bytes:
     """The unit as bytes: the number of question words, then 4 bytes a word (at most 600 words of each side)."""
     asked, answered = _tokens(question)[:600], _tokens(reply)[:600]
-    return np.array([len(asked), *asked, *answered], dtype="<u4").tobytes()
+    return pack(f"<{len(asked) + len(answered) + 1}I", len(asked), *asked, *answered)
 
 
 def read(held: bytes) -> Unit:
     """A signature as hashed words. Raises ValueError if its length does not fit."""
-    numbers = np.frombuffer(held, dtype="<u4").tolist()
-    if not numbers or numbers[0] >= len(numbers) + 1:
+    numbers = unpack(f"<{len(held) // 4}I", held) if len(held) % 4 == 0 else ()
+    if not numbers or numbers[0] >= len(numbers):
         raise ValueError("no signature")
     split = numbers[0] + 1
-    return Unit(tuple(numbers[1:split]), tuple(numbers[split:]))
+    return Unit(numbers[1:split], numbers[split:])
 
 
 def exact(a: bytes, b: bytes) -> bool:
@@ -104,9 +105,9 @@ def similar(a: bytes, b: bytes) -> bool:
 
 
 def contradicts(a: bytes, b: bytes) -> bool:
-    """True if the question is the same and the reply is too, but for a number, date, amount, negation or name."""
+    """True if the question is the same (and there is one) and the reply is too, but for a number, date, amount, negation or name."""
     one, other = read(a), read(b)
-    if _facts(one.question, other.question) or not _same_words(one.question, other.question):
+    if not one.question or _facts(one.question, other.question) or not _same_words(one.question, other.question):
         return False
     return _facts(one.reply, other.reply) and _same_words(one.reply, other.reply, slack=2)
 
@@ -186,4 +187,6 @@ def _identity(value: int) -> int:
 
 @lru_cache(maxsize=1)
 def _sketch() -> MinHash:
+    from datasketch import MinHash  # noqa: PLC0415 - brings scipy, 0.8 s; settings import this module
+
     return MinHash(num_perm=BANDS * ROWS, seed=7, hashfunc=_identity)

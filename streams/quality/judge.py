@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-
-from py3langid.langid import MODEL_FILE, LanguageIdentifier
+from typing import TYPE_CHECKING
 
 from streams.events import Role, Turn
 from streams.quality import rules
-from streams.quality.classifier import shipped
 from streams.quality.config import QualityConfig, Reason, Tag, Verdict
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
+    from streams.quality.classifier import Classifier
 
 _ANGER = re.compile(
     r"\b(?:ridiculous|unacceptable|furious|pissed|angry|outrage(?:ous|d)|terrible|horrible|awful|worst|useless|scam\w*"
@@ -34,7 +37,7 @@ def judge_turn(text: str, role: Role, config: QualityConfig) -> Verdict:
     found = _formal(text, config)
     if found is not None:
         return _rejected(found)
-    scores = shipped().scores(text)
+    scores = _classifier().scores(text)
     angry = max(scores[Reason.TOXIC], 0.9 if _ANGER.search(text) else 0.0)
     tags = (Tag.TONE.value,) if angry >= config.unsure else ()
     limits = {
@@ -55,7 +58,7 @@ def judge_reply(context: Sequence[Turn], text: str, config: QualityConfig) -> Ve
         return _rejected(Reason.TOO_LONG)
     if rules.auto_reply(text):
         return _rejected(Reason.AUTO_REPLY)
-    scores = shipped().scores(text)
+    scores = _classifier().scores(text)
     limits = {code: float(getattr(config, code.value)) for code in _LEARNED}
     reasons = [code for code in _LEARNED if scores[code] >= limits[code]]
     if _BIAS.search(text):
@@ -86,7 +89,16 @@ def _rejected(reason: Reason) -> Verdict:
 
 
 @lru_cache(maxsize=1)
+def _classifier() -> Classifier:
+    from streams.quality.classifier import shipped  # noqa: PLC0415 - numpy; settings import this package
+
+    return shipped()
+
+
+@lru_cache(maxsize=1)
 def _identifier() -> LanguageIdentifier:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # noqa: PLC0415 - only where languages are set
+
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 

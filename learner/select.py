@@ -1,0 +1,211 @@
+"""Which samples a person should look at: uncertain or surprising, no near copies of each other, spread over topics.
+
+Scores come from the learner's steps; they feed this queue and never the training mix (choosing by loss feeds on noise).
+The queue itself lives in Redis under `review:`: `review:queue` orders ids by score, `review:items` holds the scrubbed
+items. Torch-free.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streams import near_copies
+from streams.events import Sample, Turn
+
+if TYPE_CHECKING:
+    import redis
+
+QUEUE = "review:queue"
+ITEMS = "review:items"
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """How the review queue is filled."""
+
+    size: int = 500
+    """Items that the queue holds; the lowest scores fall out."""
+    surprise: float = 0.3
+    """Share of picks by surprise (loss and its change); the rest is by uncertainty."""
+    ceiling: float = 0.98
+    """Quantile of loss above which a sample is more likely garbage than news, and is left out."""
+
+    def __post_init__(self) -> None:
+        """Check shares and size."""
+        if self.size < 1:
+            raise ValueError(f"size = {self.size}: wants at least 1")
+        for name in ("surprise", "ceiling"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: wants 0 to 1")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The learner's scores of one sample: `loss` (nats a reply token), `entropy` (nats), `margin` (0 to 1, probability
+    of the best token over the second, mean), `change` of loss since it was last seen."""
+
+    sample_id: str
+    loss: float
+    entropy: float
+    margin: float
+    change: float = 0.0
+    topic: str = "other"
+    signature: bytes = b""
+    """near_copies.signature of its last question and reply; empty: never a copy."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A sample that was chosen, by which sign, and how strongly (0 to 1, comparable within one call)."""
+
+    sample_id: str
+    reason: str
+    score: float
+
+
+def select(scored: Sequence[Scored], count: int, config: SelectConfig) -> list[Pick]:
+    """At most `count` picks: both signs in their shares, topics in turn, near copies left out. Deterministic."""
+    kept = _below_ceiling(scored, config.ceiling)
+    surprising = round(count * config.surprise)
+    uncertain = _ranks(kept, lambda s: s.entropy - s.margin)
+    news = _ranks(kept, lambda s: s.loss + max(0.0, s.change))
+    chosen: dict[str, Pick] = {}
+    taken: list[Scored] = []
+    for reason, ranks, wanted in (("surprising", news, surprising), ("uncertain", uncertain, count)):
+        for sample in _by_topic(kept, ranks):
+            if len(chosen) >= wanted:
+                break
+            if sample.sample_id in chosen or any(_copy(sample, other) for other in taken):
+                continue
+            chosen[sample.sample_id] = Pick(sample.sample_id, reason, ranks[sample.sample_id])
+            taken.append(sample)
+    return sorted(chosen.values(), key=lambda pick: -pick.score)
+
+
+def _below_ceiling(scored: Sequence[Scored], ceiling: float) -> list[Scored]:
+    losses = sorted(s.loss for s in scored)
+    if not losses:
+        return []
+    limit = losses[min(len(losses) - 1, int(len(losses) * ceiling))]
+    return [s for s in scored if s.loss <= limit]
+
+
+def _ranks(scored: Sequence[Scored], key: Callable[[Scored], float]) -> dict[str, float]:
+    """Each id with its rank from 0 (lowest) to 1: signs of different units become comparable."""
+    ordered = sorted(scored, key=lambda s: (key(s), s.sample_id))
+    return {s.sample_id: (at + 1) / len(ordered) for at, s in enumerate(ordered)}
+
+
+def _by_topic(scored: Sequence[Scored], ranks: dict[str, float]) -> Iterable[Scored]:
+    """Best of each topic, then the second of each topic, and so on."""
+    topics: dict[str, list[Scored]] = defaultdict(list)
+    for sample in sorted(scored, key=lambda s: -ranks[s.sample_id]):
+        topics[sample.topic].append(sample)
+    depth = max(map(len, topics.values()), default=0)
+    for level in range(depth):
+        yield from sorted(
+            (held[level] for held in topics.values() if level < len(held)), key=lambda s: -ranks[s.sample_id]
+        )
+
+
+def _copy(one: Scored, other: Scored) -> bool:
+    return bool(one.signature and other.signature) and near_copies.similar(one.signature, other.signature)
+
+
+class ReviewItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A sample in the queue: scrubbed turns, the replies asked about, why it is there."""
+
+    sample_id: str
+    conversation: str
+    customer: str
+    turns: tuple[Turn, ...]
+    reason: str
+    score: float
+    topic: str = "other"
+    lane: str = ""
+    adapter: str | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Event ids of the replies that a decision speaks of."""
+        return tuple(turn.event_id for turn in self.turns if turn.is_target and turn.event_id)
+
+    def __repr__(self) -> str:
+        """Ids only."""
+        return f"ReviewItem(sample_id={self.sample_id!r}, reason={self.reason!r})"
+
+
+def item(sample: Sample, reason: str, score: float) -> ReviewItem:
+    """A queue item of a sample, for example one of the lane `quarantine`."""
+    return ReviewItem(
+        sample_id=sample.sample_id, conversation=sample.conversation, customer=sample.customer, turns=sample.turns,
+        reason=reason, score=score, topic=sample.topic, lane=sample.lane, adapter=sample.adapter,
+    )  # fmt: skip
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(ReviewItem)
+
+_ADD = """
+if redis.call('SISMEMBER', 'review:done', ARGV[1]) == 1 then return 0 end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+local over = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[4])
+if over > 0 then
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, over - 1)) do
+    redis.call('ZREM', KEYS[1], id)
+    redis.call('HDEL', KEYS[2], id)
+  end
+end
+return 1
+"""
+_DONE = """
+redis.call('SADD', 'review:done', ARGV[1])
+redis.call('EXPIRE', 'review:done', 2592000)
+redis.call('HDEL', KEYS[2], ARGV[1])
+return redis.call('ZREM', KEYS[1], ARGV[1])
+"""
+
+
+class ReviewQueue:
+    """The queue in Redis; an item that was decided does not come back for 30 days."""
+
+    def __init__(self, client: redis.Redis, config: SelectConfig) -> None:
+        self._client = client
+        self._size = config.size
+        self._add = client.register_script(_ADD)
+        self._done = client.register_script(_DONE)
+
+    def add(self, items: Iterable[ReviewItem]) -> int:
+        """Put items in; returns how many are new or renewed, without those decided already."""
+        keys = [QUEUE, ITEMS]
+        return sum(self._add(keys=keys, args=[i.sample_id, i.score, _encoder.encode(i), self._size]) for i in items)
+
+    def list(self, count: int) -> list[ReviewItem]:
+        """The items with the highest scores."""
+        ids: Any = self._client.zrevrange(QUEUE, 0, count - 1)
+        held: Any = self._client.hmget(ITEMS, ids) if ids else []
+        return [_decoder.decode(raw) for raw in held if raw is not None]
+
+    def get(self, sample_id: str) -> ReviewItem | None:
+        """One item, None if it is not in the queue."""
+        raw: Any = self._client.hget(ITEMS, sample_id)
+        return None if raw is None else _decoder.decode(raw)
+
+    def done(self, sample_id: str) -> bool:
+        """Take a decided item out; False if it was not there."""
+        return bool(self._done(keys=[QUEUE, ITEMS], args=[sample_id]))
+
+    def forget(self, customer: str) -> int:
+        """Take out all items of a customer (erasure); returns how many."""
+        held: Any = self._client.hgetall(ITEMS)
+        gone = [key for key, raw in held.items() if _decoder.decode(raw).customer == customer]
+        if gone:
+            self._client.hdel(ITEMS, *gone)
+            self._client.zrem(QUEUE, *gone)
+        return len(gone)

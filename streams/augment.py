@@ -1,0 +1,132 @@
+"""Copies of a training sample with other noise: typing slips, casing, paraphrase templates, a shorter context.
+
+Off by default. A copy keeps its parent's split, targets and provenance; its id is `<event id>/aug/<n>`. Only customer
+turns are changed: the reply is what is learned, and an error in it would be learned too.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from streams.events import Sample, Turn
+
+_NEIGHBOURS = {
+    "a": "sq", "b": "vn", "c": "xv", "d": "sf", "e": "wr", "f": "dg", "g": "fh", "h": "gj", "i": "uo", "j": "hk",
+    "k": "jl", "l": "k", "m": "n", "n": "bm", "o": "ip", "p": "o", "q": "wa", "r": "et", "s": "ad", "t": "ry",
+    "u": "yi", "v": "cb", "w": "qe", "x": "zc", "y": "tu", "z": "x",
+}  # fmt: skip
+_PLACEHOLDER = re.compile(r"(<[A-Z_]+_\d+>|\S*\d\S*)")
+_PARAPHRASES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), others)
+    for pattern, others in (
+        (r"\bhow (?:can|do) i\b", ("what do I do to", "is there a way to", "how would I")),
+        (r"\bcan you\b", ("could you", "would you", "are you able to")),
+        (r"\bi (?:want|would like|need) to\b", ("I'd like to", "I am trying to", "I was hoping to")),
+        (r"\bwhere is my\b", ("what happened to my", "I am still waiting for my")),
+        (r"\bdoes(?: not|n't) work\b", ("is not working", "won't work", "has stopped working")),
+        (r"\bplease\b", ("kindly", "if you can,")),
+        (r"\b(?:hello|hi|hey)\b", ("hello", "hi there", "good day")),
+    )
+)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How copies are made."""
+
+    copies: int = 0
+    """Copies of each training sample; 0 switches augmentation off."""
+    typos: float = 0.03
+    """Share of letters of a customer's turn that slip, in copies with typing noise."""
+    token_share: float = 0.2
+    """Largest share of a batch's tokens that copies may have; the builder of batches keeps to it."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 <= self.copies <= 8:  # noqa: PLR2004 - more copies than kinds repeat themselves
+            raise ValueError(f"copies = {self.copies}: wants 0 to 8")
+        if not 0 <= self.typos <= 0.2:  # noqa: PLR2004 - beyond that nobody can read it
+            raise ValueError(f"typos = {self.typos}: wants 0 to 0.2")
+        if not 0 <= self.token_share <= 0.2:  # noqa: PLR2004 - quality.md's contract
+            raise ValueError(f"token_share = {self.token_share}: wants 0 to 0.2")
+
+
+def augment(sample: Sample, config: AugmentConfig, rng: random.Random) -> list[Sample]:
+    """Copies of a sample of the train split (none of another), each different from it."""
+    if sample.split != "train" or sample.kind == "aug":
+        return []
+    copies = []
+    for number in range(config.copies):
+        turns = _changed(sample.turns, config, rng)
+        if turns != sample.turns:
+            copies.append(_copy(sample, turns, number))
+    return copies
+
+
+def typing_noise(text: str, share: float, rng: random.Random) -> str:
+    """The text with neighbouring keys, swaps and lost letters; numbers and placeholders stay."""
+    return _outside(text, lambda part: "".join(_slips(part, share, rng)))
+
+
+def paraphrase(text: str, rng: random.Random) -> str:
+    """The text with the first phrase that a template knows said otherwise."""
+    for pattern, others in _PARAPHRASES:
+        if pattern.search(text):
+            return pattern.sub(rng.choice(others), text, count=1)
+    return text
+
+
+def casing(text: str, rng: random.Random) -> str:
+    """The text in lower case, without final punctuation, or shouted; placeholders stay."""
+    how = rng.choice((str.lower, str.lower, str.upper))
+    return _outside(text.rstrip(".!"), how)
+
+
+def _changed(turns: Sequence[Turn], config: AugmentConfig, rng: random.Random) -> tuple[Turn, ...]:
+    kind = rng.choice(("typos", "casing", "paraphrase", "truncate"))
+    if kind == "truncate":
+        return _truncated(turns, rng)
+    change: dict[str, Callable[[str], str]] = {
+        "typos": lambda text: typing_noise(text, config.typos, rng),
+        "casing": lambda text: casing(text, rng),
+        "paraphrase": lambda text: paraphrase(text, rng),
+    }
+    return tuple(
+        msgspec.structs.replace(t, text=change[kind](t.text) or t.text) if t.role == "customer" else t for t in turns
+    )
+
+
+def _truncated(turns: Sequence[Turn], rng: random.Random) -> tuple[Turn, ...]:
+    """Without some of the oldest turns; the turn before the first target always stays."""
+    first = next((at for at, turn in enumerate(turns) if turn.is_target), 0)
+    return tuple(turns[rng.randint(0, max(0, first - 1)) :])
+
+
+def _copy(sample: Sample, turns: tuple[Turn, ...], number: int) -> Sample:
+    event_id = sample.sample_id.rsplit("/", 2)[0]
+    return msgspec.structs.replace(sample, sample_id=f"{event_id}/aug/{number}", turns=turns, pair=None)
+
+
+def _outside(text: str, change: Callable[[str], str]) -> str:
+    parts = _PLACEHOLDER.split(text)
+    return "".join(part if at % 2 else change(part) for at, part in enumerate(parts))
+
+
+def _slips(text: str, share: float, rng: random.Random) -> list[str]:
+    letters = list(text)
+    for at, letter in enumerate(letters):
+        if letter.lower() not in _NEIGHBOURS or rng.random() >= share:
+            continue
+        kind = rng.random()
+        if kind < 0.4:  # noqa: PLR2004 - shares of slips
+            letters[at] = rng.choice(_NEIGHBOURS[letter.lower()])
+        elif kind < 0.7:  # noqa: PLR2004 - shares of slips
+            letters[at] = ""
+        elif at + 1 < len(letters) and letters[at + 1].isalpha():
+            letters[at], letters[at + 1] = letters[at + 1], letter
+    return letters
