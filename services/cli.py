@@ -16,6 +16,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "router": ("services.router.process", "the customers' door: OpenAI's chat API over a sticky canary split"),
     "filter": ("services.filter", "what the quality filter would do to a history of chats"),
     "review": ("services.review", "the replies that a person should look at"),
+    "ingest": ("services.ingest", "files of chats onto chats.raw, once, with progress"),
+    "simulate": ("services.simulate", "synthetic traffic with its ground truth"),
     "bench": ("services.bench", "tables of numbers, from a checkout"),
 }
 

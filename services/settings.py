@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from learner.select import SelectConfig
+from services.gateway_config import GatewayConfig, IngestConfig
 from services.serving_config import NodeConfig, RegistryConfig, RolloutConfig, RouterConfig
 from streams.quality.config import QualityConfig
 from streams.scrub.config import ScrubConfig
@@ -120,6 +121,8 @@ class Settings:
     node: NodeConfig = field(default_factory=NodeConfig)
     router: RouterConfig = field(default_factory=RouterConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    gateway: GatewayConfig = field(default_factory=GatewayConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
 

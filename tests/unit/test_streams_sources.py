@@ -1,0 +1,319 @@
+"""Files and pages read as chats: every parser on its own format, on broken input, and twice the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.events import BadEvent, Message, decode
+from streams.sources import FORMATS, Chat, SourceRecord, Unreadable, chat_records, detect, read
+from streams.sources.chats import Line, chat_events
+from streams.sources.mail import own_words
+from streams.sources.pages import html_text
+from streams.sources.tables import Item, moment
+
+
+def lines(text: str) -> list[bytes]:
+    return text.encode().splitlines(keepends=True)
+
+
+def chats(items: Iterator[Item]) -> list[Chat]:
+    return [item for item in items if isinstance(item, Chat)]
+
+
+def said(chat: Chat) -> list[tuple[str, str]]:
+    return [(line.role, line.text) for line in chat.lines]
+
+
+def test_sources_traffic_keeps_bytes_and_null_keys() -> None:
+    """Values go out byte for byte, spaces and key order included; broken values and null keys too."""
+    rows = [
+        '{"offset_ms":5,"key":"c","value":{"b": 1,"a":[ 2 ]}}',
+        '{"offset_ms":6,"key":null,"value_raw":"{\\"event_id\\": \\"x"}',
+        '{"offset_ms":7,"key":"k","value_raw":""}',
+        "{broken",
+        '{"offset_ms":8}',
+    ]
+    found = list(read(lines("\n".join(rows)), "traffic"))
+    assert [(r.key, r.value, r.offset_ms) for r in found if isinstance(r, SourceRecord)] == [
+        (b"c", b'{"b": 1,"a":[ 2 ]}', 5.0),
+        (None, b'{"event_id": "x', 6.0),
+        (b"k", b"", 7.0),
+    ]
+    assert [r for r in found if isinstance(r, Unreadable)] == [Unreadable(4, "no_record"), Unreadable(5, "no_record")]
+
+
+def test_sources_events_are_keyed_by_their_conversation() -> None:
+    """Canonical events pass unchanged; one that cannot be read goes out without a key, to become a dead letter."""
+    good = b'{"event_id":"e","type":"message","conversation_id":"c","seq":0,"role":"agent","text":"x",'
+    good += b'"ts":"2026-01-02T03:04:05Z"}'
+    found = [r for r in read([good + b"\n", b"no json\n"], "events") if isinstance(r, SourceRecord)]
+    assert decode(found[0].key, found[0].value).conversation_id == "c"
+    assert (found[1].key, found[1].value) == (None, b"no json")
+
+
+def test_sources_conversations_read_roles_times_and_outcome() -> None:
+    """Roles of other products are mapped, times kept, and what holds no chat is named with its line."""
+    rows = [
+        {
+            "conversation_id": "a",
+            "turns": [{"role": "user", "text": "hi", "ts": "2026-01-02T03:04:05Z"}, {"role": "Agent", "text": "yes"}],
+            "labels": {"resolved": True},
+            "customer": {"id": "7", "vip": True},
+        },
+        {"messages": [{"role": "user", "content": "no id"}, {"role": "assistant", "content": "fine"}]},
+        {"turns": []},
+        {"turns": [{"role": "martian", "text": "x"}]},
+    ]
+    items = list(read(lines("\n".join(json.dumps(r) for r in rows) + "\nnot json\n"), "conversations"))
+    first, second = chats(iter(items))
+    assert said(first) == [("customer", "hi"), ("agent", "yes")]
+    assert (first.resolved, first.customer) == (True, {"id": "7"})
+    assert second.conversation_id.startswith("file-")
+    assert [r.reason for r in items if isinstance(r, Unreadable)] == ["no_turns", "bad_turn", "not_json"]
+
+
+def test_sources_csv_joins_rows_that_lie_apart() -> None:
+    """Rows of one conversation are put in order of time, with any separator, a byte order mark and other names."""
+    text = (
+        "\ufeffticket_id;sender;body;created_at;customer_id\n"
+        "1;customer;Where is it?;2026-01-02 10:00:00;u1\n"
+        '2;customer;"two\nlines";2026-01-02 10:00:01;\n'
+        "1;support;Tomorrow;2026-01-02 09:59:59;\n"
+        "3;nobody knows;x;;\n"
+    )
+    items = list(read(lines(text), "csv"))
+    one, two = chats(iter(items))
+    assert said(one) == [("agent", "Tomorrow"), ("customer", "Where is it?")]
+    assert one.customer == {"id": "u1"}
+    assert said(two) == [("customer", "two\nlines")]
+    assert [r for r in items if isinstance(r, Unreadable)] == [Unreadable(5, "bad_row")]
+    assert list(read(lines("a,b\n1,2\n"), "csv")) == [Unreadable(1, "no_columns")]
+
+
+def test_sources_bitext_rows_are_chats_of_two_turns() -> None:
+    """Instruction and response become customer and agent; empty rows are named."""
+    text = (
+        'flags,instruction,category,intent,response\nB,cancel order,ORDER,cancel,"I can, gladly"\nB,,ORDER,cancel,x\n'
+    )
+    items = list(read(lines(text), "bitext"))
+    assert said(chats(iter(items))[0]) == [("customer", "cancel it"), ("agent", "I can, gladly")]
+    assert items[1] == Unreadable(3, "bad_row")
+
+
+MBOX = """From ann@home.example Thu Jan  1 10:00:00 2026
+From: Ann Field <ann@home.example>
+To: help@shop.example
+Subject: Broken kettle
+Message-ID: <1@home>
+Date: Thu, 01 Jan 2026 10:00:00 +0000
+
+The kettle leaks.
+
+Best regards,
+Ann Field
+
+From help@shop.example Thu Jan  1 11:00:00 2026
+From: Shop <help@shop.example>
+Subject: Re: Broken kettle
+Message-ID: <2@shop>
+In-Reply-To: <1@home>
+Date: Thu, 01 Jan 2026 11:00:00 +0000
+Content-Type: text/html
+
+<p>We send a <b>new</b> one.</p><blockquote>The kettle leaks.</blockquote>
+
+From ann@home.example Thu Jan  1 12:00:00 2026
+From: Ann Field <ann@home.example>
+Subject: Re: Broken kettle
+Message-ID: <3@home>
+References: <1@home> <2@shop>
+Date: Thu, 01 Jan 2026 12:00:00 +0000
+
+Thanks!
+
+On Thu, 1 Jan 2026 at 11:00, Shop
+<help@shop.example> wrote:
+> We send a new one.
+
+From other@home.example Thu Jan  1 13:00:00 2026
+From: other@home.example
+Subject: Hello
+Date: garbage
+
+>From here on it is mine.
+--\x20
+Other
+"""
+
+
+def test_sources_mbox_threads_without_quotes_and_signatures() -> None:
+    """A thread is one chat in order of time; only own words stay; who is staff may be said."""
+    first, second = chats(read(lines(MBOX), "mbox"))
+    assert said(first) == [("customer", "The kettle leaks."), ("agent", "We send a new one."), ("customer", "Thanks!")]
+    assert first.customer == {"id": "ann@home.example", "email": "ann@home.example", "name": "Ann Field"}
+    assert said(second) == [("customer", "From here on it is mine.")]
+    named = chats(read(lines(MBOX), "mbox", agents=["home.example"]))
+    assert [role for role, _ in said(named[0])] == ["agent", "customer", "agent"]
+
+
+@pytest.mark.parametrize(
+    ("body", "own"),
+    [
+        ("Yes.\n\n-----Original Message-----\nFrom: x\nold", "Yes."),
+        ("Ja.\n\nAm 01.01.2026 um 10:00 schrieb Ann:\n> alt", "Ja."),
+        ("Ok.\n\nFrom: Ann <a@b.example>\nSent: Monday\nTo: c\nold text", "Ok."),
+        ("Fine\n\nSent from my phone", "Fine"),
+        ("> old\nmy answer\n> old 2\nand this", "my answer\nand this"),
+        ("On Monday Ann wrote:\n> q1\nanswer 1\n> q2\nanswer 2", "answer 1\nanswer 2"),
+        ("Cheers for that! It works.", "Cheers for that! It works."),
+        ("On Tuesday I wrote to you.\nNo answer.", "On Tuesday I wrote to you.\nNo answer."),
+    ],
+)
+def test_sources_own_words_of_a_mail(body: str, own: str) -> None:
+    """Quotes, dividers and signatures of common mail programs go, the sender's own words stay."""
+    assert own_words(body) == own
+
+
+def test_sources_markdown_pairs() -> None:
+    """Headings that ask, Q and A lines and product sections all become question and answer."""
+    page = """---
+title: x
+---
+# Kettle K2
+Boils a litre in *two* minutes. See [the manual](http://x.example).
+## How do I clean it?
+Use vinegar.
+Then rinse.
+## Sizes
+1 and 2 litres
+**Is it loud?**
+No, 40 dB.
+Q: Can I return it?
+A: Within 30 days.
+## Empty?
+"""
+    found = {c.lines[0].text: c.lines[1].text for c in chats(read(lines(page), "faq", "kettle"))}
+    assert found == {
+        "What can you tell me about Kettle K2?": "Boils a litre in two minutes. See the manual.",
+        "How do I clean it?": "Use vinegar.\nThen rinse.",
+        "What can you tell me about Kettle K2: Sizes?": "1 and 2 litres",
+        "Is it loud?": "No, 40 dB.",
+        "Can I return it?": "Within 30 days.",
+    }
+
+
+def test_sources_html_pairs() -> None:
+    """Headings, definition lists and details are read; navigation and scripts are not."""
+    page = """<!doctype html><html><head><title>t</title></head><body><nav>Home Shop</nav>
+<h1>Help</h1><h2>Do you ship abroad?</h2><p>Yes, to <b>Europe</b>.</p><p>Not to islands.</p>
+<dl><dt>How long?</dt><dd>Three days.</dd></dl><details><summary>Who pays?</summary>We pay it.</details>
+<script>var a = "<h2>No?</h2>";</script><footer>imprint</footer></body></html>"""
+    found = [tuple(line.text for line in c.lines) for c in chats(read(lines(page), "faq"))]
+    assert found == [
+        ("Do you ship abroad?", "Yes, to Europe.\nNot to islands."),
+        ("How long?", "Three days."),
+        ("Who pays?", "We pay it."),
+    ]
+
+
+def test_sources_html_metadata_wins() -> None:
+    """FAQPage metadata is taken instead of the visible page."""
+    data = {
+        "@type": "FAQPage",
+        "mainEntity": [{"name": "Open on Sunday?", "acceptedAnswer": {"text": "<p>No, <i>never</i>.</p>"}}],
+    }
+    page = f'<html><h2>Other?</h2><p>Something else</p><script type="application/ld+json">{json.dumps(data)}</script>'
+    assert [said(c) for c in chats(read(lines(page), "faq"))] == [
+        [("customer", "Open on Sunday?"), ("agent", "No, never.")]
+    ]
+
+
+def test_sources_records_are_valid_events_with_repeatable_ids() -> None:
+    """A chat becomes messages and a close that decode, with the same ids when it is read again."""
+    chat = Chat("c 1", (Line("customer", "hi", 100.0), Line("agent", "hello", 103.5)), "chat", customer={"id": "7"})
+    once, again = (list(chat_records(chat, 100.0)) for _ in range(2))
+    assert [r.value for r in once] == [r.value for r in again]
+    assert [r.offset_ms for r in once] == [0.0, 3500.0, 3500.0]
+    events = [decode(r.key, r.value) for r in once]
+    assert [e.seq for e in events] == [0, 1, 2]
+    assert isinstance(events[0], Message)
+    assert events[0].customer == {"id": "7"}
+    assert len({e.event_id for e in events}) == 3
+    untimed = Chat("c", (Line("customer", "hi"), Line("agent", "hi")), "faq")
+    assert [r.offset_ms for r in chat_records(untimed, 5.0)] == [None, None, None]
+    assert len({e.event_id for e in chat_events(untimed, 5.0)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "form"),
+    [
+        ("a.jsonl.gz", b'{"offset_ms":1,"key":"k","value":{}}\n', "traffic"),
+        ("a.jsonl", b'{"conversation_id":"x","turns":[]}', "conversations"),
+        ("a.json", b'{"event_id":"x","type":"message"}', "events"),
+        ("a.csv", b"flags,instruction,category,intent,response\n", "bitext"),
+        ("a.csv", b"conversation_id,role,text\n", "csv"),
+        ("archive", b"From x@y.example Thu", "mbox"),
+        ("faq.html", b"<html>", "faq"),
+        ("README.md", b"# x", "faq"),
+        ("a.bin", b"\x00\x01", None),
+        ("a.jsonl", b"{truncated", None),
+    ],
+)
+def test_sources_detect_formats(name: str, head: bytes, form: str | None) -> None:
+    """The format is known from the name and the first line, or honestly not."""
+    assert detect(name, head) == form
+
+
+def test_sources_moment_reads_export_times() -> None:
+    """ISO-8601 with and without zone, and Unix seconds; anything else is no time."""
+    assert moment("2026-01-02T03:04:05Z") == moment("2026-01-02 03:04:05") == 1767323045
+    assert moment(1767323045) == moment("1767323045.0") == 1767323045
+    assert all(moment(bad) is None for bad in ("", "noon", None, True, float("nan"), -5, [1], "9" * 30))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@given(data=st.binary(max_size=400))
+def test_sources_any_bytes_are_read_without_an_error(form: str, data: bytes) -> None:
+    """No parser raises, whatever the bytes; what it gives can be produced."""
+    for item in read(data.splitlines(keepends=True), form):
+        if isinstance(item, Chat):
+            for record in chat_records(item, 0.0):
+                _decodes(record)
+
+
+_WORDS = st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=60).filter(str.strip)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["customer", "agent"]), _WORDS), min_size=1, max_size=6))
+def test_sources_conversations_round_trip(turns: list[tuple[str, str]]) -> None:
+    """Any conversation comes back turn by turn."""
+    row = {"conversation_id": "c", "turns": [{"role": role, "text": text} for role, text in turns]}
+    (chat,) = chats(read([json.dumps(row).encode()], "conversations"))
+    assert said(chat) == turns
+
+
+@given(st.text(max_size=300))
+def test_sources_own_words_never_adds(body: str) -> None:
+    """Own words are a part of the mail: no line is invented, and reading them again changes nothing more than once."""
+    own = own_words(body)
+    given_lines = {line.rstrip() for line in body.replace("\r\n", "\n").replace("\r", "\n").split("\n")}
+    assert all(any(line in given for given in given_lines) for line in own.split("\n"))
+
+
+@given(st.text(max_size=200))
+def test_sources_html_text_of_anything(text: str) -> None:
+    """Any text is read as HTML without an error."""
+    assert isinstance(html_text(text), str)
+
+
+def _decodes(record: SourceRecord) -> None:
+    try:
+        decode(record.key, record.value)
+    except BadEvent as bad:
+        # Texts may be longer than the contract allows; nothing else may be wrong with our own events.
+        assert bad.reason in {"huge_text", "bad_value"}  # noqa: PT017 - the reason is the point
