@@ -1,0 +1,66 @@
+"""A module tree as the probes see it: greedy answers, and likelihoods of continuations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from learner.adapter import Sampling, Tree, generate
+from learner.adapter.padded import hidden_padded, logits, pad
+from learner.probes.voice import Continuation, Continued
+from streams.events import Turn
+
+MICRO_BATCH = 16
+
+
+@dataclass(frozen=True)
+class TreeVoice:
+    """One version's tree; answers end after `max_new_tokens`."""
+
+    tree: Tree
+    max_new_tokens: int = 48
+
+    def answers(self, prompts: Sequence[Sequence[Turn]]) -> list[str]:
+        """Greedy answers."""
+        sampling = Sampling(max_new_tokens=self.max_new_tokens)
+        return [generate(self.tree, prompt, sampling) for prompt in prompts]
+
+    def continued(self, continuations: Sequence[Continuation]) -> list[Continued]:
+        """Summed nats of each continuation's tokens, and whether each is the first choice."""
+        base = self.tree.base
+        rows, starts = [], []
+        for one in continuations:
+            text = base.chat.text_ids(one.text)
+            limit = base.shape.context - len(text)
+            before = [*base.chat.prompt(one.turns), *base.chat.text_ids(one.prefix)][-limit:]
+            rows.append([*before, *text])
+            starts.append(len(before))
+        order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
+        found: dict[int, Continued] = {}
+        for at in range(0, len(order), MICRO_BATCH):
+            chosen = order[at : at + MICRO_BATCH]
+            found |= zip(chosen, self._rows([rows[n] for n in chosen], [starts[n] for n in chosen]), strict=True)
+        return [found[at] for at in range(len(rows))]
+
+    @torch.inference_mode()
+    def _rows(self, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> list[Continued]:
+        tokens = pad(rows, self.tree.base.device)
+        width = tokens.shape[1]
+        places = [
+            row * width + at
+            for row, (ids, start) in enumerate(zip(rows, starts, strict=True))
+            for at in range(start - 1, len(ids) - 1)
+        ]
+        where = torch.tensor(places, device=tokens.device)
+        predicted = logits(self.tree.base, hidden_padded(self.tree.base, self.tree.low, tokens)[where])
+        wanted = tokens.view(-1)[where + 1]
+        losses = functional.cross_entropy(predicted, wanted, reduction="none").double()
+        first = predicted.argmax(-1) == wanted
+        counts = [len(ids) - start for ids, start in zip(rows, starts, strict=True)]
+        return [
+            Continued(float(loss.sum()), len(loss), bool(hit.all()))
+            for loss, hit in zip(torch.split(losses, counts), torch.split(first, counts), strict=True)
+        ]
