@@ -204,6 +204,10 @@ class ReplayBuffer:
         """The eight bytes under which this buffer files a customer's pseudonym."""
         return customer_digest(customer, self._key)
 
+    def read(self, wanted: Sequence[tuple[bytes, int]]) -> list[Sample | None]:
+        """Stored samples by digest and bucket, None where one left; what cannot be read is retired."""
+        return self._read(wanted)[0]
+
     def samples(self, digests: Iterable[bytes]) -> list[Sample | None]:
         """Stored samples by digest, None where it is not resident: for review and evidence, not for training."""
         wanted = list(digests)
@@ -211,8 +215,7 @@ class ReplayBuffer:
         found: list[Sample | None] = [None] * len(wanted)
         for bucket in buckets:
             open_ = [i for i, sample in enumerate(found) if sample is None]
-            read, _ = self._read([(wanted[i], bucket) for i in open_])
-            for i, sample in zip(open_, read, strict=True):
+            for i, sample in zip(open_, self.read([(wanted[i], bucket) for i in open_]), strict=True):
                 found[i] = sample
         return found
 

@@ -219,7 +219,7 @@ class Stats:
 
     table: str
     counters: dict[str, int]
-    """n, bytes, seq, ins, smp, ev, era, exp, ret, dup, tomb, late, rej, calls, stale, poisoned."""
+    """By the names of `figures.COUNTERS`."""
     capacity: int
     max_bytes: int
     lanes: tuple[LaneStats, ...]

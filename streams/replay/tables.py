@@ -223,7 +223,8 @@ def _configure(
 ) -> None:
     """Write limits; lanes that exist keep their policy and whether they expire, for their indexes hang on it."""
     prefix = f"{{rb:{table}}}"
-    rules = {name: _rules(name, quota) for name, quota in config.quotas.items()}
+    quotas = {ANCHOR: Quota(exempt=True), QUARANTINE: Quota(), **config.quotas}
+    rules = {name: _rules(name, quota) for name, quota in quotas.items()}
     mapping: dict[Any, Any] = {**wanted, **{f"rules:{name}": packed for name, packed in rules.items()}}
     if clock is not None:
         mapping["clock"] = clock

@@ -1,0 +1,116 @@
+"""A table's figures for metrics and `driftline buffer`, and the samples worth a person's look."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from streams.events import Sample
+from streams.replay.buffer import ReplayBuffer
+from streams.replay.shapes import NO_TTL, LaneStats, Stats
+
+COUNTERS = (
+    "n", "bytes", "seq", "ins", "anchors", "smp", "ev", "era", "exp", "ret", "dup", "tomb", "late", "rej", "calls",
+    "stale",
+)  # fmt: skip
+"""What a table counts; metrics and `driftline buffer` name them so."""
+
+_RULES = struct.Struct(">IIBBBB")
+_RECORD = struct.Struct(">8sII8sHBBIIHBBII")
+_LIVE, _EXEMPT = 1, 2
+_BINS = 65
+_LEASED, _SPENT = 63, 64
+_PAGE = 1023
+_POLICIES = ("fifo", "reservoir", "lowest")
+
+
+def stats(table: ReplayBuffer) -> Stats:
+    """Everything that a collector or an operator asks of a table, in one round trip and one a lane."""
+    client, prefix = table.client, table.prefix
+    pipe = client.pipeline(transaction=False)
+    for name in (":cfg", ":n", ":ev", ":lanes", ":bk"):
+        pipe.hgetall(prefix + name)
+    for name in (":lc", ":lq"):
+        pipe.get(prefix + name)
+    pipe.scard(f"{prefix}:er")
+    pipe.info("memory")
+    pipe.info("persistence")
+    cfg, raw, evicted, lanes, buckets, counts, rules, erasing, memory, persistence = pipe.execute()
+    n = dict.fromkeys(COUNTERS, 0) | {name.decode(): int(value) for name, value in raw.items()}
+    ordered = sorted((int(lane), name.decode()) for name, lane in lanes.items())
+    rows = tuple(_lane(table, ids, (counts, rules), evicted) for ids in ordered)
+    aged = [int(bucket) for bucket in buckets if bucket != b"x"]
+    return Stats(
+        table=table.table,
+        counters=n,
+        capacity=int(cfg[b"cap"]),
+        max_bytes=int(cfg[b"max_bytes"]),
+        lanes=rows,
+        oldest=float(min(aged) * int(cfg[b"bucket"])) if aged else None,
+        erasing=int(erasing),
+        limiter=_limiter(table, n),
+        lineage_from=int(cfg.get(b"lineage_from", 0)),
+        problems=tuple(_problems(memory, persistence)),
+    )
+
+
+def top(table: ReplayBuffer, k: int, *, by: Literal["priority", "age", "unlabelled"] = "priority") -> list[Sample]:
+    """The k stored samples of highest priority, greatest age, or newest without any label: for the review queue."""
+    found = []
+    for _, record in live_records(table):
+        digest, ts, seq, _, _, number, flags, *_ = record
+        bucket = NO_TTL if flags & _EXEMPT else ts // table.limits.bucket_s
+        rank = {"priority": (number if number < _LEASED else 0, seq), "age": (-ts, -seq), "unlabelled": (seq, 0)}[by]
+        found.append((rank, digest, bucket))
+    found.sort(reverse=True)
+    chosen: list[Sample] = []
+    for at in range(0, len(found), max(k, 32)):
+        read = table.read([(digest, bucket) for _, digest, bucket in found[at : at + max(k, 32)]])
+        chosen += [s for s in read if s is not None and (by != "unlabelled" or _unlabelled(s))]
+        if len(chosen) >= k:
+            break
+    return chosen[:k]
+
+
+def live_records(table: ReplayBuffer) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Slot and unpacked record of every live sample, page by page."""
+    hi = int(table.client.hget(f"{table.prefix}:n", "hi") or 0)
+    for page in range(-(-hi // _PAGE)):
+        raw: Any = table.client.get(f"{table.prefix}:m:{page}") or b""
+        for nth, record in enumerate(_RECORD.iter_unpack(raw)):
+            if record[6] & _LIVE:
+                yield page * _PAGE + nth, record
+
+
+def _lane(
+    table: ReplayBuffer, ids: tuple[int, str], packed: tuple[bytes, bytes], evicted: dict[bytes, bytes]
+) -> LaneStats:
+    lane, name = ids
+    total, fresh, scored, _ = struct.unpack_from(">IIII", packed[0], lane * 16)
+    quota, _, policy, *_ = _RULES.unpack_from(packed[1], lane * _RULES.size)
+    raw: Any = table.client.get(f"{table.prefix}:bc:{lane}")
+    bins = struct.unpack(f">{_BINS}I", raw) if raw else (0,) * _BINS
+    gone = int(evicted.get(f"{lane}:{policy}".encode(), 0))
+    return LaneStats(name, _POLICIES[policy], quota, total, fresh, scored, bins[_LEASED], bins[_SPENT], gone, bins)
+
+
+def _limiter(table: ReplayBuffer, n: dict[str, int]) -> float | None:
+    limits = table.limits
+    if not limits.samples_per_insert:
+        return None
+    inserted = n["ins"] - n["anchors"]
+    return inserted * limits.samples_per_insert - n["smp"] + limits.error_buffer
+
+
+def _problems(memory: dict[str, Any], persistence: dict[str, Any]) -> Iterator[str]:
+    if memory["maxmemory_policy"] != "noeviction":
+        yield f"maxmemory_policy = {memory['maxmemory_policy']}: wants noeviction"
+    if not persistence["aof_enabled"]:
+        yield "appendonly = no: wants yes"
+    elif persistence["aof_last_write_status"] != "ok":
+        yield "the last write of the append-only file failed"
+
+
+def _unlabelled(sample: Sample) -> bool:
+    return any(turn.is_target and turn.label == "unknown" for turn in sample.turns)
