@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
 
 SAVE_S = 1.0
 """How often the position in the file is saved, seconds."""
+MAX_RECORD = 1_000_000
+"""Largest value that is sent, bytes: brokers take 1 MiB with key and headers by default."""
+
 _WAIT_S = 0.02
 
 
@@ -136,6 +138,10 @@ class Ingest:
             if speed and record.offset_ms is not None:
                 first = record.offset_ms if first is None else first
                 self._wait_until(began + (record.offset_ms - first) / 1000 / speed)
+            if len(record.value) > MAX_RECORD:
+                summary.unreadable["too_large"] = summary.unreadable.get("too_large", 0) + 1
+                self._pass(number)
+                continue
             self._send(number, record, headers)
             summary.bytes += len(record.value)
             if self._stop.is_set():
@@ -196,6 +202,9 @@ class Ingest:
         self._sent += 1
         if self._pace is not None:
             self._pace.delivered(message.partition() or 0, message.offset() or 0, size)
+        self._pass(number)
+
+    def _pass(self, number: int) -> None:
         # Partitions answer in any order; the position is the end of the gapless part.
         self._above.add(number)
         while self._done in self._above:
@@ -208,13 +217,11 @@ def _records(
 ) -> Iterator[SourceRecord]:
     started = datetime.now(UTC).timestamp()
     origin: float | None = None
-    unreadable: Counter[str] = Counter()
     with path.open("rb") as file, _unpacked(file) as lines:
         for item in read(lines, form, path.name.split(".")[0], agents):
             show(summary, file.tell())
             if isinstance(item, Unreadable):
-                unreadable[item.reason] += 1
-                summary.unreadable = dict(unreadable)
+                summary.unreadable[item.reason] = summary.unreadable.get(item.reason, 0) + 1
             elif isinstance(item, Chat):
                 times = [line.at for line in item.lines if line.at is not None]
                 origin = min(times) if origin is None and times else origin

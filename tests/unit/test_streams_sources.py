@@ -97,9 +97,7 @@ def test_sources_csv_joins_rows_that_lie_apart() -> None:
 
 def test_sources_bitext_rows_are_chats_of_two_turns() -> None:
     """Instruction and response become customer and agent; empty rows are named."""
-    text = (
-        'flags,instruction,category,intent,response\nB,cancel order,ORDER,cancel,"I can, gladly"\nB,,ORDER,cancel,x\n'
-    )
+    text = 'flags,instruction,category,intent,response\nB,cancel it,ORDER,cancel,"I can, gladly"\nB,,ORDER,cancel,x\n'
     items = list(read(lines(text), "bitext"))
     assert said(chats(iter(items))[0]) == [("customer", "cancel it"), ("agent", "I can, gladly")]
     assert items[1] == Unreadable(3, "bad_row")
