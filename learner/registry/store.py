@@ -232,9 +232,11 @@ class Registry:
                     self.withdraw(version, "collected")
                     collected.append(version)
         named = self._named_blobs()
-        for blob in (self._root / "blobs" / "sha256").glob("*"):
-            if blob.name not in named and self._clock() - blob.stat().st_mtime > SWEEP_AFTER_S:
-                blob.unlink(missing_ok=True)
+        stray = [blob for blob in (self._root / "blobs" / "sha256").glob("*") if blob.name not in named]
+        for path in {*stray, *self._root.rglob(".new-*")}:
+            with suppress(FileNotFoundError):  # its publisher has just renamed it
+                if self._clock() - path.stat().st_mtime > SWEEP_AFTER_S:
+                    path.unlink()
         return collected
 
     def _inspect(self, entries: list[File], facts: Facts) -> dict[str, Any]:
