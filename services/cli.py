@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "review": ("services.review", "the replies that a person should look at"),
     "ingest": ("services.ingest", "files of chats onto chats.raw, once, with progress"),
     "simulate": ("services.simulate", "synthetic traffic with its ground truth"),
+    "rollout": ("services.rollout.commands", "the canary: run the controller, or promote, hold, roll back by hand"),
     "bench": ("services.bench", "tables of numbers, from a checkout"),
 }
 

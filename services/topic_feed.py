@@ -6,6 +6,7 @@ A reader of state takes the end offsets first and acts only after it has read up
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,13 @@ def make_producer(base: Mapping[str, Any]) -> Producer:
     return Producer(producer_settings(base))
 
 
+def send(producer: Producer, topic: str, key: str, value: bytes) -> None:
+    """Produce without waiting; a full queue drops it, since the next report says the same and more."""
+    with suppress(BufferError, KafkaException):
+        producer.produce(topic, key=key, value=value)
+    producer.poll(0)
+
+
 class TopicFeed:
     """Every partition of some topics from their beginning, or from `starts` ((topic, partition) -> offset)."""
 
@@ -62,12 +70,14 @@ class TopicFeed:
         *,
         prefix: str = "",
         starts: Mapping[tuple[str, int], int] | None = None,
+        ask_s: float = ASK_S,
     ) -> None:
         self._prefix = prefix
         self._topics = [prefix + name for name in topics]
         self._clock = clock
         self._starts = dict(starts or {})
-        self._asked = -ASK_S
+        self._ask_s = ask_s
+        self._asked = -ask_s
         self._ends: dict[tuple[str, int], int] | None = None
         self._targets: dict[tuple[str, int], int] = {}
         self.positions: dict[tuple[str, int], int] = {}
@@ -121,7 +131,7 @@ class TopicFeed:
     def _ask(self) -> bool:
         """Learn partitions and end offsets now and then; True once there is something to read from."""
         now = self._clock()
-        if now - self._asked < ASK_S:
+        if now - self._asked < self._ask_s:
             return self._ends is not None
         self._asked = now
         try:
@@ -149,8 +159,8 @@ class TopicFeed:
 
     def _assign(self, ends: Mapping[tuple[str, int], int]) -> None:
         for at in ends:
-            if at in self._starts:
-                self.positions[at] = max(self._starts[at], self.positions[at])
+            if self.positions[at] <= self._starts.get(at, -1) <= ends[at]:
+                self.positions[at] = self._starts[at]
         self._targets = {at: end for at, end in ends.items() if end > self.positions[at]}
         self._consumer.assign(
             [TopicPartition(self._prefix + topic, part, self.positions[topic, part]) for topic, part in ends]

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Producer
 
-from learner.registry import Foundation, Manifest, Registry, Standing, Trust, base_identity, load_signer, trust, verify
+from learner.registry import Foundation, Manifest, Registry, Standing, Trust, base_identity, verify
 from services.engines import Engine
 from services.http_server import HttpServer
 from services.node.agent import Agent
@@ -22,9 +21,10 @@ from services.node.desired import Desired
 from services.node.door import Doorway, create_app
 from services.node.metrics import NodeMetrics
 from services.node.safety import Safety
+from services.publishers import trusted
 from services.rollout_records import NodeRecord, VersionStatus, decode_rollout, encode
 from services.runtime import Runtime
-from services.topic_feed import TopicFeed, make_producer
+from services.topic_feed import TopicFeed, make_producer, send
 from streams.topics import ADAPTER_EVENTS, NODES, ROLLOUT
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     producer = make_producer(settings.kafka.client(config.name))
     base = base_folder(config.base)
     foundation = base_identity(base, base.name)
-    versions = Store(Registry(settings.registry.directory, trusted(settings), wall), trusted(settings), foundation)
+    versions = Store(
+        Registry(settings.registry.directory, trusted(settings.registry), wall), trusted(settings.registry), foundation
+    )
     engine = make_engine(settings, base)
     metrics = NodeMetrics(runtime.registry)
 
@@ -96,7 +98,7 @@ def loop(runtime: Runtime, agent: Agent, feed: TopicFeed, report: Report, clock:
 
 
 class Report:
-    """This node's record on adapters.nodes: at once when something changed, else every `report_s`."""
+    """A node's record on adapters.nodes: at once when something changed, else every `report_s`."""
 
     def __init__(
         self, agent: Agent, settings: Settings, producer: Producer, url: str, wall: Callable[[], float]
@@ -154,24 +156,9 @@ class Store:
         return verify(directory, self.trust, self.foundation, standing)
 
 
-def send(producer: Producer, topic: str, key: str, value: bytes) -> None:
-    """Produce without waiting; a full queue drops it, since the next report says the same and more."""
-    with suppress(BufferError, KafkaException):
-        producer.produce(topic, key=key, value=value)
-    producer.poll(0)
-
-
 def base_folder(configured: str) -> Path:
     """The base model's folder; the shipped one by default."""
     return Path(configured) if configured else Path(str(files("learner").joinpath("demo_base")))
-
-
-def trusted(settings: Settings) -> Trust:
-    """The publishers whose versions are loaded."""
-    config = settings.registry
-    if config.trusted:
-        return trust(*(bytes.fromhex(public) for public in config.trusted))
-    return trust(load_signer(config.key).public)
 
 
 def make_engine(settings: Settings, base: Path) -> Engine:
