@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from streams.scrub import addresses, contacts, keyed, numbers, persons, secrets, spelled
+from streams.scrub import addresses, contacts, keyed, names, numbers, persons, secrets, spelled
 from streams.scrub.config import ScrubConfig
 from streams.scrub.normalise import Plain, normalise
 from streams.scrub.spans import Span, union
@@ -35,6 +35,8 @@ def find_rules(text: str) -> list[Span]:
 def detect(plain: Plain, config: ScrubConfig) -> list[Span]:
     """What rules and tagger find in a detection text under a configuration; spans may overlap."""
     found = rules(plain.text, plain.text.lower())
+    if config.tagger:
+        found += names.tag(plain.text)
     for rule in config.id_formats:
         label, _, pattern = rule.partition(":")
         found += [(*m.span(), label) for m in re.finditer(pattern, plain.text) if m.end() > m.start()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from streams.scrub.lexicon import is_common
+from streams.scrub.lexicon import is_common, is_name
 from streams.scrub.spans import Span, union
 
 _ASKS = (
@@ -145,7 +145,7 @@ def _answers(word: str, label: str, labels: tuple[str, ...]) -> bool:
         and len(lower) <= 4
     ):  # noqa: PLR2004
         return not is_common(lower) or len(lower) == 1
-    return not is_common(lower) or (label in {"PERSON", "ADDRESS"} and word[0].isupper())
+    return not is_common(lower) or (label == "ADDRESS" and word[0].isupper()) or (label == "PERSON" and is_name(lower))
 
 
 def _connected(found: list[Span], text: str) -> list[Span]:

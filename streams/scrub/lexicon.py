@@ -6,8 +6,10 @@ import gzip
 from functools import cache
 from importlib.resources import files
 
-COMMON, FIRST, LAST = 1, 2, 4
-"""Flags of a word; a word may have several ("will", "grace", "may")."""
+COMMON, FIRST, LAST, OFTEN, PROPER = 1, 2, 4, 8, 16
+"""Flags of a word: ordinary, first name, surname, very frequent, other proper name; "will" has several."""
+
+NAME = FIRST | LAST
 
 
 @cache
@@ -28,4 +30,4 @@ def is_common(word: str) -> bool:
 
 def is_name(word: str) -> bool:
     """Whether a lower-case word is a known first name or surname."""
-    return lexicon().get(word, 0) > COMMON
+    return bool(lexicon().get(word, 0) & NAME)

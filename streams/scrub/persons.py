@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from streams.scrub.lexicon import COMMON, lexicon
+from streams.scrub.lexicon import COMMON, NAME, OFTEN, lexicon
 from streams.scrub.spans import Span
 
 STRONG = (
@@ -102,12 +102,13 @@ def take_name(text: str, lower: str, at: int, strength: int) -> int:
 
 def _namelike(word: str, strength: int) -> bool:
     """Whether a word may be (part of) a name in a position of that strength."""
-    lower = word.lower()
-    flags = lexicon().get(lower, 0)
+    flags = lexicon().get(word.lower(), 0)
     if word[:1].isupper():
         if flags & COMMON:
-            return strength == 2 and flags > COMMON and len(word) > 2  # noqa: PLR2004 - strong position
-        return len(word) > 1 or strength == 2  # noqa: PLR2004
-    if flags & COMMON or len(word) < 3:  # noqa: PLR2004 - shorter words are typing errors
+            return strength > 1 and bool(flags & NAME) and len(word) > 2  # noqa: PLR2004 - no initial, no "An"
+        return len(word) > 1 or strength > 1
+    if len(word) < 3 or flags & OFTEN:  # noqa: PLR2004 - shorter words are typing errors
         return False
-    return flags > COMMON or strength == 2  # noqa: PLR2004
+    if flags & COMMON:
+        return strength > 1 and bool(flags & NAME)
+    return strength > 1 or bool(flags & NAME)

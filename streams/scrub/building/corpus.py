@@ -1,0 +1,193 @@
+"""Generated training sentences for the tagger: own templates, and carriers from openly licensed conversations.
+
+In a carrier, names are replaced by generated ones and pronouns now and then become names ("he called" -> "Ines
+called"). Capitalised words that may or may not be names are masked from training, so that no real name is
+taught as an ordinary word. Everything is seeded: same inputs, same sentences.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from streams.scrub.building.lexicon import DATA, own_lists
+from streams.scrub.lexicon import COMMON, FIRST, LAST, NAME, OFTEN, PROPER, lexicon
+from streams.scrub.names import TOKEN, is_candidate, kind_of
+from streams.scrub.normalise import normalise
+
+CARRIERS = ("conv_star", "conv_cucom", "conv_small_retail_it", "conv_taskmaster4", "intents_banking77", "quality_contrast")
+"""Files of the data folder whose sentences carry names (MIT, Apache-2.0, CC-BY-4.0)."""
+
+LEFT_OUT = frozenset({"ABCD", "davidson-2017", "surge-ai-toxicity-toxic"})
+CARRIED = 26_000
+TEMPLATED = 34_000
+DROPOUT = 0.4
+"""Share of name words that the model sees as if the lexicon did not hold them."""
+
+_PRONOUN = re.compile(r"\b(?:he|she|him|my (?:friend|wife|husband|son|daughter|brother|sister|boss|mom|dad|mother|father|partner|doctor)|the (?:driver|seller|agent|doctor|manager|owner|guy|lady))\b(?! and\b)", re.IGNORECASE)
+_POSSESSIVE = re.compile(r"\b(?:his|her|my (?:friend|wife|husband|boss|brother|sister)'s)\b(?= [a-z])", re.IGNORECASE)
+_STAR_NAMES = re.compile(r"\b(?:Ben|Mark|Alexis|Mary|John|Katarina|Michael|Jessica|Jane|Jakob|Daniel|Angela|Morgan|Johnson|Rajesh|Priya)\b(?: (?:Smith|Miller|Jones|Kumar|Sharma|Johnson|Williams))?(?!-| Hotel| Inn| St\b| Apart)")
+_PRODUCTS = (
+    "Charger Laptop Headphones Blender Jacket Sneakers Router Kettle Tablet Printer Monitor Backpack Camera Speaker Keyboard Mouse Desk Chair Lamp Sofa Mattress Toaster Oven Fridge Dryer Vacuum Drill Tent Bike Helmet Watch "
+    "Ring Dress Shirt Boots Gloves Scarf Hat Coat Jeans Perfume Shampoo Vitamins Puzzle Console Controller Voucher Ticket Coupon Subscription Invoice Warranty Adapter Cable Battery Screen Case"
+).split()
+
+
+class Example(NamedTuple):
+    """A tokenised sentence: kinds, and for each token 1 name, 0 none, -1 not trained on."""
+
+    tokens: list[str]
+    kinds: list[int]
+    labels: list[int]
+
+
+def sentences(data: Path, seed: int) -> Iterator[Example]:
+    """All training sentences in a fixed order."""
+    rng = random.Random(seed)
+    templates = [line.replace("\\n", "\n") for line in (DATA / "templates.txt").read_text().splitlines() if line and line[0] != "#"]
+    for _ in range(TEMPLATED):
+        yield _example(_fill(rng.choice(templates), rng), rng)
+    carriers = list(_carriers(data))
+    for _ in range(CARRIED):
+        yield _example(_carry(rng.choice(carriers), rng), rng)
+
+
+def _fill(template: str, rng: random.Random) -> list[tuple[str, bool]]:
+    """A template as pieces (text, is a name)."""
+    places = own_lists_cached("words.txt")["places"][0]
+    brands = own_lists_cached("words.txt")["brands"][0]
+    pieces: list[tuple[str, bool]] = []
+    for part in re.split(r"(\{[PFLBCW]\})", template):
+        if part in {"{P}", "{F}", "{L}"}:
+            pieces.append((name(part[1], rng), True))
+        elif part == "{W}":
+            pieces.append((" ".join(rng.sample(_PRODUCTS, rng.choice((1, 1, 2)))), False))
+        elif part in {"{B}", "{C}"}:
+            words = _invented(rng) if rng.random() < 0.2 else rng.choice(brands if part == "{B}" else places)
+            pieces.append((words.title() if rng.random() < 0.8 else words.upper() if rng.random() < 0.3 else words, False))
+        else:
+            pieces.append((part, False))
+    return pieces
+
+
+def _invented(rng: random.Random) -> str:
+    """A brand that no list holds: words run together or with a business suffix."""
+    words = [w for w in rng.sample(_PRODUCTS, 2)]
+    return rng.choice((words[0] + words[1].lower(), f"{words[0]} {rng.choice(('Ltd', 'Inc', 'LLC', 'GmbH', 'Group', 'Store', 'Online', 'Direct', 'Solutions'))}", words[0][:4] + words[1][-3:].lower()))
+
+
+def _carry(text: str, rng: random.Random) -> list[tuple[str, bool]]:
+    """A carrier with its names replaced, and at times a pronoun turned into a name."""
+    pieces = _split(text, _STAR_NAMES, lambda found: name("F" if " " not in found else "P", rng))
+    if rng.random() < 0.6 and len(pieces) == 1:
+        pattern, form = (_POSSESSIVE, "'s") if rng.random() < 0.3 else (_PRONOUN, "")
+        pieces = _split(text, pattern, lambda _: name(rng.choice("FFPL"), rng), form)
+    return pieces
+
+
+def _split(text: str, pattern: re.Pattern[str], make: object, tail: str = "") -> list[tuple[str, bool]]:
+    pieces: list[tuple[str, bool]] = []
+    at = 0
+    for match in pattern.finditer(text):
+        pieces += [(text[at : match.start()], False), (make(match[0]), True)]  # type: ignore[operator] # a maker of names
+        pieces += [(tail, False)] if tail else []
+        at = match.end()
+    return [*pieces, (text[at:], False)]
+
+
+def name(form: str, rng: random.Random) -> str:
+    """A generated name: F first, L surname, P both, with initials, particles and double names now and then."""
+    firsts, lasts = _pools(rng)
+    first, last = _word(firsts, rng), _word(lasts, rng)
+    if rng.random() < 0.05:
+        first += "-" + _word(firsts, rng)
+    if rng.random() < 0.06:
+        last = rng.choice((f"{rng.choice(('de', 'van', 'von', 'di', 'da', 'van der', 'de la', 'al', 'bin', 'ten', 'le'))} {last}", f"{last}-{_word(lasts, rng)}", f"O'{last}", f"Mc{last}"))
+    if form == "F":
+        return first
+    if form == "L":
+        return last
+    middle = rng.choice(("", "", "", "", "", "", "", f" {rng.choice('ABCDEFGHJKLMNPRSTVW')}.", f" {rng.choice('ABCDEFGHJKLMNPRSTVW')}", f" {_word(firsts, rng)}"))
+    return f"{first}{middle} {last}"
+
+
+def _pools(rng: random.Random) -> tuple[list[str], list[str]]:
+    if rng.random() < 0.45:
+        return _lexical(FIRST), _lexical(LAST)
+    lists = own_lists_cached("names.txt")
+    chosen = lists[rng.choice(list(lists))]
+    return chosen[0], chosen[1]
+
+
+def _word(pool: list[str], rng: random.Random) -> str:
+    """A name of the pool, or one made of the head of one and the tail of another."""
+    word = rng.choice(pool)
+    if rng.random() < 0.25:
+        other = rng.choice(pool)
+        made = word[: max(2, len(word) // 2)] + other[max(1, len(other) // 2) :]
+        word = made if made.isalpha() and len(made) > 3 else word
+    return "-".join(part.capitalize() for part in word.split("-"))
+
+
+@cache
+def _lexical(flag: int) -> list[str]:
+    return sorted(w for w, f in lexicon().items() if f & flag and not f & COMMON and len(w) > 2)
+
+
+@cache
+def own_lists_cached(name_: str) -> dict[str, list[list[str]]]:
+    """The project's own lists, read once."""
+    return own_lists(name_)
+
+
+def _example(pieces: list[tuple[str, bool]], rng: random.Random) -> Example:
+    """Pieces cased as people type, tokenised and labelled."""
+    draw = rng.random()
+    if draw < 0.28:
+        pieces = [(text.lower(), is_name) for text, is_name in pieces]
+    elif draw < 0.34:
+        pieces = [(text.lower() if is_name else text, is_name) for text, is_name in pieces]
+    elif draw < 0.39:
+        pieces = [(text.upper() if is_name else text, is_name) for text, is_name in pieces]
+    elif draw < 0.42:
+        pieces = [(text.upper(), is_name) for text, is_name in pieces]
+    text = "".join(piece for piece, _ in pieces)
+    owned = [is_name for piece, is_name in pieces for _ in piece]
+    tokens, kinds, labels = [], [], []
+    for match in TOKEN.finditer(text):
+        is_name = owned[match.start()]
+        tokens.append(match[0])
+        hidden = is_name and rng.random() < DROPOUT and not lexicon().get(match[0].lower(), 0) & COMMON
+        kind = kind_of(match[0], 0 if hidden else None)
+        kinds.append(kind)
+        labels.append(_label(match[0], kind, is_name))
+    return Example(tokens, kinds, labels)
+
+
+def _label(token: str, kind: int, is_name: bool) -> int:
+    """What to learn of a token; of a carrier's own capitalised words with a name's look: nothing."""
+    if is_name:
+        return 1 if token[0].isalpha() and len(token) > 1 else -1
+    if not is_candidate(kind):
+        return 0
+    flags = lexicon().get(token.lower(), 0)
+    unsure = flags & NAME and not flags & (OFTEN | PROPER)
+    return -1 if unsure else 0
+
+
+def _carriers(data: Path) -> Iterator[str]:
+    for stem in CARRIERS:
+        with gzip.open(data / f"{stem}.jsonl.gz", "rt", encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                if row.get("source") in LEFT_OUT or row.get("label") == "toxic":
+                    continue
+                for text in [t["text"] for t in row["turns"]] if "turns" in row else [row["text"]]:
+                    if len(text) <= 300:  # noqa: PLR2004 - longer ones add little
+                        yield normalise(text).text

@@ -1,0 +1,92 @@
+"""Builds data/lexicon.txt.gz from word lists by frequency, census name lists and the project's own lists.
+
+    python -m streams.scrub.building.lexicon --scowl /usr/share/dict/scowl --census DIR
+
+SCOWL is free to use with its notice; the census lists are public domain (files `dist.*` of the package `names`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from streams.scrub.lexicon import COMMON, FIRST, LAST, OFTEN, PROPER
+
+DATA = Path(__file__).parent.parent / "data"
+_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
+_OFTEN_SIZES, _COMMON_SIZES, _PROPER_SIZES = (10, 20), (10, 20, 35, 40), (10, 35, 40, 50, 60, 70)
+_SURNAMES = 20_000
+"""Census surnames kept; the rest is borne by less than one American in 100,000."""
+
+
+def build(scowl: Path, census: Path) -> bytes:
+    """The packed lexicon."""
+    table: dict[str, int] = {}
+
+    def add(words: Iterable[str], flag: int) -> None:
+        for word in words:
+            if _WORD.fullmatch(word):
+                table[word] = table.get(word, 0) | flag
+
+    kinds = ("english-words", "american-words", "british-words", "english-contractions")
+    add(_scowl(scowl, kinds, _COMMON_SIZES), COMMON)
+    add(_scowl(scowl, kinds, _OFTEN_SIZES), OFTEN | COMMON)
+    add(_scowl(scowl, ("english-upper", "american-upper", "english-proper-names", "american-proper-names", "english-abbreviations"), _PROPER_SIZES), PROPER)
+    for sex in ("male", "female"):
+        add(_census(census / f"dist.{sex}.first"), FIRST)
+    add(_census(census / "dist.all.last")[:_SURNAMES], LAST)
+    own = own_lists("words.txt")
+    persons = own.pop("persons")[0]
+    for language, words in own.items():
+        add(words[0], PROPER if language in {"brands", "places"} else COMMON)
+    for firsts, lasts in own_lists("names.txt").values():
+        add(firsts, FIRST)
+        add(lasts, LAST)
+    for word in persons:
+        table[word] = (table.get(word, 0) | FIRST) & ~(COMMON | OFTEN)
+    return pack(table)
+
+
+def pack(table: dict[str, int]) -> bytes:
+    """Flags and their words, one line per combination; the same bytes for the same table."""
+    lines = (f"{flags} " + " ".join(sorted(w for w, f in table.items() if f == flags)) for flags in sorted(set(table.values())))
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", mtime=0, compresslevel=9) as packed:
+        packed.write("\n".join(lines).encode())
+    return out.getvalue()
+
+
+def own_lists(name: str) -> dict[str, list[list[str]]]:
+    """Language -> lists of words, from one of the project's own files."""
+    lists = {}
+    for line in (DATA / name).read_text().splitlines():
+        if line and not line.startswith("#"):
+            language, _, rest = line.partition(":")
+            lists[language] = [part.split() for part in rest.split(";")]
+    return lists
+
+
+def _scowl(folder: Path, kinds: tuple[str, ...], sizes: tuple[int, ...]) -> list[str]:
+    paths = [folder / f"{kind}.{size}" for kind in kinds for size in sizes]
+    return [word.strip().lower() for path in paths if path.exists() for word in path.read_text("latin-1").splitlines()]
+
+
+def _census(path: Path) -> list[str]:
+    return [line.split()[0].lower() for line in path.read_text().splitlines()]
+
+
+def main() -> None:
+    """Write the lexicon beside the package's other data."""
+    parser = argparse.ArgumentParser(description=build.__doc__)
+    parser.add_argument("--scowl", type=Path, required=True)
+    parser.add_argument("--census", type=Path, required=True)
+    args = parser.parse_args()
+    (DATA / "lexicon.txt.gz").write_bytes(build(args.scowl, args.census))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The tagger: which words of a turn are persons' names, by a linear model of small tables.
+
+The score of a word is a sum: its own letters (hashed nowhere, cached per word), its kind, and its neighbours
+within two words, each seen with the kind of the word between them. Ordinary words are never scored, so a
+turn of ordinary words costs one set comparison. Weights: data/tagger.json.gz, built by building/train.py.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+from streams.scrub.lexicon import COMMON, FIRST, LAST, NAME, OFTEN, PROPER, lexicon
+from streams.scrub.spans import Span
+
+TOKEN = re.compile(r"[A-Za-z\x01]+(?:-[A-Za-z\x01]+|'(?!s\b)[A-Za-z]+)*|'s\b|\d+|\n+|[^\sA-Za-z\d]")
+PARTICLES = frozenset("de da di do dos das del della van von der den ten ter la le el al bin ibn ben zu af av mac mc st y e".split())
+
+GROUPS = 12
+"""Kinds as neighbours see them: four shapes times name-like, unknown, ordinary."""
+
+SHAPES = 5
+LEXICAL = 8
+NUMBER, COMMA, STOP, ASK, COLON, BREAK, QUOTE, OTHER, GENITIVE, START, END = range(SHAPES * LEXICAL, SHAPES * LEXICAL + 11)
+KINDS = END + 1
+_SIGNS = {",": COMMA, ".": STOP, "?": ASK, "!": ASK, ":": COLON, "'s": GENITIVE, '"': QUOTE, "'": QUOTE, "(": QUOTE, ")": QUOTE}
+CACHE_WORDS = 50_000
+"""Words whose letters' score is remembered; the cache is emptied when it is full and never leaves memory."""
+
+
+class Weights(NamedTuple):
+    """The model: integer weights; a word is a name when their sum is positive."""
+
+    kind: list[int]
+    """By kind."""
+    before: dict[str, list[int]]
+    before2: dict[str, list[int]]
+    after: dict[str, list[int]]
+    after2: dict[str, list[int]]
+    pair_before: dict[str, list[int]]
+    pair_after: dict[str, list[int]]
+    """By neighbouring word (or two of them), then by group of the word itself."""
+    kinds_before: dict[int, int]
+    """By kind before, kind, and whether the word before is a name, packed by `pack`."""
+    kinds_after: dict[int, int]
+    around: dict[int, int]
+    """By kind before, kind after, group."""
+    letters: dict[str, int]
+    """By shape and n-gram of the padded word."""
+
+
+@cache
+def weights() -> Weights:
+    """The packaged model, read once."""
+    raw = json.loads(gzip.decompress(files("streams.scrub").joinpath("data/tagger.json.gz").read_bytes()))
+    for name in ("kinds_before", "kinds_after", "around"):
+        raw[name] = {int(k): v for k, v in raw[name].items()}
+    return Weights(**raw)
+
+
+def pack(a: int, b: int, c: int) -> int:
+    """Three small numbers as one key."""
+    return (a * KINDS + b) * KINDS + c
+
+
+def shape_of(word: str) -> int:
+    """0 lower case, 1 capitalised, 2 capitals, 3 mixed, 4 a single capital."""
+    if word.islower() or word[:1] == "\x01":
+        return 0
+    if len(word) == 1:
+        return 4
+    if word.isupper():
+        return 2
+    return 1 if word[0].isupper() else 3
+
+
+def lexical_of(flags: int) -> int:
+    """The class of a word by its lexicon flags, 0 for an unknown one."""
+    if flags & NAME:
+        if flags & COMMON:
+            return 5 if flags & OFTEN else 6
+        return 1 if flags & FIRST else 2
+    if flags & COMMON:
+        return 3 if flags & OFTEN else 4
+    return 7 if flags & PROPER else 0
+
+
+_GROUP_OF_LEXICAL = (1, 0, 0, 2, 2, 0, 2, 1)
+"""Unknown and proper 1, name 0, ordinary 2; a very frequent word that is also a name counts as a name."""
+
+
+def kind_of(token: str, flags: int | None = None) -> int:
+    """The kind of a token: shape and class of a word, or what sign it is."""
+    if token[0].isalpha() or token[0] == "\x01":
+        return shape_of(token) * LEXICAL + lexical_of(lexicon().get(token.lower(), 0) if flags is None else flags)
+    if token[0].isdigit():
+        return NUMBER
+    return _SIGNS.get(token, BREAK if token[0] == "\n" else OTHER)
+
+
+def group_of(kind: int) -> int:
+    """The group of a word's kind."""
+    shape, lexical = divmod(kind, LEXICAL)
+    return min(shape, 3) * 3 + _GROUP_OF_LEXICAL[lexical]
+
+
+def is_candidate(kind: int) -> bool:
+    """Whether a token of this kind is scored at all: no ordinary word in lower case, no frequent one in any."""
+    if kind >= NUMBER:
+        return False
+    shape, lexical = divmod(kind, LEXICAL)
+    if shape == 0:
+        return lexical in {0, 1, 2, 7}
+    return lexical != 3 and shape != 4  # noqa: PLR2004 - a very frequent word that is no name; an initial
+
+
+def ngrams(word: str, shape: int) -> list[str]:
+    """The n-grams of a padded word, by shape: its letters as the model sees them."""
+    padded = f"<{word.lower()}>"
+    found = [f"{shape}{padded[i : i + n]}" for n in (2, 3, 4) for i in range(len(padded) - n + 1)]
+    found += [f"{shape}^{padded[:5]}", f"{shape}${padded[-5:]}", f"{shape}#{min(len(word), 12)}"]
+    return found
+
+
+_letters_cache: dict[str, int] = {}
+
+
+def _letters(word: str, model: Weights) -> int:
+    """The score of a word's letters, the same wherever it stands."""
+    score = _letters_cache.get(word)
+    if score is None:
+        table = model.letters
+        score = sum(table.get(gram, 0) for gram in ngrams(word, min(shape_of(word), 3)))
+        if len(_letters_cache) >= CACHE_WORDS:
+            _letters_cache.clear()
+        _letters_cache[word] = score
+    return score
+
+
+def tag(text: str) -> list[Span]:
+    """Spans of the names in a detection text."""
+    matches = list(TOKEN.finditer(text))
+    tokens = [m[0] for m in matches]
+    kinds = [kind_of(t) for t in tokens]
+    candidates = [i for i, kind in enumerate(kinds) if is_candidate(kind)]
+    if not candidates:
+        return []
+    model = weights()
+    words = ["", "", *(t.lower() for t in tokens), "", ""]
+    padded = [START, START, *kinds, END, END]
+    names: set[int] = set()
+    for i in candidates:
+        if score(model, words, padded, i + 2, tokens[i], i - 1 in names) > 0:
+            names.add(i)
+    return _joined(text, [m.span() for m in matches], tokens, kinds, names)
+
+
+def score(model: Weights, words: list[str], kinds: list[int], at: int, token: str, follows: bool) -> int:
+    """The score of the word at `at` of padded words and kinds; `follows` says whether a name stands before it."""
+    kind = kinds[at]
+    group = group_of(kind)
+    before, after = words[at - 1], words[at + 1]
+    total = model.kind[kind] + _letters(token, model)
+    for table, key in (
+        (model.before, before), (model.before2, words[at - 2]), (model.after, after), (model.after2, words[at + 2]),
+        (model.pair_before, f"{words[at - 2]} {before}"), (model.pair_after, f"{after} {words[at + 2]}"),
+    ):  # fmt: skip
+        row = table.get(key)
+        if row is not None:
+            total += row[group]
+    total += model.kinds_before.get(pack(kinds[at - 1], kind, follows), 0)
+    total += model.kinds_after.get(pack(kind, kinds[at + 1], 0), 0)
+    return total + model.around.get(pack(kinds[at - 1], kinds[at + 1], group), 0)
+
+
+def _joined(text: str, spans: list[tuple[int, int]], tokens: list[str], kinds: list[int], names: set[int]) -> list[Span]:
+    """Names as spans, with the initials and particles between their words and the name-like words beside them."""
+    found: list[Span] = []
+    i = 0
+    while i < len(tokens):
+        if i not in names:
+            i += 1
+            continue
+        last = _extended(text, spans, tokens, kinds, names, i)
+        first = i - 1 if i and _beside(text, spans, kinds, i - 1, i) and not (found and found[-1][1] > spans[i - 1][0]) else i
+        found.append((spans[first][0], spans[last][1], "PERSON"))
+        i = last + 1
+    return found
+
+
+def _extended(text: str, spans: list[tuple[int, int]], tokens: list[str], kinds: list[int], names: set[int], first: int) -> int:
+    """The last token of the name that begins at `first`."""
+    last, at = first, first + 1
+    while at < len(tokens) and at - last <= 3 and "\n" not in text[spans[at - 1][1] : spans[at][0] + 1]:  # noqa: PLR2004 - "van der", "K."
+        if at in names or (at == last + 1 and _beside(text, spans, kinds, at, last)) or tokens[at].lower() in _AFTER_NAMES and at == last + 1:
+            last = at
+        elif not (_initial(tokens[at]) or (tokens[at] == "." and _initial(tokens[at - 1])) or tokens[at].lower() in PARTICLES):
+            break
+        at += 1
+    return last
+
+
+def _beside(text: str, spans: list[tuple[int, int]], kinds: list[int], at: int, name: int) -> bool:
+    """Whether the word at `at`, a space from a name, is capitalised and can be a name."""
+    gap = text[spans[min(at, name)][1] : spans[max(at, name)][0]]
+    return gap == " " and kinds[at] in _CAPITALISED_NAMES and kinds[name] // LEXICAL == 1
+
+
+_CAPITALISED_NAMES = frozenset(LEXICAL + lexical for lexical in (1, 2, 5, 6))
+_AFTER_NAMES = frozenset({"ii", "iii", "jr", "sr", "md", "phd", "esq"})
+
+
+def _initial(token: str) -> bool:
+    return len(token) == 1 and token.isalpha()
