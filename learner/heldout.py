@@ -64,6 +64,15 @@ class HeldOut:
         return sha256("\n".join(ids).encode(errors="surrogatepass")).hexdigest()
 
 
+@dataclass(frozen=True, repr=False)
+class HeldChat:
+    """A conversation to evaluate on: its replies are targets, `topic` is what it is counted under."""
+
+    conversation: str
+    turns: tuple[Turn, ...]
+    topic: str = "other"
+
+
 def choose(samples: Iterable[Sample], uses: Mapping[str, int], limits: SetLimits) -> HeldOut:
     """Pick both sets from validation samples; `uses` counts earlier decisions by sample id."""
     fresh = [sample for sample in samples if uses.get(sample.sample_id, 0) < limits.retire_after]

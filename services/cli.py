@@ -19,6 +19,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ingest": ("services.ingest", "files of chats onto chats.raw, once, with progress"),
     "simulate": ("services.simulate", "synthetic traffic with its ground truth"),
     "rollout": ("services.rollout.commands", "the canary: run the controller, or promote, hold, roll back by hand"),
+    "buffer": ("services.buffer", "what the replay buffer holds; curated examples"),
+    "forget": ("services.forget", "erase a customer everywhere, with a receipt"),
+    "evaluate": ("services.evaluate", "a version, or the base, on a file of chats, with confidence intervals"),
     "bench": ("services.bench", "tables of numbers, from a checkout"),
 }
 

@@ -1,0 +1,72 @@
+"""Files of chats as held-out conversations: any format that `driftline ingest` reads, gzip or plain."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from learner.heldout import HeldChat
+from streams.events import BadEvent, Message, Turn, decode
+from streams.scrub import scrub_conversation
+from streams.sources import Chat, SourceRecord, detect, read
+
+REPLIES = frozenset({"agent", "assistant"})
+TOPIC_LABELS = ("domain", "intent", "topic")
+"""Labels of a conversation row under which it may be counted, the first that is there."""
+
+
+def read_chats(path: Path, form: str | None = None, *, scrubbed: bool = False) -> list[HeldChat]:
+    """The conversations of a file that hold a reply, in their order. Raises ValueError for an unknown format."""
+    opener = gzip.open if path.name.endswith(".gz") else open
+    with opener(path, "rb") as file:
+        lines = file.readlines()
+    form = form or detect(path.name, b"".join(lines[:1]))
+    if form is None:
+        raise ValueError(f"{path.name}: no known format; name it with --format")
+    topics = _topics(lines) if form == "conversations" else {}
+    found = []
+    for conversation, said in _conversations(lines, form, path.name):
+        texts = [text for _, text in said]
+        if scrubbed:
+            texts = scrub_conversation({"turns": [{"role": role, "text": text} for role, text in said]})
+        turns = tuple(
+            Turn(role=role, text=text, is_target=role in REPLIES)  # type: ignore[arg-type] # read checks roles
+            for (role, _), text in zip(said, texts, strict=True)
+        )
+        if any(turn.is_target for turn in turns):
+            found.append(HeldChat(conversation, turns, topics.get(conversation, "other")))
+    return found
+
+
+def _conversations(lines: list[bytes], form: str, name: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    events: dict[str, dict[int, tuple[str, str]]] = defaultdict(dict)
+    for item in read(lines, form, name):
+        if isinstance(item, Chat):
+            yield item.conversation_id, [(line.role, line.text) for line in item.lines]
+        elif isinstance(item, SourceRecord):
+            try:
+                event = decode(item.key, item.value)
+            except BadEvent:
+                continue
+            if isinstance(event, Message):
+                events[event.conversation_id][event.seq] = (event.role, event.text)
+    for conversation, by_seq in events.items():
+        yield conversation, [by_seq[seq] for seq in sorted(by_seq)]
+
+
+def _topics(lines: list[bytes]) -> dict[str, str]:
+    found = {}
+    for line in lines:
+        try:
+            row: Mapping[str, Any] = json.loads(line)
+            labels = row.get("labels") or row
+            label = next((labels[name] for name in TOPIC_LABELS if isinstance(labels.get(name), str)), None)
+        except (ValueError, AttributeError):
+            continue
+        if label:
+            found[str(row.get("conversation_id"))] = label
+    return found

@@ -1,0 +1,116 @@
+"""`driftline evaluate`: a version, or the base, on a file of chats; beside base and parent, with intervals."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from learner.registry import BASE, RegistryError
+
+if TYPE_CHECKING:
+    from learner.adapter import Base, Tree
+    from services.settings import Settings
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("--adapter", default=BASE, help="version id, folder of an adapter, or `base` (default)")
+    parser.add_argument("--data", type=Path, required=True, help="chats in any format that ingest reads")
+    parser.add_argument("--format", help="format of the file where its name and first line do not tell")
+    parser.add_argument("--base-model", type=Path, help="folder of the base (default: the configured or shipped one)")
+    parser.add_argument("--limit", type=int, help="only the first N chats")
+    parser.add_argument("--answers", type=int, default=0, help="also answer the last customer turn of N chats")
+    parser.add_argument("--scrub", action="store_true", help="mask personal data first, as training does")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Evaluate and print. Returns 0, 1 when nothing could be scored, 2 when a name is unknown."""
+    from services.chat_files import read_chats  # noqa: PLC0415 - keeps --help light
+
+    try:
+        chats = read_chats(args.data, args.format, scrubbed=args.scrub)[: args.limit]
+        trees = _trees(args, settings)
+    except (RegistryError, OSError, ValueError) as error:
+        sys.stderr.write(f"driftline evaluate: {error}\n")
+        return 2
+    report = _report(trees, chats, args)
+    sys.stdout.write((json.dumps(report, allow_nan=False) if args.json else table(report)) + "\n")
+    return 0 if report["tokens"] else 1
+
+
+def _report(trees: dict[str, Tree], chats: list[Any], args: argparse.Namespace) -> dict[str, Any]:
+    from learner.evaluate import evaluate, generation, windows  # noqa: PLC0415 - loads torch
+    from learner.voice import TreeVoice  # noqa: PLC0415 - loads torch
+
+    subject = "adapter" if "adapter" in trees else BASE
+    base = trees[BASE].base
+    pieces = [piece for chat in chats for piece in windows(base.chat, chat, base.shape.context)]
+    report = evaluate(trees, pieces, subject) | {"adapter": args.adapter, "data": args.data.name, "chats": len(chats)}
+    if args.answers:
+        report["answers"] = {name: generation(TreeVoice(tree), chats, args.answers) for name, tree in trees.items()}
+    return report
+
+
+def _trees(args: argparse.Namespace, settings: Settings) -> dict[str, Tree]:
+    """The base, the adapter if one is named, and its parent where the store still has it."""
+    import torch  # noqa: PLC0415 - only now is a model needed
+
+    from learner.adapter import Tree, load_adapter, load_base  # noqa: PLC0415 - loads torch
+    from services.node.process import base_folder  # noqa: PLC0415 - the same rule as the nodes'
+
+    torch.set_num_threads(1)
+    base = load_base(args.base_model or base_folder(settings.node.base))
+    trees = {BASE: Tree(base)}
+    if args.adapter == BASE:
+        return trees
+    if Path(args.adapter).is_dir():
+        return trees | {"adapter": load_adapter(base, Path(args.adapter))}
+    return trees | _versions(base, args.adapter, settings)
+
+
+def _versions(base: Base, version: str, settings: Settings) -> dict[str, Tree]:
+    from tempfile import TemporaryDirectory  # noqa: PLC0415 - beside its only use
+
+    from learner.adapter import load_adapter  # noqa: PLC0415 - loads torch
+    from learner.registry import Gone, Registry  # noqa: PLC0415 - beside its only use
+    from services.publishers import trusted  # noqa: PLC0415 - beside its only use
+
+    registry = Registry(settings.registry.directory, trusted(settings.registry), lambda: 0.0)
+    trees = {}
+    with TemporaryDirectory() as folder:
+        trees["adapter"] = load_adapter(base, registry.fetch(version, Path(folder)))
+        parent = registry.manifest(version).parent
+        if parent != BASE:
+            try:
+                trees["parent"] = load_adapter(base, registry.fetch(parent, Path(folder)))
+            except Gone:
+                sys.stderr.write(f"driftline evaluate: parent {parent} is gone; compared with the base only\n")
+    return trees
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people."""
+    rows = {"adapter" if BASE in report else BASE: report}
+    rows |= {name: report[name] for name in ("parent", BASE) if isinstance(report.get(name), dict)}
+    lines = [
+        f"{report['adapter']} on {report['data']}: {report['examples']} examples, {report['tokens']} reply tokens",
+        f"{'':10}{'nll/token':>22}{'perplexity':>12}{'accuracy':>10}{'bits/byte':>11}   saved by the adapter",
+    ]
+    for name, row in rows.items():
+        nll = f"{row['nll_per_token']:.3f} [{row['nll_low']:.3f}, {row['nll_high']:.3f}]"
+        line = (
+            f"{name:10}{nll:>22}{row['perplexity']:>12.2f}{row['token_accuracy']:>10.3f}{row['bits_per_byte']:>11.3f}"
+        )
+        gain = row.get("gain")
+        lines.append(line + (f"   {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" if gain else ""))
+    for topic, row in report["slices"].items():
+        losses = "  ".join(f"{name} {row[name]:.3f}" for name in ("adapter", "parent", BASE) if name in row)
+        lines.append(f"  {topic:24} {row['examples']:>5} examples  {losses}")
+    for name, row in report.get("answers", {}).items():
+        scores = f"token-F1 {row['token_f1']:.3f}, ROUGE-L {row['rouge_l']:.3f}"
+        lines.append(f"  answers of {name}: {scores} ({row['answers']})")
+    return "\n".join(lines)
