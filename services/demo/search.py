@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from confluent_kafka import Consumer, TopicPartition
+
+from streams.events import encode_record
+from streams.replay.codec import PoisonedPayload, decode_payload
 
 _RUN = re.compile(rb"\d(?:[ ().+/_-]{0,2}\d){5,}")
 _LEAST_DIGITS = 7
@@ -47,9 +51,13 @@ class Needles:
         return found
 
 
-def search(needles: Needles, places: Iterable[tuple[str, bytes]]) -> list[Found]:
-    """Every planted value found, once a place."""
-    return [Found(value, place) for place, content in places for value in sorted(needles.within(content))]
+def search(needles: Needles, places: Sequence[tuple[str, bytes]]) -> list[Found]:
+    """Every planted value found, once a place: all places at once first, each by itself only for what was found."""
+    everything = needles.within(b"\n".join(content for _, content in places))
+    if not everything:
+        return []
+    fewer = Needles(everything)
+    return [Found(value, place) for place, content in places for value in sorted(fewer.within(content))]
 
 
 def redis_contents(client: Any) -> Iterator[tuple[str, bytes]]:
@@ -80,17 +88,11 @@ def _parts(client: Any, key: bytes, kind: str) -> Iterator[bytes]:
             yield from fields.values()
 
 
-def unpacked(payload: bytes) -> bytes:
-    """The payload, and behind it what it inflates to where it is compressed: headers of up to four bytes are tried."""
-    for skip in range(5):
-        for mode in (-zlib.MAX_WBITS, zlib.MAX_WBITS):
-            try:
-                inflated = zlib.decompressobj(mode).decompress(payload[skip:])
-            except zlib.error:
-                continue
-            if len(inflated) > len(payload) // 2:
-                return payload + b"\n" + inflated
-    return payload
+def unpacked(value: bytes) -> bytes:
+    """A stored value, and behind it the text of a replay payload that is one."""
+    with suppress(PoisonedPayload, msgspec.DecodeError):
+        return value + b"\n" + encode_record(decode_payload(value, None, b""))
+    return value
 
 
 def topic_contents(kafka: Mapping[str, Any], topics: Sequence[str]) -> Iterator[tuple[str, bytes]]:

@@ -1,0 +1,79 @@
+"""The chats that the demo streams: a shop's policy changes half-way, everything that goes wrong goes wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from services.simulation.dialogue import Conversation, conversations
+from services.simulation.policy import Fact, facts
+from services.simulation.traffic import Mix, traffic
+
+CHATS = 900
+RATE = 10.0
+"""Records a second in the stream's own time; `SPEED` multiplies it."""
+CHANGES_AT = 0.4
+_MIX = Mix(noise=0.04, fact_share=0.4, redelivered=0.01, late=0.006, malformed=0.003, floods=0.002)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """What is true of a file of chats: personal data, and when the policy changes, seconds of the stream's time."""
+
+    personal: tuple[tuple[str, str], ...]
+    """Kind and value."""
+    change_s: float
+
+
+def changing_fact() -> Fact:
+    """The policy that changes in the demo."""
+    return next(fact for fact in facts() if "refund" in fact.name or "return" in fact.name)
+
+
+def write_chats(path: Path, seed: int, fact: Fact) -> Planted:
+    """Write the simulated chats as traffic JSONL. Returns what was planted."""
+    personal: dict[str, str] = {}
+    change_ms = 0
+    seen: set[str] = set()
+    with path.open("w", encoding="utf-8") as out:
+        for record in traffic(seed, CHATS, RATE, facts=[fact], changes_at=CHANGES_AT, mix=_MIX):
+            out.write(record.line() + "\n")
+            if record.key and record.key not in seen:
+                seen.add(record.key)
+                if len(seen) == int(CHATS * CHANGES_AT):
+                    change_ms = record.offset_ms
+            for truth in record.truth:
+                if truth.get("kind") == "pii_canary":
+                    personal[str(truth["value"])] = str(truth["pii_type"])
+    return Planted(tuple((kind, value) for value, kind in personal.items()), change_ms / 1000)
+
+
+def ingest(path: Path, speed: float, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start `driftline ingest` on a file; it ends with the file."""
+    command = [sys.executable, "-m", "services.cli", "ingest", str(path), "--speed", str(speed), "--json"]
+    with log.open("wb") as output:
+        return subprocess.Popen(command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+
+def questions(seed: int, changed: tuple[Fact, ...]) -> Iterator[Conversation]:
+    """Customers who come to the router, without end, while these policies hold by their new value."""
+    for block in count():
+        yield from conversations(seed + block, 500, facts=changed, fact_share=0.4, personal=0.05)
+
+
+def last_questions(path: Path) -> list[tuple[str, str]]:
+    """Conversation id and last customer turn of every chat of a traffic file, in order of their ends."""
+    last: dict[str, str] = {}
+    for line in path.open(encoding="utf-8"):
+        value = json.loads(line).get("value")
+        if isinstance(value, dict) and value.get("type") == "message" and value.get("role") == "customer":
+            text = value.get("text")
+            if isinstance(text, str) and text.strip():
+                last.pop(str(value.get("conversation_id")), None)
+                last[str(value.get("conversation_id"))] = text
+    return list(last.items())
