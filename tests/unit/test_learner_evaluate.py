@@ -167,7 +167,7 @@ def test_evaluate_command(
     name = subject
     if subject == "adapter":
         lora = new_lora(base.shape, 8, 16, torch.Generator().manual_seed(1))
-        lora.flat += 0.01
+        lora.flat.add_(0.01)
         adapter_files(lora, "tiny", tmp_path / "adapter")
         name = str(tmp_path / "adapter")
     code = cli.main(["evaluate", "--adapter", name, "--data", str(data), "--base-model", str(folder), "--json"])
