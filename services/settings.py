@@ -19,6 +19,7 @@ from learner.select import SelectConfig
 from services.gateway_config import GatewayConfig, IngestConfig
 from services.serving_config import NodeConfig, RegistryConfig, RolloutConfig, RouterConfig
 from streams.quality.config import QualityConfig
+from streams.replay.config import ReplayConfig
 from streams.scrub.config import ScrubConfig
 from streams.scrub.identity import KeyConfig
 
@@ -125,6 +126,7 @@ class Settings:
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
 
 
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import redis
 
 from streams.events import Annotation, Sample, Split, Turn
-from streams.replay import Draw, Mix, Offset, Part, Quota, ReplayBuffer, TableConfig, open_table
+from streams.replay import Draw, Mix, Offset, Part, Quota, ReplayBuffer, ReplayConfig, TableConfig, open_table
 from streams.replay.audit import audit
 from streams.replay.codec import sample_digest
 from streams.replay.erasure import erase
@@ -202,9 +202,7 @@ class Fuzzer:
 
     def tables(self) -> Tables:
         """The table four times over, for operations of all tables."""
-        from streams.replay.config import ReplayConfig  # noqa: PLC0415
-
-        config = ReplayConfig(train=self.config)
+        config = ReplayConfig()
         return Tables(self.client, KEY, "ep", config, self.table, self.table, self.table, self.table)
 
     def retire(self) -> None:

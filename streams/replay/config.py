@@ -107,25 +107,49 @@ class TableConfig:
             )
 
 
-def _held_out() -> TableConfig:
-    return TableConfig(capacity=20_000, max_bytes=64 * 2**20, quotas={"*": Quota()}, recent=1_024)
+@dataclass(frozen=True)
+class TrainTable(TableConfig):
+    """The table that is drawn for training: each sample at most 20 times, three draws an insert."""
+
+    max_sampled: int = 20
+    """A sample trained so often is drawn no more; 0 is no bound."""
+    samples_per_insert: float = 3.0
+    """The learner waits once it drew this many samples an insert; 0 is no limit."""
 
 
-def _golden() -> TableConfig:
-    return TableConfig(capacity=20_000, max_bytes=64 * 2**20, quotas={"*": Quota(exempt=True)}, recent=1_024)
+@dataclass(frozen=True)
+class HeldOutTable(TableConfig):
+    """A table of held-out samples: the newest stay."""
+
+    capacity: int = 20_000
+    """Samples in the table, at most 2^22."""
+    max_bytes: int = 64 * 2**20
+    """Stored payload bytes, Redis' own overhead not counted."""
+    quotas: Mapping[str, Quota] = field(default_factory=lambda: {"*": Quota()})
+    """Lane -> quota; `*` for lanes that are not named."""
+    recent: int = 1_024
+    """Newest samples that a lane remembers for the policy `recent`; 0 for none."""
+
+
+@dataclass(frozen=True)
+class GoldenTable(HeldOutTable):
+    """Curated samples, kept without ttl."""
+
+    quotas: Mapping[str, Quota] = field(default_factory=lambda: {"*": Quota(exempt=True)})
+    """Lane -> quota; `*` for lanes that are not named."""
 
 
 @dataclass(frozen=True)
 class ReplayConfig:
     """The replay buffer's section of the settings: one table a split, and curated golden examples."""
 
-    train: TableConfig = field(default_factory=TableConfig)
+    train: TrainTable = field(default_factory=TrainTable)
     """Drawn for training."""
-    val: TableConfig = field(default_factory=_held_out)
+    val: HeldOutTable = field(default_factory=HeldOutTable)
     """Held out for the gate."""
-    test: TableConfig = field(default_factory=_held_out)
+    test: HeldOutTable = field(default_factory=HeldOutTable)
     """Held out for reports."""
-    golden: TableConfig = field(default_factory=_golden)
+    golden: GoldenTable = field(default_factory=GoldenTable)
     """Curated examples that no version may get worse on."""
     compress: bool = True
     """Store payloads deflated; off only where a test greps for plain text."""

@@ -63,6 +63,11 @@ def erase(tables: Sequence[ReplayBuffer], customers: Sequence[bytes]) -> Erasure
     return ErasureReceipt(tuple(customer.hex() for customer in customers), at, tuple(done), unreachable)
 
 
+def erased_so_far(tables: Sequence[ReplayBuffer], customers: Sequence[bytes]) -> int:
+    """Samples of these customers that erasures have removed, this one included,, while their tombstones stand."""
+    return sum(int(table.client.hget(f"{table.prefix}:gone", c) or 0) for table in tables for c in customers)
+
+
 def rewrite_aof(
     client: redis.Redis, receipt: ErasureReceipt, stop: threading.Event, tries: int = 2_400
 ) -> ErasureReceipt:

@@ -37,6 +37,7 @@ local function erase()
       remove(r, 'era')
     end
   end
+  if #rows > 0 then redis.call('HINCRBY', T .. ':gone', ARGV[2], #rows) end
   return { table.concat(rows), redis.call('SCARD', T .. ':c:' .. ARGV[2]) }
 end
 

@@ -74,6 +74,9 @@ for lane = 0, lane_count() - 1 do
   end
 end
 
-redis.call('ZREMRANGEBYSCORE', T .. ':tomb', '-inf', cfg.now - cfg.retention)
+for _, customer in ipairs(redis.call('ZRANGEBYSCORE', T .. ':tomb', '-inf', cfg.now - cfg.retention, 'LIMIT', 0, LIMIT)) do
+  redis.call('ZREM', T .. ':tomb', customer)
+  redis.call('HDEL', T .. ':gone', customer)
+end
 flush()
 return { page, returned, expired, evicted, trimmed }
