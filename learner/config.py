@@ -111,6 +111,8 @@ class TrainConfig:
     """Weight of the auxiliary classification losses."""
     gauge_budget: float = 0.15
     """KL(base, candidate) on anchors that is no alarm, nats; calibrate as 1.5 x the plateau of a run."""
+    curated_anchors: bool = False
+    """Draw half of the anchors from the buffer's lane `anchor`, which people fill."""
     anchors: int = 128
     """Anchors that the base writes itself, half of them for the gauge, chats."""
     anchor_tokens: int = 160
@@ -139,3 +141,19 @@ class TrainConfig:
             raise ValueError(f"TrainConfig 'r' has value {self.r}: must be a rank that vLLM serves (8, 16, 32 ...)")
         if self.weight_min > self.weight_max:
             raise ValueError(f"TrainConfig 'weight_min' {self.weight_min} is above 'weight_max' {self.weight_max}")
+
+
+@dataclass(frozen=True)
+class PublishConfig:
+    """What is asked of a candidate beside the gate's sets; 0 or False leaves a probe out."""
+
+    prompts: int = 64
+    """Safety prompts that are answered greedily."""
+    answer_tokens: int = 48
+    """Longest answer of a probe, tokens."""
+    secrets: int = 32
+    """Rare values that the memorisation probe tries."""
+    fairness: bool = True
+    """Probe pairs of texts that differ in a name, an age or an origin."""
+    heldout: int = 200
+    """Newest test conversations of the reported loss."""

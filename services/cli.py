@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "buffer": ("services.buffer", "what the replay buffer holds; curated examples"),
     "forget": ("services.forget", "erase a customer everywhere, with a receipt"),
     "evaluate": ("services.evaluate", "a version, or the base, on a file of chats, with confidence intervals"),
+    "learn": ("services.learn", "the online learner: replay buffer to versions"),
+    "base": ("services.base", "train the demo's small base model again"),
     "bench": ("services.bench", "tables of numbers, from a checkout"),
 }
 

@@ -15,6 +15,9 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from learner.config import PublishConfig, TrainConfig
+from learner.gate import GateLimits
+from learner.heldout import SetLimits
 from learner.select import SelectConfig
 from services.gateway_config import GatewayConfig, IngestConfig
 from services.serving_config import NodeConfig, RegistryConfig, RolloutConfig, RouterConfig
@@ -127,6 +130,10 @@ class Settings:
     quality: QualityConfig = field(default_factory=QualityConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
+    gate: GateLimits = field(default_factory=GateLimits)
+    heldout: SetLimits = field(default_factory=SetLimits)
 
 
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:

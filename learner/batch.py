@@ -1,0 +1,234 @@
+"""Samples -> documents of token ids -> packed batches and padded micro-batches, with labels on replies only.
+
+Documents of a pack never see each other; labels are shifted inside each document, so none predicts the first token
+of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from learner.adapter.chat import Chat, Encoded
+from learner.config import TrainConfig
+from streams.events import Label, Sample, Turn
+
+Component = Literal["fresh", "rehearsal", "anchor"]
+COMPONENTS: tuple[Component, ...] = ("fresh", "rehearsal", "anchor")
+
+ARM_MIN = 0.25
+"""Smallest weight of a reply for the share of its rollout arm."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Where a document comes from."""
+
+    component: Component
+    key: str
+    """Digest of the sample in hex, or the number of a self-made anchor."""
+    lane: str = ""
+    customer: str = ""
+    topic: str = ""
+    signal: bool = False
+    """Whether a rating or an edit spoke of one of its replies."""
+    received_at: float = 0.0
+    completed_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Target tokens of one reply within a document: ids[start:stop] are predicted."""
+
+    start: int
+    stop: int
+    weight: float
+    """Weight of its SFT loss; 0 for a bad one."""
+    label: Label = "unknown"
+    draft: bool = False
+    """True for the text that an agent threw away; the next reply of the batch is what went out."""
+    reference: float | None = None
+    """Summed log-probability under the reference version, nats."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """Token ids that see each other, and the replies in them."""
+
+    ids: tuple[int, ...]
+    replies: tuple[Reply, ...]
+    drawn: Drawn
+
+    @property
+    def targets(self) -> int:
+        """Number of target tokens."""
+        return sum(reply.stop - reply.start for reply in self.replies)
+
+
+def documents(chat: Chat, sample: Sample, drawn: Drawn, config: TrainConfig) -> list[Document]:
+    """A sample as documents of at most `document_tokens`; each reply with a weight or a rating is a target once."""
+    if sample.pair is not None:
+        return _pair(chat, sample, drawn, config)
+    factor = arm_factor(sample, config.arm_max)
+    turns = [replace_target(turn) for turn in sample.turns]
+    return _windows(chat.encode(turns), turns, factor, drawn, config)
+
+
+def replace_target(turn: Turn) -> Turn:
+    """The turn as a target only if something can be learned from it: a weight above 0, or a bad rating."""
+    keep = turn.is_target and (turn.weight > 0 or turn.label == "bad")
+    return turn if keep == turn.is_target else Turn(role=turn.role, text=turn.text)
+
+
+def arm_factor(sample: Sample, most: float) -> float:
+    """1 / (probability of the sample's rollout arm) within 0.25 and `most`: the candidate's few chats count in full."""
+    if sample.p is None or sample.arm not in {"candidate", "control"} or not 0 < sample.p < 1:
+        return 1.0
+    chance = sample.p if sample.arm == "candidate" else 1 - sample.p
+    return min(max(1 / chance, ARM_MIN), most)
+
+
+def _pair(chat: Chat, sample: Sample, drawn: Drawn, config: TrainConfig) -> list[Document]:
+    """Draft and final in the same context, one behind the other; the loss of each is on the last target."""
+    assert sample.pair is not None
+    last = max((index for index, turn in enumerate(sample.turns) if turn.is_target), default=None)
+    if last is None:
+        return []
+    found = []
+    for text, draft in ((sample.pair.draft, True), (sample.pair.final, False)):
+        said = sample.turns[last]
+        weight = 0.0 if draft else max(said.weight, config.weight_min)
+        turn = Turn(role=said.role, text=text, is_target=True, weight=weight, label="bad" if draft else "unknown")
+        context = [Turn(role=t.role, text=t.text) for t in sample.turns[:last]]
+        made = _windows(chat.encode([*context, turn]), [*context, turn], 1.0, drawn, config)[-1:]
+        found += [replace(d, replies=tuple(replace(r, draft=draft) for r in d.replies)) for d in made]
+    return found if len(found) == 2 else []  # noqa: PLR2004 - a pair, or nothing
+
+
+def _windows(
+    encoded: Encoded, turns: Sequence[Turn], factor: float, drawn: Drawn, config: TrainConfig
+) -> list[Document]:
+    limit = config.document_tokens
+    found: list[Document] = []
+    group: list[Reply] = []
+
+    def close() -> None:
+        begin = max(0, group[-1].stop - limit)
+        moved = tuple(replace(reply, start=reply.start - begin, stop=reply.stop - begin) for reply in group)
+        found.append(Document(encoded.ids[begin : group[-1].stop], moved, drawn))
+        group.clear()
+
+    for index, start, stop in encoded.targets:
+        turn = turns[index]
+        bad = turn.label == "bad"
+        weight = 0.0 if bad else min(max(turn.weight * factor, config.weight_min), config.weight_max)
+        for piece in _pieces(max(start, 1), stop, limit):
+            reply = Reply(*piece, weight, turn.label)
+            if group and reply.stop - group[0].start >= limit:
+                close()
+            group.append(reply)
+    if group:
+        close()
+    return found
+
+
+def _pieces(start: int, stop: int, limit: int) -> list[tuple[int, int]]:
+    """A reply longer than three quarters of a document is cut, so that each piece keeps some context."""
+    size = max(limit * 3 // 4, 1)
+    return [(at, min(at + size, stop)) for at in range(start, stop, size)]
+
+
+@dataclass(frozen=True)
+class Span:
+    """One reply of a batch: its slice of the target vectors and what its losses need."""
+
+    document: int
+    start: int
+    stop: int
+    weight: float
+    label: Label
+    draft: bool
+    reference: float | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed documents; every shape is static when sizes are given, so that compiled graphs are reused."""
+
+    tokens: Tensor
+    """(T,) int64."""
+    positions: Tensor
+    """(T,) int64, from 0 in each document."""
+    bounds: Tensor
+    """(D + 1,) int32 cumulative lengths, padded with T; the tail behind the documents is one dummy document."""
+    targets_at: Tensor
+    """(L,) int64 positions that predict a reply token."""
+    targets: Tensor
+    """(L,) int64 the tokens that they predict."""
+    weights: Tensor
+    """(L,) fp32 weight of each token's SFT loss, 0 on padding."""
+    spans: tuple[Span, ...]
+    examples: tuple[Document, ...]
+
+    @property
+    def real_tokens(self) -> int:
+        """Tokens of documents, padding left out."""
+        return sum(len(document.ids) for document in self.examples)
+
+
+def pack(
+    chosen: Sequence[Document], *, size: int | None = None, slots: int | None = None, labels: int | None = None
+) -> Batch:
+    """Documents one behind the other; `size`, `slots`, `labels` fix T, D, L. Raises ValueError if they do not fit."""
+    tokens = [token for document in chosen for token in document.ids]
+    positions = [at for document in chosen for at in range(len(document.ids))]
+    ends, at, wanted = [0], list[int](), list[int]()
+    weights, spans = list[float](), list[Span]()
+    for number, document in enumerate(chosen):
+        offset = ends[-1]
+        for reply in document.replies:
+            span = range(offset + reply.start, offset + reply.stop)
+            start = len(at)
+            at += [i - 1 for i in span]
+            wanted += [tokens[i] for i in span]
+            weights += [reply.weight] * len(span)
+            spans.append(Span(number, start, len(at), reply.weight, reply.label, reply.draft, reply.reference))
+        ends.append(offset + len(document.ids))
+    total, documents_, found = size or len(tokens), slots or len(chosen), labels or len(at)
+    if total < len(tokens) or documents_ < len(chosen) or found < len(at):
+        raise ValueError(f"pack: {len(tokens)} tokens, {len(chosen)} documents, {len(at)} labels do not fit")
+    tail, more = total - len(tokens), found - len(at)
+    ends += [total] * (documents_ + 1 - len(ends) + (1 if tail else 0))
+    return Batch(
+        tokens=torch.tensor(tokens + [0] * tail),
+        positions=torch.tensor(positions + list(range(tail))),
+        bounds=torch.tensor(ends, dtype=torch.int32),
+        targets_at=torch.tensor(at + [0] * more, dtype=torch.int64),
+        targets=torch.tensor(wanted + [0] * more, dtype=torch.int64),
+        weights=torch.tensor(weights + [0.0] * more, dtype=torch.float32),
+        spans=tuple(spans),
+        examples=tuple(chosen),
+    )
+
+
+def micro_batches(chosen: Sequence[Document], rows: int) -> list[list[Document]]:
+    """Documents sorted by length, in groups of `rows`; draft and final of a pair stay together."""
+    pairs: list[list[Document]] = []
+    for document in chosen:
+        behind_draft = bool(pairs) and len(pairs[-1]) == 1 and any(r.draft for r in pairs[-1][0].replies)
+        if behind_draft:
+            pairs[-1].append(document)
+        else:
+            pairs.append([document])
+    pairs.sort(key=lambda unit: max(len(document.ids) for document in unit))
+    groups: list[list[Document]] = []
+    for unit in pairs:
+        if groups and len(groups[-1]) + len(unit) <= rows:
+            groups[-1] += unit
+        else:
+            groups.append(list(unit))
+    return groups

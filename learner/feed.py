@@ -1,0 +1,306 @@
+"""What the next step trains on: fresh samples once each, rehearsal and anchors by their shares of its tokens.
+
+Shares are counted in tokens: each draw is sized by the running mean length of its component, and what a step had too
+little or too much of is carried over. One conversation per customer stands in a step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from learner.adapter.chat import Chat
+from learner.batch import Component, Document, Drawn, documents
+from learner.config import TrainConfig
+from streams.events import Sample
+from streams.replay.buffer import ReplayBuffer
+from streams.replay.config import ANCHOR, QUARANTINE
+from streams.replay.mix import Mix, Part, draw_seed
+from streams.replay.shapes import Handle, Wait
+
+FRESH = Mix((Part("fresh", "*", 1.0),))
+REHEARSAL = Mix((Part("uniform", "*", 1.0),))
+CURATED = Mix((Part("uniform", ANCHOR, 1.0),))
+
+ACTIVE_CUSTOMERS = 50
+"""Below it no customer's share is bounded: a demo or a new line has few."""
+
+SHARE_STEPS = 100
+"""Steps over which a customer's share of tokens is counted."""
+
+OVERLOAD = 2
+"""Batches of fresh samples that wait before fresh takes half of a step."""
+
+MEAN_LENGTH = 160.0
+"""Tokens of a document before any was seen."""
+
+SMOOTHING = 0.05
+"""Weight of a new length in the running mean."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A drawn sample with its documents."""
+
+    handle: Handle
+    sample: Sample
+    documents: tuple[Document, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of its documents."""
+        return sum(len(document.ids) for document in self.documents)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One step's documents, in order, and the handles to report as trained."""
+
+    step: int
+    documents: tuple[Document, ...]
+    handles: Mapping[str, Handle]
+    """Key of a sample's documents -> its handle; self-made anchors have none."""
+    samples: tuple[Sample, ...]
+    """The fresh ones."""
+    missing: int = 0
+    """Samples of a logged plan that are gone; then the step is not the one that was taken."""
+
+
+class Feed:
+    """Draws for one line; `anchors` are self-made, `line` keeps other lines' samples out."""
+
+    def __init__(self, buffer: ReplayBuffer, chat: Chat, anchors: Sequence[Document], config: TrainConfig) -> None:
+        self._buffer = buffer
+        self._chat = chat
+        self._anchors = anchors
+        self._by_key = {anchor.drawn.key: anchor for anchor in anchors}
+        self._config = config
+        self._pending: deque[Item] = deque()
+        self._since = 0.0
+        self._used: deque[dict[str, int]] = deque(maxlen=SHARE_STEPS)
+        self.lengths = {"rehearsal": MEAN_LENGTH, "anchor": MEAN_LENGTH}
+        self.debt = {"rehearsal": 0.0, "anchor": 0.0}
+        self.superseded: set[str] = set()
+        self.anchor_share = config.anchor_share
+        self.waits: dict[str, int] = {"limiter": 0, "empty": 0}
+
+    def gather(self, run: int, step: int, now: float) -> Plan | None:
+        """The documents of a step, or None while there is not enough fresh text yet; `now` in seconds."""
+        config = self._config
+        short = config.fresh_batch - len(self._pending)
+        if short > 0:
+            drawn = self._draw(FRESH, short, draw_seed(run, step + int(now * 10), "fresh"), lease_s=config.lease_s)
+            if not self._pending:
+                self._since = now
+            self._pending += drawn
+        if not self._pending or (len(self._pending) < config.fresh_batch and now - self._since < config.fresh_wait_s):
+            return None
+        fresh = self._one_per_customer()
+        self._since = now
+        chosen = [document for item in fresh for document in item.documents]
+        handles = {item.handle.digest.hex(): item.handle for item in fresh}
+        tokens = sum(item.tokens for item in fresh)
+        customers = {item.sample.customer for item in fresh}
+        shares = self._shares()
+        for item in self._rehearsal(run, step, tokens * shares["rehearsal"] / shares["fresh"], customers):
+            chosen += item.documents
+            handles[item.handle.digest.hex()] = item.handle
+        for document, handle in self._anchor(run, step, tokens * shares["anchor"] / shares["fresh"]):
+            chosen.append(document)
+            if handle is not None:
+                handles[handle.digest.hex()] = handle
+        self._count(chosen)
+        return Plan(step, tuple(chosen), handles, tuple(item.sample for item in fresh))
+
+    def logged(self, entry: Mapping[str, Any]) -> Plan:
+        """The plan of a draw-log entry, its samples fetched again; what was erased since is missing."""
+        keys = list(dict.fromkeys(row["key"] for row in entry["rows"] if row["handle"] is not None))
+        found = dict(zip(keys, self._buffer.samples(bytes.fromhex(key) for key in keys), strict=True))
+        chosen, handles, fresh, missing = list[Document](), dict[str, Handle](), list[Sample](), 0
+        for row in entry["rows"]:
+            document = self._of_row(row, found)
+            if document is None:
+                missing += 1
+                continue
+            chosen.append(document)
+            if row["handle"] is not None:
+                slot, seq = row["handle"]
+                handles[row["key"]] = Handle(slot, seq, bytes.fromhex(row["key"]))
+            sample = found.get(row["key"])
+            if row["component"] == "fresh" and row["window"] == 0 and sample is not None:
+                fresh.append(sample)
+        self._count(chosen)
+        return Plan(entry["step"], tuple(chosen), handles, tuple(fresh), missing)
+
+    def quarantine(self, keys: Iterable[str]) -> int:
+        """Put samples into the quarantine lane; how many moved."""
+        return self._buffer.relane([bytes.fromhex(key) for key in keys], QUARANTINE)
+
+    def readmit(self, keys: Sequence[str]) -> int:
+        """Give samples that waited in quarantine back to their lanes, where they are fresh again; how many."""
+        moved = 0
+        for sample, key in zip(self._buffer.samples(bytes.fromhex(key) for key in keys), keys, strict=True):
+            if sample is not None:
+                moved += self._buffer.relane([bytes.fromhex(key)], sample.lane)
+        return moved
+
+    def trained(self, plan: Plan, losses: Mapping[str, float], run: int, left_out: Iterable[str]) -> None:
+        """Report a step to the buffer: lineage, release of leases, and the loss as the new priority."""
+        out = set(left_out)
+        handles = [handle for key, handle in plan.handles.items() if key not in out]
+        priorities = [max(losses.get(handle.digest.hex(), 1.0), 1e-3) for handle in handles]
+        if handles:
+            self._buffer.update(handles, priorities, run=run, step=plan.step)
+
+    def forget(self, customers: Callable[[str], bool]) -> None:
+        """Drop what is held of erased customers."""
+        self._pending = deque(item for item in self._pending if not customers(item.sample.customer))
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a checkpoint needs, as JSON."""
+        return {
+            "lengths": dict(self.lengths), "debt": dict(self.debt), "superseded": sorted(self.superseded),
+            "anchor_share": self.anchor_share, "used": list(self._used),
+        }  # fmt: skip
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state()`; fresh samples that were drawn and not trained come back when their lease ends."""
+        self.lengths, self.debt = dict(state["lengths"]), dict(state["debt"])
+        self.superseded, self.anchor_share = set(state["superseded"]), state["anchor_share"]
+        self._used.extend(state["used"])
+
+    def _shares(self) -> dict[str, float]:
+        config = self._config
+        anchor = self.anchor_share
+        if len(self._pending) > OVERLOAD * config.fresh_batch:
+            return {"fresh": 0.5, "rehearsal": 0.5 - min(anchor, 0.25), "anchor": min(anchor, 0.25)}
+        scale = (1 - anchor) / max(1 - config.anchor_share, 1e-9)
+        return {"fresh": config.fresh_share * scale, "rehearsal": config.rehearsal_share * scale, "anchor": anchor}
+
+    def _draw(self, mix: Mix, k: int, seed: int, *, lease_s: float = 0.0) -> list[Item]:
+        answer = self._buffer.draw(mix, k, seed=seed, lease_s=lease_s)
+        if isinstance(answer, Wait):
+            self.waits[answer.reason] += 1
+            return []
+        component: Component = "fresh" if mix is FRESH else "rehearsal" if mix is REHEARSAL else "anchor"
+        items = []
+        for record, sample in zip(answer.records, self._buffer.fetch(answer).samples, strict=True):
+            if sample is None or sample.line != self._config.line or (component == "rehearsal" and not record.times):
+                continue
+            made = self._documents(sample, record.handle.digest.hex(), component)
+            if made:
+                items.append(Item(record.handle, sample, tuple(made)))
+        return items
+
+    def _documents(self, sample: Sample, key: str, component: Component) -> list[Document]:
+        rated = sample.pair is not None or any(turn.is_target and turn.label != "unknown" for turn in sample.turns)
+        drawn = Drawn(
+            component, key, sample.lane, sample.customer, sample.topic, rated, sample.received_at, sample.completed_at
+        )
+        return documents(self._chat, sample, drawn, self._config)
+
+    def _one_per_customer(self) -> list[Item]:
+        """Fresh items of different customers within the token budget; the others wait for a later step."""
+        budget = self._config.step_tokens * self._shares()["fresh"]
+        taken: list[Item] = []
+        later: deque[Item] = deque()
+        seen: set[str] = set()
+        heavy = self._heavy()
+        for item in self._pending:
+            fits = not taken or sum(other.tokens for other in taken) + item.tokens <= budget
+            full = len(taken) == self._config.fresh_batch
+            if full or not fits or item.sample.customer in seen or item.sample.customer in heavy:
+                later.append(item)
+            else:
+                taken.append(item)
+                seen.add(item.sample.customer)
+        self._pending = later if taken else deque()
+        return taken or list(later)[:1]
+
+    def _rehearsal(self, run: int, step: int, tokens: float, customers: set[str]) -> list[Item]:
+        wanted = tokens + self.debt["rehearsal"]
+        k = round(wanted / self.lengths["rehearsal"])
+        if k < 1:
+            self.debt["rehearsal"] = wanted
+            return []
+        taken, heavy = list[Item](), self._heavy()
+        for item in self._draw(REHEARSAL, k, draw_seed(run, step, "rehearsal")):
+            customer, key = item.sample.customer, item.handle.digest.hex()
+            if customer in customers or customer in heavy or key in self.superseded:
+                continue
+            customers.add(customer)
+            taken.append(item)
+        got = sum(item.tokens for item in taken)
+        # a table that is still empty owes nothing later: the debt is bounded by one step's share
+        self.debt["rehearsal"] = max(min(wanted - got, tokens), -tokens)
+        return taken
+
+    def _anchor(self, run: int, step: int, tokens: float) -> list[tuple[Document, Handle | None]]:
+        wanted = tokens + self.debt["anchor"]
+        k = round(wanted / self.lengths["anchor"])
+        if k < 1:
+            self.debt["anchor"] = wanted
+            return []
+        seed = draw_seed(run, step, "anchor")
+        found: list[tuple[Document, Handle | None]] = []
+        curated = self._draw(CURATED, (k + 1) // 2, seed) if self._has_curated() else []
+        found += [(document, item.handle) for item in curated for document in item.documents]
+        own = len(self._anchors)
+        found += [(self._anchors[(seed + 7919 * i) % own], None) for i in range(k - len(found)) if own]
+        got = sum(len(document.ids) for document, _ in found)
+        self.debt["anchor"] = max(min(wanted - got, tokens), -tokens)
+        return found
+
+    def _has_curated(self) -> bool:
+        return self._config.curated_anchors
+
+    def _heavy(self) -> set[str]:
+        """Customers above their share of the last steps' tokens."""
+        total: dict[str, int] = {}
+        for step in self._used:
+            for customer, tokens in step.items():
+                total[customer] = total.get(customer, 0) + tokens
+        if len(total) < ACTIVE_CUSTOMERS:
+            return set()
+        limit = self._config.customer_share * sum(total.values())
+        return {customer for customer, tokens in total.items() if tokens > limit}
+
+    def _count(self, chosen: Sequence[Document]) -> None:
+        used: dict[str, int] = {}
+        for document in chosen:
+            drawn = document.drawn
+            if drawn.component != "fresh":
+                mean = self.lengths[drawn.component]
+                self.lengths[drawn.component] = mean + SMOOTHING * (len(document.ids) - mean)
+            if drawn.customer:
+                used[drawn.customer] = used.get(drawn.customer, 0) + len(document.ids)
+        self._used.append(used)
+
+    def _of_row(self, row: Mapping[str, Any], found: Mapping[str, Sample | None]) -> Document | None:
+        if row["handle"] is None:
+            return self._by_key.get(str(row["key"]))
+        sample = found.get(row["key"])
+        made = [] if sample is None else self._documents(sample, row["key"], row["component"])
+        if row["window"] >= len(made):
+            return None
+        document = made[int(row["window"])]
+        replies = [replace(r, reference=ref) for r, ref in zip(document.replies, row["references"], strict=False)]
+        return replace(document, replies=tuple(replies))
+
+
+def log_rows(plan: Plan) -> list[dict[str, Any]]:
+    """A plan as the draw log keeps it: no text, only names, windows and references."""
+    rows, windows = list[dict[str, Any]](), dict[str, int]()
+    for document in plan.documents:
+        key = document.drawn.key
+        handle = plan.handles.get(key)
+        window = windows.get(key, 0)
+        windows[key] = window + 1
+        rows.append({
+            "component": document.drawn.component, "key": key, "window": window,
+            "handle": None if handle is None else [handle.slot, handle.seq],
+            "references": [reply.reference for reply in document.replies],
+        })  # fmt: skip
+    return rows

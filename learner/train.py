@@ -1,0 +1,320 @@
+"""The endless loop of one line: draw, step, snapshot, offer a candidate; it waits neither for gate nor publish.
+
+What others learn comes in as a `Notice` between two steps: a candidate was judged, stable changed, a version was
+denied, a customer was erased. What goes out is a `Candidate`: the mean of the newest snapshots.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
+from threading import Event
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from learner.adapter import Base, Lora, Tree, new_lora, tree_of
+from learner.checkpoint import Checkpoint, Checkpoints
+from learner.config import TrainConfig
+from learner.feed import Feed, Plan, log_rows
+from learner.update import StepReport, Trajectory, new_trajectory, step, with_references
+
+BASE = "base"
+"""Reserved version id: the base model alone."""
+
+IDLE_S = 0.1
+"""Pause while there is nothing to train on, seconds."""
+
+RECOVERED = 3
+"""Promotions after which a halved learning rate is restored."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A version that may be: what the worker judges and publishes."""
+
+    lora: Lora
+    """Mean of the newest snapshots, fp32 on the CPU."""
+    line: str
+    run: int
+    steps: tuple[int, int]
+    """First and last step since the parent."""
+    parent: str
+    fresh_from: float
+    fresh_to: float
+    """Kafka timestamps of the events that completed the fresh samples since the parent, seconds."""
+    offsets: Mapping[str, tuple[int, int]]
+    examples: int
+    """Fresh samples since the parent."""
+
+    @property
+    def name(self) -> str:
+        """What it is called before it has an id."""
+        return f"{self.line}-step{self.steps[1]}"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that the loop must hear of before its next step."""
+
+    kind: Literal["published", "harmful", "promoted", "denied", "rebuild"]
+    """published: a candidate became `version`. harmful: the gate refused one for harm. promoted: stable is `version`.
+    denied: `version` was rolled back or withdrawn. rebuild: start again from `version`, customers were erased."""
+    version: str
+    step: int = 0
+    """Of published and harmful: the candidate's last step."""
+    run: int = 0
+    """Of published and harmful: its trajectory; one that has ended meanwhile is not sent back again."""
+
+
+class Store(Protocol):
+    """Where published weights come from."""
+
+    def lora(self, version: str) -> Lora:
+        """The verified weights of a version, fp32."""
+
+
+@dataclass
+class Window:
+    """What was trained since the parent."""
+
+    first: int = 0
+    """First step."""
+    fresh_from: float = 0.0
+    fresh_to: float = 0.0
+    keys: list[tuple[int, str]] = field(default_factory=list)
+    """(step, key) of fresh samples: they go to quarantine if this turns out harmful."""
+    offsets: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, plan: Plan) -> None:
+        """Book one step's fresh samples."""
+        for sample in plan.samples:
+            at = sample.completed_at
+            self.fresh_from = min(self.fresh_from or at, at)
+            self.fresh_to = max(self.fresh_to, at)
+            for partition, (low, high) in sample.offsets.items():
+                have = self.offsets.get(partition, (low, high))
+                self.offsets[partition] = (min(have[0], low), max(have[1], high))
+        fresh = [d.drawn.key for d in plan.documents if d.drawn.component == "fresh"]
+        self.keys += [(plan.step, key) for key in dict.fromkeys(fresh)]
+
+
+Observer = Callable[[StepReport, Plan], None]
+
+
+class Learner:
+    """One line's trajectory and its loop."""
+
+    def __init__(
+        self, base: Base, feed: Feed, config: TrainConfig, checkpoints: Checkpoints, store: Store, *,
+        offer: Callable[[Candidate], None], clock: Callable[[], float],
+        observe: Observer = lambda _report, _plan: None,
+    ) -> None:  # fmt: skip
+        self.base = base
+        self.feed = feed
+        self.config = config
+        self._checkpoints = checkpoints
+        self._store = store
+        self._offer = offer
+        self._clock = clock
+        self._observe = observe
+        self.notices: SimpleQueue[Notice] = SimpleQueue()
+        self.run = 1
+        self.parent = BASE
+        self.stable = BASE
+        self.window = Window(first=1)
+        self.ring: deque[Tensor] = deque(maxlen=config.average)
+        self.promotions = 0
+        self.skipped_missing = 0
+        self.rollbacks: dict[str, int] = {"canary": 0, "gate": 0, "spikes": 0}
+        self.trajectory = self._cold()
+        self._reference = Tree(base)
+        self._untold: tuple[Plan, StepReport] | None = None
+
+    def loop(self, stop: Event, tick: Callable[[], None]) -> None:
+        """Train until `stop` is set; `tick` tells that the loop is alive."""
+        while not stop.is_set():
+            tick()
+            if self.turn() is None:
+                stop.wait(IDLE_S)
+
+    def turn(self) -> StepReport | None:
+        """Hear the notices, then take one step if there is enough to train on.
+
+        Raises redis.RedisError when the buffer is away; the next turn goes on where this one stopped.
+        """
+        self.tell()
+        while True:
+            try:
+                self._hear(self.notices.get_nowait())
+            except Empty:
+                break
+        plan = self.feed.gather(self.run, self.trajectory.step + 1, self._clock())
+        if plan is None:
+            return None
+        plan = replace(plan, documents=tuple(with_references(self._reference, plan.documents)))
+        self._checkpoints.append({"run": self.run, "step": plan.step, "rows": log_rows(plan)})
+        return self._take(plan)
+
+    def resume(self) -> int:
+        """Continue from the newest checkpoint and its draw log; gives the steps that were repeated."""
+        found = self._checkpoints.load()
+        if found is None:
+            return 0
+        self._restore(found)
+        entries = self._checkpoints.entries(self.trajectory.step, self.run)
+        for entry in entries:
+            plan = self.feed.logged(entry)
+            self.skipped_missing += plan.missing
+            self._take(plan)
+        return len(entries)
+
+    def _take(self, plan: Plan) -> StepReport:
+        report = step(self.base, self.trajectory, plan.documents)
+        self.window.add(plan)
+        self._untold = (plan, report)
+        self._observe(report, plan)
+        config, at = self.config, self.trajectory.step
+        if report.lost:
+            self._back(self.stable, "spikes")
+            return report
+        if at % config.snapshot_every == 0:
+            self.ring.append(self.trajectory.lora.flat.detach().to("cpu", torch.float32, copy=True))
+        offered = at % config.decide_every == 0 and bool(self.ring)
+        if offered or at % config.checkpoint_every == 0:
+            self.save()
+        self.tell()
+        if offered:
+            self._offer(self.candidate())
+        return report
+
+    def tell(self) -> None:
+        """Report the last step to the buffer, before the next one and before a version that holds it is judged."""
+        if self._untold is None:
+            return
+        plan, report = self._untold
+        self.feed.trained(plan, report.losses, self.run, report.quarantined)
+        if report.quarantined:
+            self.feed.quarantine(report.quarantined)
+        if report.readmitted:
+            self.feed.readmit(report.readmitted)
+        self._untold = None
+
+    def candidate(self) -> Candidate:
+        """The mean of the newest snapshots, A and B apart, with what it learned from since its parent."""
+        flat = torch.stack(list(self.ring)).mean(0)
+        window, lora = self.window, self.trajectory.lora
+        return Candidate(
+            lora.with_flat(flat),
+            self.config.line,
+            self.run,
+            (window.first, self.trajectory.step),
+            self.parent,
+            window.fresh_from,
+            window.fresh_to,
+            dict(window.offsets),
+            len(window.keys),
+        )
+
+    def _hear(self, notice: Notice) -> None:
+        if notice.kind in {"published", "harmful"} and notice.run != self.run:
+            return
+        if notice.kind == "published":
+            self._published(notice)
+        elif notice.kind == "promoted":
+            self.stable = notice.version
+            self.promotions += 1
+            if self.promotions >= RECOVERED:
+                self.trajectory.rate_factor = 1.0
+        elif notice.kind == "harmful":
+            self._back(self.stable, "gate")
+        elif notice.kind == "denied" and notice.version != self.stable:
+            self._back(self.stable, "canary")
+        elif notice.kind == "rebuild":
+            self._checkpoints.forget()
+            self._restart(notice.version)
+
+    def _published(self, notice: Notice) -> None:
+        self.parent = notice.version
+        old = self.window
+        self.window = Window(first=notice.step + 1, fresh_from=old.fresh_to, fresh_to=old.fresh_to)
+        self.window.keys = [(at, key) for at, key in old.keys if at > notice.step]
+        self._reference = tree_of(self.base, self._store.lora(notice.version))
+
+    def _back(self, version: str, cause: str) -> None:
+        """Restart from a version; what was learned since its successor waits for review instead of coming back."""
+        self.rollbacks[cause] += 1
+        self.feed.quarantine([key for _, key in self.window.keys])
+        self.promotions = 0
+        factor = self.trajectory.rate_factor / 2
+        self._restart(version)
+        self.trajectory.rate_factor = factor
+
+    def _restart(self, version: str) -> None:
+        self.run += 1
+        self.parent = self.stable = version
+        at, guard = self.trajectory.step, self.trajectory.guard
+        self.trajectory = self._cold() if version == BASE else self._from(self._store.lora(version))
+        self.trajectory.step, self.trajectory.guard = at, guard
+        self.ring.clear()
+        self.window = Window(first=at + 1)
+        self._reference = Tree(self.base) if version == BASE else tree_of(self.base, self.trajectory.lora)
+        self.save()
+
+    def _cold(self) -> Trajectory:
+        config = self.config
+        generator = torch.Generator().manual_seed(config.seed + self.run)
+        return self._from(new_lora(self.base.shape, config.r, config.alpha, generator, self.base.device))
+
+    def _from(self, lora: Lora) -> Trajectory:
+        moved = lora.with_flat(lora.flat.to(self.base.device))
+        return new_trajectory(moved, self.base.shape.vocab, self.config)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        trajectory = self.trajectory
+        moments = trajectory.optimizer.state.get(trajectory.lora.flat, {})
+        tensors = {"flat": trajectory.lora.flat.detach()}
+        tensors |= {f"adam.{name}": value for name, value in moments.items()}
+        tensors |= {f"ring.{index}": flat for index, flat in enumerate(self.ring)}
+        cpu = {key: value.to("cpu").contiguous() for key, value in tensors.items()}
+        self._checkpoints.save(Checkpoint(trajectory.step, cpu, self._state()))
+
+    def _state(self) -> dict[str, Any]:
+        trajectory, window = self.trajectory, self.window
+        return {
+            "run": self.run, "parent": self.parent, "stable": self.stable, "promotions": self.promotions,
+            "warm": trajectory.warm, "rate_factor": trajectory.rate_factor, "guard": trajectory.guard.state(),
+            "norms": list(trajectory.spikes.norms), "skipped": list(trajectory.spikes.skipped),
+            "window": [window.first, window.fresh_from, window.fresh_to, window.keys, window.offsets],
+            "feed": self.feed.state(), "base": self.base.digests["weights_sha256"],
+        }  # fmt: skip
+
+    def _restore(self, found: Checkpoint) -> None:
+        state = found.state
+        if state["base"] != self.base.digests["weights_sha256"]:
+            raise ValueError(
+                "checkpoint 'base' has another digest than the base model: train with that base, or delete it"
+            )
+        self.run, self.parent, self.stable = state["run"], state["parent"], state["stable"]
+        self.promotions = state["promotions"]
+        lora = self.trajectory.lora.with_flat(found.tensors["flat"].clone())
+        self.trajectory = trajectory = self._from(lora)
+        moments = {
+            key.removeprefix("adam."): value.clone() for key, value in found.tensors.items() if key.startswith("adam.")
+        }
+        if moments:
+            trajectory.optimizer.state[trajectory.lora.flat] = moments
+        trajectory.step, trajectory.warm, trajectory.rate_factor = found.step, state["warm"], state["rate_factor"]
+        trajectory.guard.load(state["guard"])
+        trajectory.spikes.norms.extend(state["norms"])
+        trajectory.spikes.skipped.extend(state["skipped"])
+        self.ring.extend(found.tensors[key].clone() for key in sorted(found.tensors) if key.startswith("ring."))
+        first, low, high, keys, offsets = state["window"]
+        spans = {partition: (a, b) for partition, (a, b) in offsets.items()}
+        self.window = Window(first, low, high, [(at, key) for at, key in keys], spans)
+        self.feed.load(state["feed"])
+        self._reference = Tree(self.base) if self.parent == BASE else tree_of(self.base, self._store.lora(self.parent))

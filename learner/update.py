@@ -1,0 +1,233 @@
+"""One optimiser step on LoRA weights: forward, guard, backward, clip, optimise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from learner.adapter.decoder import LowRank
+from learner.adapter.lora import Lora
+from learner.adapter.packed import Packed, hidden_packed
+from learner.adapter.padded import hidden_padded, logits, pad
+from learner.adapter.tree import MICRO_BATCH, Tree
+from learner.adapter.weights import Base
+from learner.batch import Batch, Component, Document, micro_batches, pack
+from learner.config import TrainConfig
+from learner.guard import Guard, Spikes
+from learner.objective import Norms, losses, norms
+
+Outcome = Literal["ok", "skipped", "failed"]
+
+PACK_TOKENS = 64
+"""On CUDA the token count of a pack is rounded up to a multiple, so that few shapes occur."""
+
+
+@dataclass
+class Trajectory:
+    """The running weights of one line and everything that decides their next step."""
+
+    lora: Lora
+    config: TrainConfig
+    spikes: Spikes
+    guard: Guard
+    step: int = 0
+    """Steps taken over the life of the line; never falls but on resume."""
+    warm: int = 0
+    """Steps since the last cold start or rollback."""
+    rate_factor: float = 1.0
+    """Halved by each rollback, restored after three promotions."""
+    optimizer: torch.optim.AdamW = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.restart(self.lora)
+
+    def restart(self, lora: Lora) -> None:
+        """Continue from other weights with empty moments and a new warm-up."""
+        self.lora = lora.with_flat(lora.flat.detach().clone().requires_grad_())
+        config = self.config
+        self.optimizer = torch.optim.AdamW(
+            [self.lora.flat], lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=0.0, fused=True
+        )
+        self.warm = 0
+        self.spikes.clear()
+
+    def rate(self) -> float:
+        """Learning rate of the next step: linear warm-up, then constant."""
+        warm = min((self.warm + 1) / max(self.config.warmup_steps, 1), 1.0)
+        return self.config.learning_rate * self.rate_factor * warm
+
+    def apply(self) -> tuple[float, bool]:
+        """Clip and apply the gradient that stands in the flat vector. Gives its norm and whether it was applied."""
+        gradient = self.lora.flat.grad
+        assert gradient is not None
+        norm = gradient.norm().item()
+        accepted = self.spikes.accepts(norm)
+        if accepted:
+            gradient.mul_(min(1.0, self.config.clip_norm / max(norm, 1e-12)))
+            self.optimizer.param_groups[0]["lr"] = self.rate()
+            self.optimizer.step()
+            self.warm += 1
+        self.optimizer.zero_grad()
+        return norm, accepted
+
+
+def new_trajectory(lora: Lora, vocab: int, config: TrainConfig) -> Trajectory:
+    """A cold start from an adapter."""
+    return Trajectory(lora, config, Spikes(config.spike_factor), Guard(vocab, config))
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did."""
+
+    step: int
+    outcome: Outcome
+    norm: float
+    """Gradient norm before clipping."""
+    tokens: dict[Component, int]
+    losses: dict[str, float]
+    """Key of a document -> mean cross-entropy of its replies before this step, nats."""
+    fresh_loss: float | None
+    """Mean over the target tokens of accepted fresh documents: the prequential loss."""
+    quarantined: tuple[str, ...] = ()
+    readmitted: tuple[str, ...] = ()
+    lost: bool = False
+    """The trajectory must go back to the last published version."""
+
+
+Reduce = Callable[[Tensor], None]
+"""Sums a gradient over all ranks in place; one process needs none."""
+
+
+def step(
+    base: Base, trajectory: Trajectory, chosen: Sequence[Document], *, whole: Norms | None = None,
+    reduce: Reduce | None = None,
+) -> StepReport:  # fmt: skip
+    """Train on documents once. `whole` and `reduce` are given when other ranks hold the rest of the batch."""
+    config, guard = trajectory.config, trajectory.guard
+    trajectory.step += 1
+    tokens = _tokens(chosen)
+    whole = whole or norms(chosen)
+    if whole.weight <= 0 and not whole.rated and not whole.pairs:
+        return StepReport(trajectory.step, "skipped", 0.0, tokens, {}, None)
+    low = trajectory.lora.layers(base.dtype)
+    judged: list[tuple[Document, float, bool]] = []
+    parts: list[Tensor] = []
+    for batch, entropy in _forward(base, low, chosen):
+        means = _means(batch, entropy.detach())
+        keep = [guard.accepts(document, mean) for document, mean in zip(batch.examples, means, strict=True)]
+        judged += zip(batch.examples, means, keep, strict=True)
+        part = losses(batch, entropy, whole, config, keep=keep).total
+        torch.autograd.backward(part, retain_graph=True)
+        parts.append(part.detach())
+    if reduce is not None and trajectory.lora.flat.grad is not None:
+        reduce(trajectory.lora.flat.grad)
+    norm, accepted = trajectory.apply()
+    back = guard.observe(judged)
+    return StepReport(
+        trajectory.step,
+        "ok" if accepted else "failed",
+        norm,
+        tokens,
+        {document.drawn.key: mean for document, mean, _ in judged},
+        _prequential(judged),
+        tuple(document.drawn.key for document, _, kept in judged if not kept),
+        tuple(back),
+        lost=trajectory.spikes.lost,
+    )
+
+
+def _forward(base: Base, low: Sequence[LowRank], chosen: Sequence[Document]) -> Iterator[tuple[Batch, Tensor]]:
+    """Batches with the cross-entropy (L,) of their targets: one pack on CUDA, padded micro-batches on CPU."""
+    if base.device.type == "cuda":
+        total = sum(len(document.ids) for document in chosen)
+        batch = pack(chosen, size=-(-total // PACK_TOKENS) * PACK_TOKENS)
+        yield batch, entropy_packed(base, low, batch)
+        return
+    for group in micro_batches(chosen, MICRO_BATCH):
+        batch = pack(group)
+        yield batch, entropy_padded(base, low, batch)
+
+
+def entropy_padded(base: Base, low: Sequence[LowRank] | None, batch: Batch) -> Tensor:
+    """Cross-entropy (L,) of a batch's targets over right-padded rows."""
+    tokens = pad([document.ids for document in batch.examples], base.device)
+    width = tokens.shape[1]
+    at = [
+        row * width + i - 1
+        for row, document in enumerate(batch.examples)
+        for reply in document.replies
+        for i in range(reply.start, reply.stop)
+    ]
+    states = hidden_padded(base, low, tokens).index_select(0, torch.tensor(at, device=base.device))
+    return entropy_of(base, states, batch.targets[: len(at)].to(base.device))
+
+
+def entropy_packed(base: Base, low: Sequence[LowRank] | None, batch: Batch) -> Tensor:
+    """Cross-entropy (L,) of a batch's targets over packed documents."""
+    device = base.device
+    longest = max(len(document.ids) for document in batch.examples)
+    longest = max(longest, len(batch.tokens) - batch.real_tokens)
+    packed = Packed(batch.tokens.to(device), batch.positions.to(device), batch.bounds.to(device), longest)
+    states = hidden_packed(base, low, packed).index_select(0, batch.targets_at.to(device))
+    return entropy_of(base, states, batch.targets.to(device))
+
+
+def entropy_of(base: Base, states: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy (L,) from the hidden states (L, hidden) that predict `targets` (L,)."""
+    if states.is_cuda:
+        options = torch.nn.functional.LinearCrossEntropyOptions()  # type: ignore[attr-defined]  # not in the stubs
+        chunked: Tensor = functional.linear_cross_entropy(states, base.head, targets, reduction="none", options=options)
+        return chunked.float()
+    return functional.cross_entropy(logits(base, states), targets, reduction="none")
+
+
+@torch.no_grad()
+def with_references(tree: Tree, chosen: Sequence[Document]) -> list[Document]:
+    """The documents with the summed log-probability of rated and edited replies under a reference version."""
+    found = list(chosen)
+    wanted = [
+        index
+        for index, document in enumerate(chosen)
+        if any((r.label != "unknown" or r.draft) and r.reference is None for r in document.replies)
+    ]
+    finals = [index + 1 for index in wanted if chosen[index].replies[-1].draft and index + 1 < len(chosen)]
+    for index in sorted({*wanted, *finals}):
+        batch = pack([chosen[index]])
+        entropy = entropy_padded(tree.base, tree.low, batch)
+        replies = [
+            replace(reply, reference=-entropy[span.start : span.stop].sum().item())
+            for reply, span in zip(chosen[index].replies, batch.spans, strict=True)
+        ]
+        found[index] = replace(chosen[index], replies=tuple(replies))
+    return found
+
+
+def _means(batch: Batch, entropy: Tensor) -> list[float]:
+    """Mean cross-entropy of each document's targets, nats; 0 for a document without any."""
+    sums, counts = [0.0] * len(batch.examples), [0] * len(batch.examples)
+    values = entropy.tolist()
+    for span in batch.spans:
+        sums[span.document] += sum(values[span.start : span.stop])
+        counts[span.document] += span.stop - span.start
+    return [total / max(count, 1) for total, count in zip(sums, counts, strict=True)]
+
+
+def _tokens(chosen: Sequence[Document]) -> dict[Component, int]:
+    found: dict[Component, int] = {"fresh": 0, "rehearsal": 0, "anchor": 0}
+    for document in chosen:
+        found[document.drawn.component] += len(document.ids)
+    return found
+
+
+def _prequential(judged: Sequence[tuple[Document, float, bool]]) -> float | None:
+    fresh = [
+        (loss, document.targets) for document, loss, kept in judged if kept and document.drawn.component == "fresh"
+    ]
+    total = sum(count for _, count in fresh)
+    return sum(loss * count for loss, count in fresh) / total if total else None

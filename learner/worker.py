@@ -1,0 +1,114 @@
+"""The thread beside the loop that judges candidates: the newest is taken, older ones are dropped, steps go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Condition, Thread
+from typing import Protocol
+
+from learner.gate import Decision
+from learner.publish import Judged
+from learner.train import BASE, Candidate, Notice
+
+HARM = ("slice", "golden", "pinned", "tail", "safety", "memorisation", "fairness")
+"""Guards whose refusal sends the trajectory back to stable."""
+
+
+class Judging(Protocol):
+    """What judges; learner.publish.Judge is one."""
+
+    def consider(self, candidate: Candidate, stable: str) -> Judged:
+        """Decide and publish."""
+
+    def reconsider(self, version: str, stable: str) -> Decision:
+        """Decide again about a published version."""
+
+    def promoted(self, version: str) -> None:
+        """A version became stable."""
+
+
+class Worker:
+    """Runs a judge; `done` hears of every decision, `again` of a published version's second one, `failed` of errors."""
+
+    def __init__(
+        self, judge: Judging, notify: Callable[[Notice], None], *, done: Callable[[Judged], None],
+        again: Callable[[str, str, Decision], None], failed: Callable[[BaseException], None],
+    ) -> None:  # fmt: skip
+        self._judge = judge
+        self._notify = notify
+        self._done = done
+        self._again = again
+        self._failed = failed
+        self._changed = Condition()
+        self._candidate: Candidate | None = None
+        self._stopping = False
+        self._stable = self._known = BASE
+        self._denied: frozenset[str] = frozenset()
+        self._published: tuple[str, str] | None = None
+        self.dropped = 0
+        """Candidates that a newer one replaced before they were judged."""
+        self._thread = Thread(target=self._work, name="judge", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def offer(self, candidate: Candidate) -> None:
+        """Hand over a candidate; never waits."""
+        with self._changed:
+            self.dropped += self._candidate is not None
+            self._candidate = candidate
+            self._changed.notify()
+
+    def rollout(self, stable: str, denied: frozenset[str]) -> None:
+        """What customers have, and which versions may never come back."""
+        with self._changed:
+            self._stable, self._denied = stable, denied
+            self._changed.notify()
+
+    def stop(self, timeout_s: float) -> None:
+        """Finish the decision at hand, at most so long."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or self._candidate or self._stable != self._known)
+                if self._stopping:
+                    return
+                candidate, self._candidate = self._candidate, None
+                stable, denied, changed = self._stable, self._denied, self._stable != self._known
+                self._known = stable
+            try:
+                if changed:
+                    self._stable_changed(stable, denied)
+                if candidate is not None and candidate.parent not in denied:
+                    self._judged(self._judge.consider(candidate, stable))
+            except Exception as error:  # noqa: BLE001 - a gate or registry that fails costs versions, not steps
+                self._failed(error)
+
+    def _judged(self, judged: Judged) -> None:
+        if judged.version is not None:
+            self._published = (judged.version, judged.gated_against)
+            self._notify(Notice("published", judged.version, judged.candidate.steps[1], judged.candidate.run))
+        elif judged.decision.verdict == "refuse" and _harmful(judged.decision):
+            self._notify(Notice("harmful", judged.candidate.name, judged.candidate.steps[1], judged.candidate.run))
+        self._done(judged)
+
+    def _stable_changed(self, stable: str, denied: frozenset[str]) -> None:
+        if stable != BASE:
+            self._judge.promoted(stable)
+        if self._published is None:
+            return
+        version, against = self._published
+        if stable not in {version, against} and version not in denied:
+            decision = self._judge.reconsider(version, stable)
+            self._published = (version, stable)
+            self._again(version, stable, decision)
+
+
+def _harmful(decision: Decision) -> bool:
+    return any(entry.outcome == "refuse" and entry.guard.split()[0] in HARM for entry in decision.evidence)

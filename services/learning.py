@@ -1,0 +1,288 @@
+"""The learner's process: Redis, registry, topics and the worker around `learner.train`."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import redis
+import torch
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from learner.account import LineAccount
+from learner.adapter import load_base
+from learner.anchors import Gauge, load_anchors
+from learner.checkpoint import Checkpoints
+from learner.feed import Feed, Plan
+from learner.gate import Decision
+from learner.metrics import LearnerMetrics
+from learner.publish import Identity, Judge, Judged, Versions
+from learner.registry import Registry, base_identity, load_signer
+from learner.train import BASE, Candidate, Learner, Notice
+from learner.update import StepReport
+from learner.worker import Worker
+from services.node.process import base_folder
+from services.publishers import trusted
+from services.rollout_records import VersionRecord, decode_rollout, encode
+from services.runtime import Runtime
+from services.topic_feed import TopicFeed, make_producer, send
+from streams.events import Sample
+from streams.replay import ReplayError, Tables, open_tables
+from streams.replay.figures import top
+from streams.scrub.identity import ledger_key
+from streams.topics import ADAPTER_EVENTS, ROLLOUT, VERSIONS
+
+if TYPE_CHECKING:
+    from services.settings import Settings
+
+RETRY_S = 1.0
+"""Pause after an error of Redis, seconds."""
+
+IDLE_S = 0.1
+"""Pause while there is nothing to train on, seconds."""
+
+STORED = 4_096
+"""Held-out samples that are read at most."""
+
+SEEN = 512
+"""Trained samples in which the memorisation probe looks for rare values."""
+
+
+def serve(settings: Settings) -> int:
+    """Train until a signal. Returns 0."""
+    torch.set_num_threads(settings.train.threads)
+    runtime = Runtime("learn", settings.admin)
+    process = Process(settings, runtime)
+    runtime.ready("buffer", lambda: process.waiting)
+    try:
+        if process.open():
+            process.train()
+    finally:
+        process.close()
+    return 0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The evaluation side of the buffer, read whole."""
+
+    tables: Tables
+    line: str
+
+    def val(self) -> list[Sample]:
+        """Validation samples of the line."""
+        return self._of(top(self.tables.val, STORED, by="age"))
+
+    def test(self) -> list[Sample]:
+        """Test samples of the line, newest last."""
+        return sorted(self._of(top(self.tables.test, STORED, by="age")), key=lambda sample: sample.completed_at)
+
+    def train(self) -> list[Sample]:
+        """Trained samples of highest loss: what is hardest is what would be memorised."""
+        return self._of(top(self.tables.train, SEEN, by="priority"))
+
+    def _of(self, samples: list[Sample]) -> list[Sample]:
+        return [sample for sample in samples if sample.line == self.line]
+
+
+class Process:
+    """Everything that the learner's process holds."""
+
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+
+        self._settings = settings
+        self._runtime = runtime
+        self._clock = time.monotonic
+        self._wall: Callable[[], float] = time.time  # noqa: TID251 - the composition root hands the clock on
+        self._metrics = LearnerMetrics(runtime.registry)
+        self._producer = make_producer(settings.kafka.client("learn"))
+        self._feed = TopicFeed(settings.kafka.client("learn"), [ROLLOUT], self._clock, prefix=settings.kafka.prefix)
+        self._redis = redis.Redis.from_url(
+            settings.redis.url, socket_timeout=settings.redis.timeout_s,
+            socket_connect_timeout=settings.redis.timeout_s, retry=Retry(NoBackoff(), 0),
+        )  # fmt: skip
+        self._account = LineAccount(self._redis, settings.train.line)
+        self._epoch = 0
+        self._generation = -1
+        self._denied: frozenset[str] = frozenset()
+        self._stable = BASE
+        self._first_candidate: float | None = None
+        self._stepped_at = 0.0
+        self.waiting: str | None = "starting"
+        """Why no step can be taken; None while they can."""
+
+    def open(self) -> bool:
+        """Wait for the buffer's tables, then load base and line. False when stopped before."""
+        while not self._runtime.stop.is_set():
+            self._runtime.tick()
+            try:
+                settings = self._settings
+                key = ledger_key(settings.keys.keys())
+                tables = open_tables(self._redis, settings.replay, key, settings.kafka.epoch)
+                self._epoch = self._account.claim()
+                self._build(tables)
+            except (ReplayError, redis.RedisError) as error:
+                self._runtime.caught("learn.open", error)
+                self.waiting = "the replay buffer is not there yet"
+                self._runtime.stop.wait(RETRY_S)
+            else:
+                self.waiting = None
+                return True
+        return False
+
+    def train(self) -> None:
+        """Step until stopped; an error of Redis pauses."""
+        stop = self._runtime.stop
+        self._worker.start()
+        while not stop.is_set():
+            self._runtime.tick()
+            self._follow()
+            started = self._clock()
+            try:
+                report = self._learner.turn()
+                self.waiting = None
+            except redis.RedisError as error:
+                self._runtime.caught("learn.redis", error)
+                self.waiting = "Redis does not answer"
+                stop.wait(RETRY_S)
+                continue
+            self._metrics.counted(self._learner)
+            if report is None:
+                stop.wait(IDLE_S)
+                self._metrics.waited(self._learner, self._clock() - started)
+
+    def close(self) -> None:
+        """Finish the decision at hand, write a checkpoint, leave."""
+        if self._epoch:
+            self._worker.stop(10.0)
+            self._learner.save()
+        self._feed.close()
+        self._producer.flush(5)
+        self._runtime.close()
+
+    def _build(self, tables: Tables) -> None:
+
+        settings, config = self._settings, self._settings.train
+        folder, directory = base_folder(config.base), Path(config.directory)
+        base = load_base(folder, device=device_of(config.device))
+        anchors = load_anchors(base, config.anchors, config.anchor_tokens, directory)
+        registry = Registry(
+            settings.registry.directory, trusted(settings.registry), self._wall,
+            signer=load_signer(settings.registry.key),
+        )  # fmt: skip
+        self._versions = versions = Versions(
+            base, base_identity(folder, folder.name), registry, trusted(settings.registry), directory / "versions"
+        )
+        judge = Judge(
+            base, versions, self._account, Stored(tables, config.line), Gauge(base, anchors.gauge),
+            identity=Identity(self._epoch, commit(), config.seed), config=settings.publish, limits=settings.gate,
+            sets=settings.heldout, clock=self._wall, directory=directory / "candidates",
+        )  # fmt: skip
+        self._learner = Learner(
+            base, Feed(tables.train, base.chat, anchors.training, config), config,
+            Checkpoints(directory / config.line, config.keep_checkpoints), versions,
+            offer=self._offer, clock=self._clock, observe=self._observe,
+        )  # fmt: skip
+        self._worker = Worker(
+            judge, self._learner.notices.put, done=self._judged, again=self._again, failed=self._failed
+        )
+        repeated = self._learner.resume()
+        self._runtime.log.info("resumed", step=self._learner.trajectory.step, count=repeated)
+        newest = registry.newest(config.line)
+        if newest is not None:
+            manifest = registry.manifest(newest)
+            # a process that died after the commit had not sent it
+            self._record(newest, manifest.eval.decision, manifest.eval.gated_against)
+
+    def _follow(self) -> None:
+        """Hear what the controller wants; the loop and the worker each get their part."""
+        for record in self._feed.poll(0.0):
+            if record.value is None:
+                continue
+            wanted = decode_rollout(record.value)
+            if wanted.line != self._settings.train.line or wanted.generation <= self._generation:
+                continue
+            self._generation = wanted.generation
+            for version in sorted(set(wanted.deny) - self._denied):
+                self._learner.notices.put(Notice("denied", version))
+            if wanted.stable != self._stable:
+                self._learner.notices.put(Notice("promoted", wanted.stable))
+            self._denied, self._stable = frozenset(wanted.deny), wanted.stable
+            self._worker.rollout(self._stable, self._denied)
+
+    def _offer(self, candidate: Candidate) -> None:
+        if self._first_candidate is None:
+            self._first_candidate = self._clock()
+        self._worker.offer(candidate)
+
+    def _observe(self, report: StepReport, plan: Plan) -> None:
+        now = self._clock()
+        replies = [reply for document in plan.documents for reply in document.replies]
+        rated = any(reply.label != "unknown" for reply in replies)
+        self._metrics.stepped(report, now - self._stepped_at, rated=rated, edited=any(r.draft for r in replies))
+        self._stepped_at = now
+
+    def _judged(self, judged: Judged) -> None:
+        candidate, decision = judged.candidate, judged.decision
+        name = judged.version or candidate.name
+        waited = self._clock() - (self._first_candidate or self._clock())
+        self._metrics.judged(judged, waited)
+        self._runtime.log.info("decided", version=name, state=decision.verdict, reason=decision.why)
+        if judged.version is not None:
+            self._first_candidate = None
+            self._metrics.last_publish.set(self._wall())
+            self._record(judged.version, decision.verdict, judged.gated_against)
+        event = {"promote": "published", "refuse": "refused", "abstain": "abstained"}[decision.verdict]
+        self._audit({
+            "event": event, "version": name, "line": candidate.line, "parent": candidate.parent,
+            "step": candidate.steps[1], "decision": decision.verdict, "why": decision.why,
+            "gated_against": judged.gated_against, "examples": judged.heldout.examples,
+            "nll": judged.heldout.nll, "base_nll": judged.heldout.base_nll, "at": self._wall(),
+        })  # fmt: skip
+
+    def _again(self, version: str, stable: str, decision: Decision) -> None:
+        """A waiting version was gated against the new stable: its record says so now."""
+        self._metrics.decisions.labels(decision.verdict).inc()
+        self._record(version, decision.verdict, stable)
+
+    def _failed(self, error: BaseException) -> None:
+        self._metrics.publish_failed()
+        self._runtime.caught("learn.publish", error)
+
+    def _record(self, version: str, decision: str, gated_against: str) -> None:
+        """Send a version's record; sending it again is harmless."""
+        manifest = self._versions.registry.manifest(version)
+        record = VersionRecord(
+            id=version,
+            digest=manifest.digest,
+            parent=manifest.parent,
+            size=sum(file.size for file in manifest.files),
+            fresh_from=manifest.training.fresh_from,
+            fresh_to=manifest.training.fresh_to,
+            epoch=self._epoch,
+            decision=decision,
+            gated_against=gated_against,
+        )
+        send(self._producer, self._settings.kafka.prefix + VERSIONS, version, encode(record))
+
+    def _audit(self, value: dict[str, Any]) -> None:
+        topic = self._settings.kafka.prefix + ADAPTER_EVENTS
+        send(self._producer, topic, str(value["version"]), msgspec.json.encode(value))
+
+
+def device_of(configured: str) -> str:
+    """`cuda` where there is one and `auto` or `cuda` is asked for, else `cpu`."""
+    return "cuda" if configured != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def commit() -> str:
+    """The checkout's commit, or `unknown` outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
