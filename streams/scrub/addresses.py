@@ -1,96 +1,291 @@
-"""Street addresses and postal codes: number and street in English and European word order, flats, PO boxes."""
+"""Postal addresses: an anchor (number and street, flat, box) that grows over town, state and code beside it.
+
+Works on tokens of the detection text, so that English, European and Asian word order, one line or five,
+capitals or none are the same code. Each token is looked at a bounded number of times.
+"""
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
+from streams.scrub.lexicon import COMMON, NAME, OFTEN, PROPER, lexicon
 from streams.scrub.spans import Span
+from streams.scrub.streets import CODES, COMPOUNDS, HOUSE, HOUSES, MILITARY, PARTICLES, PLACES, PREFIXES, STATES, STRONG, SUFFIXES, UNITS, VAGUE
 
-_SUFFIX = (
-    "street|st|avenue|ave|av|road|rd|lane|ln|drive|dr|court|ct|boulevard|blvd|way|place|pl|square|sq|terrace|ter|circle|cir|parkway|pkwy|highway|hwy|trail|trl|"
-    "alley|aly|close|crescent|cres|gardens|grove|row|walk|mews|hill|park|loop|plaza|path|run|ridge|point|pike|turnpike|crossing|xing|view|vista|heights|manor|"
-    "meadow|meadows|mill|mills|mountain|oval|pass|pine|pines|port|ports|radial|ramp|ranch|rapid|rest|river|shoal|shore|shores|spring|springs|spur|spurs|squares|"
-    "station|stravenue|stream|summit|throughway|trace|track|trafficway|tunnel|union|valley|viaduct|village|ville|walks|wall|well|wells|bend|bluff|bluffs|branch|"
-    "bridge|brook|brooks|burg|bypass|camp|canyon|cape|causeway|center|centre|cliff|cliffs|club|common|commons|corner|corners|cove|coves|creek|crest|crossroad|"
-    "curve|dale|dam|divide|estate|estates|expressway|extension|extensions|fall|falls|ferry|field|fields|flat|flats|ford|fords|forest|forge|forges|fork|forks|fort|"
-    "freeway|garden|gateway|glen|glens|green|greens|groves|harbor|harbors|haven|highlands|hollow|inlet|island|islands|isle|junction|junctions|key|keys|knoll|knolls|"
-    "lake|lakes|land|landing|light|lights|loaf|lock|locks|lodge|mall|mission|motorway|mount|neck|orchard|overpass|parks|passage|prairie|quay|wharf|wynd|esplanade|parade|promenade|rise|vale|yard"
-)
-_ANY_CASE = frozenset(
-    "street st avenue ave road rd lane ln drive dr court ct boulevard blvd place square terrace crescent parkway highway hwy pkwy".split()
-)
-_NUMBER = r"\d{1,6}(?:[A-Za-z]|-\d{1,5}|/\d{1,4}| ?1/2)?"
-_NAME = r"(?:[A-Za-z][A-Za-z.'\-]{0,24}|\d{1,3}(?:st|nd|rd|th))"
-_UNIT = r"(?:,? {0,2}\n?\s{0,4}(?:apt|apartment|suite|ste|unit|flat|fl|floor|room|rm|building|bldg|block|door|#)\.? ?#?[A-Za-z0-9\-]{1,6}\b)"
-_STREET = re.compile(
-    rf"(?<![\w$.,\-/])(?:(?:flat|apt|unit|suite|house) ?#?[A-Za-z0-9]{{1,5}},? )?{_NUMBER},? (?:(?:{_NAME}) ){{1,4}}?(?:{_SUFFIX})\b\.?"
-    rf"(?: (?:n|s|e|w|ne|nw|se|sw|north|south|east|west)\b)?{_UNIT}{{0,2}}",
-    re.IGNORECASE,
-)
-_TOWN = re.compile(
-    r",? {0,2}\n?\s{0,4}(?:[A-Z][A-Za-z.'\-]{1,20} ?){1,3},? ?(?:[A-Z]{2},? ?)?(?:\d{5}(?:-\d{4})?|[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|[A-Z]\d[A-Z] ?\d[A-Z]\d)\b"
-)
-_EUROPEAN = re.compile(
-    r"(?<!\w)(?:[A-Za-z\x01.'\-]{2,24}(?:strasse|str\.?|gasse|weg|allee|platz|ring|ufer|damm|straat|laan|plein|gracht|kade|dreef|gatan|vagen|vej|gade|veien|gata|katu|tie)"
-    r"|(?:rue|avenue|av\.?|boulevard|bd|place|chemin|impasse|allee|quai|via|viale|piazza|corso|vicolo|calle|c/|avenida|avda\.?|plaza|paseo|carrer|rua|travessa|largo|praca|ulica|ul\.?|al\.?|ulitsa|prospekt|strada|str\.|jalan|jl\.?)"
-    r" (?:(?:de|la|le|les|du|des|del|della|dei|di|d'|l'|da|do|dos|das|van|von|der|den|el|los|las|saint|san|santa|sao) ?){0,3}[A-Za-z\x01][A-Za-z\x01.'\-]{1,24}(?: [A-Z\x01][A-Za-z\x01.'\-]{1,24}){0,3})"
-    r",? {0,2}(?:n[or]?\.? ?|nr\.? ?|no\.? ?|#)?\d{1,5} ?(?:[A-Za-z]\b|[/\-] ?\d{1,4}[A-Za-z]?)?",
-    re.IGNORECASE,
-)
-_FRENCH = re.compile(
-    r"(?<![\w.,])\d{1,4}(?: ?(?:bis|ter|quater|[a-d]))?,? (?:rue|avenue|av\.?|boulevard|bd|place|chemin|impasse|allee|quai|route|cours|square|passage|villa|cite|sentier)"
-    r" (?:(?:de|la|le|les|du|des|l'|d'|saint|sainte) ?){0,3}[A-Za-z][A-Za-z'\-]{1,24}(?: [A-Z][A-Za-z'\-]{1,24}){0,3}",
-    re.IGNORECASE,
-)
-_CODE_TOWN = re.compile(
-    r",? {0,2}\n?\s{0,4}(?:[A-Z]{1,2}-)?(\d{4,5}|\d{4} ?[A-Z]{2}|\d{3} \d{2}|\d{2}-\d{3}|\d{5}-\d{3})\b(?: [A-Z][a-z\-]{2,20}){0,2}"
-)
-_BOX = re.compile(
-    r"\b(?:p\.? ?o\.? ?box|postfach|apartado|boite postale|bp|psc|unit|usns|uss) \d{1,6}(?:,? (?:box|apo|fpo|dpo)[ a-z]{0,6}\d{0,6})?",
-    re.IGNORECASE,
-)
-_UK = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z]{1,2}\d{1,2}|[A-Za-z]{1,2}\d[A-Za-z]) ?\d[A-Za-z]{2}(?![A-Za-z0-9])")
-_CANADA = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]\d[A-Za-z][ \-]?\d[A-Za-z]\d(?![A-Za-z0-9])")
-_STATE_ZIP = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2},? {1,3}\n?\s{0,4}(\d{5}(?:-\d{4})?)(?![A-Za-z0-9-])")
-_DUTCH = re.compile(r"(?<![A-Za-z0-9])\d{4} ?[A-Z]{2}(?![A-Za-z0-9])")
-_UNIT_ALONE = re.compile(r"\b(?:apt|apartment|suite|ste)\.? ?#?\d{1,5}[A-Za-z]?\b", re.IGNORECASE)
+_TOKEN = re.compile(r"[A-Za-z\x01](?:[A-Za-z\x01'\-]*[A-Za-z\x01])?|\d+(?:[A-Za-z](?![A-Za-z]))?(?:[\-/]\d+[A-Za-z]?(?![A-Za-z]))?|\n+|[^\sA-Za-z\d]")
+MAX_GROWTH = 24
+"""Tokens that an address grows to one side."""
+MAX_ANCHORS = 40
+"""Anchors in one turn; the rest of a flood of numbers is left to the other detectors."""
+_SHORT = 6
+"""Digits of the longest house number or postal code; longer runs are other numbers."""
+
+
+class Token(NamedTuple):
+    """A word, number or sign, where it stands, and its lexicon flags."""
+
+    start: int
+    end: int
+    text: str
+    lower: str
+    flags: int
 
 
 def find_addresses(text: str, lower: str) -> list[Span]:
-    """Spans of streets with their number, flats, boxes, and the town and code that follow a street."""
+    """Spans of addresses, each with the town and code that follow it."""
+    tokens = [Token(*m.span(), m[0], m[0].lower(), lexicon().get(m[0].lower(), 0)) for m in _TOKEN.finditer(text)]
     found: list[Span] = []
-    for pattern in (_STREET, _EUROPEAN, _FRENCH):
-        for match in pattern.finditer(text):
-            if pattern is _STREET and not _is_street(match[0]):
-                continue
-            start, end = match.span()
-            found.append((start, end, "ADDRESS"))
-            tail = _TOWN.match(text, end) or _CODE_TOWN.match(text, end)
-            if tail:
-                found.append((end + len(tail[0]) - len(tail[0].lstrip(" ,\n")), tail.end(), "ADDRESS"))
-    found += [(*m.span(), "ADDRESS") for m in _BOX.finditer(text)]
-    found += [(*m.span(), "ADDRESS") for m in _UNIT_ALONE.finditer(text)]
+    at = 0
+    while at < len(tokens) and len(found) < MAX_ANCHORS:
+        anchor = _anchor(tokens, at)
+        if anchor is None:
+            at += 1
+            continue
+        first, last = _left(tokens, anchor[0]), _right(tokens, anchor[1])
+        found.append((tokens[first].start, tokens[last].end, "ADDRESS"))
+        at = last + 1
     return found
 
 
-def _is_street(found: str) -> bool:
-    """Number, name, suffix: with the suffixes that are words of their own the name must be capitalised."""
-    words = found.replace(",", " ").split()
-    suffixed = next((i for i, w in enumerate(words) if i >= 2 and w.rstrip(".").lower() in _SUFFIXES), 0)  # noqa: PLR2004
-    name = words[suffixed - 1]
-    strict = words[suffixed].rstrip(".").lower() not in _ANY_CASE
-    return name[:1].isupper() or name[:1].isdigit() or (not strict and name.lower() not in _NO_STREET)
+def _anchor(tokens: list[Token], at: int) -> tuple[int, int] | None:
+    """First and last token of an address's core that begins at `at`."""
+    word = tokens[at].lower
+    if _is_number(tokens, at):
+        return _numbered(tokens, at)
+    if word in PREFIXES and (street := _prefixed(tokens, at)):
+        return street
+    if word in UNITS and at + 1 < len(tokens) and (end := _unit(tokens, at)) is not None:
+        return at, end
+    if word in MILITARY and (end := _military(tokens, at)) is not None:
+        return at, end
+    if word.endswith(COMPOUNDS) and len(word) > 5 and not tokens[at].flags & OFTEN:  # noqa: PLR2004 - "Hauptstrasse", not "weg"
+        number = _next(tokens, at)
+        return (at, number) if number is not None and _is_number(tokens, number) else None
+    if word == "corner" and at + 2 < len(tokens) and tokens[at + 1].lower == "of":
+        return _corner(tokens, at)
+    if word in HOUSES:
+        number = _number_after(tokens, at)
+        return None if number is None else (at, number)
+    return _unnumbered(tokens, at)
 
 
-_SUFFIXES = frozenset(_SUFFIX.split("|"))
-_NO_STREET = frozenset(
-    "the a an in on at to by per for of my your this that minute minutes min mile miles km hour hours day days blocks block people".split()
-)
+def _numbered(tokens: list[Token], at: int) -> tuple[int, int] | None:
+    """Number, then a street: "45 Oak Lane", "12 rue X", "8 Hauptstrasse", "20 Allika 46"."""
+    begin = _next(tokens, at)
+    if begin is None:
+        return None
+    if _is_number(tokens, begin):
+        begin = _next(tokens, begin) or begin
+    if tokens[begin].lower in PREFIXES and (street := _prefixed(tokens, begin)):
+        return at, street[1]
+    for i in range(begin, min(begin + 5, len(tokens))):
+        token = tokens[i]
+        if i > begin and _is_suffix(tokens, begin, i):
+            return at, i
+        if token.lower.endswith(COMPOUNDS) and len(token.lower) > 5:  # noqa: PLR2004
+            return at, i
+        if i > begin and _is_number(tokens, i) and all(_capital(t) and not t.flags & (COMMON | PROPER) for t in tokens[begin:i]):
+            return at, i
+        if not (token.text[0].isalpha() or _is_ordinal(tokens, i)) or token.lower in _STOPS:
+            return None
+    return None
 
 
-def find_codes(text: str, lower: str) -> list[Span]:
-    """Spans of postal codes that show by their form (British, Canadian, Dutch, state and ZIP)."""
-    found = [(*m.span(), "ZIP") for m in _UK.finditer(text) if m[0][0].isupper() or " " in m[0]]
-    found += [(*m.span(), "ZIP") for m in _CANADA.finditer(text)]
-    found += [(*m.span(1), "ZIP") for m in _STATE_ZIP.finditer(text)]
-    return found
+def _is_suffix(tokens: list[Token], begin: int, i: int) -> bool:
+    """Whether token `i` makes the words from `begin` a street's name."""
+    word, name = tokens[i].lower, tokens[i - 1]
+    if word not in SUFFIXES:
+        return False
+    if _capital(tokens[i]) and (_capital(name) or name.text[0].isdigit() or _is_ordinal(tokens, i - 1)):
+        return True
+    if i + 1 == len(tokens) or tokens[i + 1].text[0] in ",\n":
+        return not name.flags & OFTEN or word in STRONG
+    if word in STRONG:
+        return name.lower not in _NO_STREET
+    return word not in VAGUE and not name.flags & OFTEN
+
+
+def _prefixed(tokens: list[Token], at: int) -> tuple[int, int] | None:
+    """Street word first: "rue de la Paix 4", "Calle Mayor, 12", "ul. Prosta 3"."""
+    i = at + 1
+    while i < len(tokens) and (tokens[i].lower in PARTICLES or tokens[i].text in ".'"):
+        i += 1
+    first = i
+    while i < len(tokens) and i - first < 4 and tokens[i].text[0].isalpha() and (_capital(tokens[i]) or not tokens[i].flags & COMMON or tokens[i].lower in PARTICLES):  # noqa: PLR2004
+        i += 1
+    if i == first:
+        return None
+    number = _number_after(tokens, i - 1)
+    if number is not None:
+        return at, number
+    before = at > 0 and _is_number(tokens, at - 1)
+    return (at, i - 1) if (before or tokens[at].lower not in _PREFIX_WORDS) and _capital(tokens[first]) else None
+
+
+def _unit(tokens: list[Token], at: int) -> int | None:
+    """The value of "apt", "suite", "box" ... at `at`."""
+    i = at + 1
+    while i < len(tokens) and tokens[i].text in ".#" or (i < len(tokens) and tokens[i].lower in {"no", "nr", "number"}):
+        i += 1
+    if i < len(tokens) and tokens[i].text[0].isdigit() and len(tokens[i].text) <= _SHORT:
+        return i
+    return None
+
+
+def _military(tokens: list[Token], at: int) -> int | None:
+    """"PSC 12, Box 34 APO AP 96501", "USS Name FPO AE 09501"."""
+    for i in range(at + 1, min(at + 9, len(tokens))):
+        if tokens[i].lower in {"apo", "fpo", "dpo"}:
+            last = min(i + 2, len(tokens) - 1)
+            return last if tokens[last].text[0].isdigit() else i
+    return None
+
+
+def _unnumbered(tokens: list[Token], at: int) -> tuple[int, int] | None:
+    """A street without number behind "on", "at", "corner of", "lives ...": "on Oak Parkway"."""
+    before = tokens[at - 1].lower if at else ""
+    if before not in PLACES or not tokens[at].text[0].isalpha() or tokens[at].lower in _STOPS:
+        return None
+    for i in range(at + 1, min(at + 4, len(tokens))):
+        word = tokens[i].lower
+        clear = word in STRONG or (_capital(tokens[i]) and (word not in VAGUE or bool(tokens[i - 1].flags & NAME)))
+        if word in SUFFIXES and clear and _named(tokens[at:i]):
+            nxt = i + 1
+            more = nxt < len(tokens) and tokens[nxt].lower in STRONG
+            return at, nxt if more else i
+        if not tokens[i].text[0].isalpha():
+            return None
+    return None
+
+
+def _named(words: list[Token]) -> bool:
+    """Whether words in front of a street's suffix are its name: capitals, or a name in lower case."""
+    first = words[0]
+    if first.flags & OFTEN and not first.flags & NAME:
+        return False
+    return all(_capital(t) for t in words) or not first.flags & COMMON
+
+
+def _corner(tokens: list[Token], at: int) -> tuple[int, int] | None:
+    """"corner of X and Y": names, numbers and suffixes up to the end of the phrase."""
+    last = at + 1
+    for i in range(at + 2, min(at + 14, len(tokens))):
+        token = tokens[i]
+        if token.text[0].isdigit() or _capital(token) or (token.lower in SUFFIXES and i > at + 2):  # noqa: PLR2004
+            last = i
+        elif token.lower != "and" and token.text != ".":
+            break
+    return (at, last) if last > at + 1 else None
+
+
+def _left(tokens: list[Token], first: int) -> int:
+    """The anchor's first token, with the number, "no" and "corner of" that stand before it."""
+    while first > 0:
+        before = tokens[first - 1]
+        if before.text == "." and first > 3 and tokens[first - 2].lower == "o" and tokens[first - 4].lower == "p":  # noqa: PLR2004 - "P.O."
+            first -= 4
+        elif before.text == "." and first > 1 and tokens[first - 2].lower in HOUSE:
+            first -= 2
+        elif (_is_number(tokens, first - 1) and first and tokens[first].text[0] != "\n") or before.lower in HOUSE:
+            first -= 1
+        elif before.text == "," and first > 1 and tokens[first - 2].text[0].isdigit() and len(tokens[first - 2].text) <= _SHORT:
+            first -= 2
+        elif before.lower in {"the", "po"} and tokens[first].lower in {"corner", "box"}:
+            first -= 1
+        else:
+            break
+    return first
+
+
+def _right(tokens: list[Token], last: int) -> int:
+    """The last token that still belongs: units, town, state, country, code, over commas and line breaks."""
+    at = last + 1
+    small = not any(_capital(t) for t in tokens[max(0, last - 3) : last + 1])
+    while at < len(tokens) and at - last < MAX_GROWTH:
+        token = tokens[at]
+        if token.text in {",", ">", "(", ")", "-", "?", "."} or token.text[0] == "\n":
+            if token.text in {".", "?"} and not _continues(tokens, at):
+                break
+            at += 1
+            continue
+        if not _belongs(tokens, at, small):
+            break
+        last = at
+        at += 1
+    return last
+
+
+def _continues(tokens: list[Token], at: int) -> bool:
+    """Whether a full stop only ends an abbreviation, or a question mark is a broken letter before a line."""
+    if tokens[at].text == "?":
+        return at + 1 < len(tokens) and tokens[at + 1].text in "?\n"
+    return len(tokens[at - 1].text) <= 4 and at + 1 < len(tokens) and tokens[at + 1].start > tokens[at].end and _belongs(tokens, at + 1, small=False)  # noqa: PLR2004
+
+
+def _belongs(tokens: list[Token], at: int, small: bool) -> bool:
+    """Whether the token at `at` can be part of an address that goes on."""
+    token = tokens[at]
+    if token.text[0].isdigit():
+        glued = at + 1 < len(tokens) and tokens[at + 1].start == token.end and tokens[at + 1].text[0].isalpha() and not CODES.match(token.text + tokens[at + 1].text)
+        return len(token.text) <= _SHORT + 1 and not glued
+    if not token.text[0].isalpha():
+        return False
+    if token.lower in UNITS or token.lower in SUFFIXES and _capital(token):
+        return True
+    if token.lower in PARTICLES or token.lower == "and" and at + 1 < len(tokens):
+        return at + 1 < len(tokens) and _capital(tokens[at + 1]) and not tokens[at + 1].flags & OFTEN
+    if CODES.fullmatch(token.text) or (token.text.isupper() and len(token.text) == 2) or token.lower in STATES and small:  # noqa: PLR2004
+        return True
+    if _capital(token):
+        return not token.flags & OFTEN or bool(token.flags & PROPER) and not token.flags & COMMON or _before_code(tokens, at)
+    if len(token.text) <= 3 and not token.flags & OFTEN and at + 1 < len(tokens) and tokens[at + 1].text[0].isdigit():  # noqa: PLR2004 - a state
+        return True
+    return small and (not token.flags & COMMON or bool(token.flags & PROPER) or token.lower in STRONG)
+
+
+def _before_code(tokens: list[Token], at: int) -> bool:
+    """An ordinary word in capitals that a town's rest or a code follows: "New Hope", "East Rock 4411"."""
+    if tokens[at - 1].lower in _TOWN_WORDS and tokens[at].flags & NAME:
+        return True
+    return at + 1 < len(tokens) and tokens[at].lower in _TOWN_WORDS and (_capital(tokens[at + 1]) or tokens[at + 1].text[0].isdigit())
+
+
+def _is_number(tokens: list[Token], at: int) -> bool:
+    """Whether the token is a house number: short, not glued to letters, no decimal, no amount."""
+    token = tokens[at]
+    if not token.text[0].isdigit() or len(token.text.rstrip("abcdABCD")) > _SHORT + 4 or sum(c.isdigit() for c in token.text) > _SHORT + 2:
+        return False
+    glued = at + 1 < len(tokens) and tokens[at + 1].start == token.end and (tokens[at + 1].text[0].isalpha() or tokens[at + 1].text in "%:$")
+    behind = at > 0 and tokens[at - 1].end == token.start and tokens[at - 1].text in "$:.-"
+    return not glued and not behind
+
+
+def _is_ordinal(tokens: list[Token], at: int) -> bool:
+    token = tokens[at]
+    return token.text[0].isdigit() or token.lower in {"st", "nd", "rd", "th"}
+
+
+def _number_after(tokens: list[Token], at: int) -> int | None:
+    """The number right behind `at`, a comma, full stop, "no" or "#" between allowed."""
+    i = at + 1
+    while i < len(tokens) and i - at <= 3 and (tokens[i].text in ",.#:" or tokens[i].lower in {"no", "nr", "n"}):  # noqa: PLR2004
+        i += 1
+    return i if i < len(tokens) and _is_number(tokens, i) else None
+
+
+def _next(tokens: list[Token], at: int) -> int | None:
+    i = at + 1
+    if i < len(tokens) and tokens[i].text == ",":
+        i += 1
+    return i if i < len(tokens) and tokens[i].text[0] != "\n" else None
+
+
+def _capital(token: Token) -> bool:
+    return token.text[0].isupper() or token.text[0] == "\x01"
+
+
+_STOPS = frozenset("i you he she we they it is was are were am be been do does did have has had will would can could please thanks my your his her our their and or but if then when what why how who which that this these those to for from with not no yes minutes minute hours hour days day weeks week months month years year people persons items times am pm".split())
+_NO_STREET = frozenset("the a an in on at to by per for of my your this that same next other wrong right left main long one two three every each any".split()) - {"main"}
+_TOWN_WORDS = frozenset("new old east west north south port lake saint san santa great little upper lower fort mount united republic".split())
+_PREFIX_WORDS = frozenset("via place av al bd quai corso plaza avenue boulevard passage square route cours villa cite jalan".split())

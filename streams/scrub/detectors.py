@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from streams.scrub import addresses, contacts, keyed, names, numbers, persons, secrets, spelled
+from streams.scrub import addresses, contacts, keyed, names, numbers, persons, secrets, spelled, streets
 from streams.scrub.config import ScrubConfig
 from streams.scrub.normalise import Plain, normalise
 from streams.scrub.spans import Span, union
@@ -60,7 +60,7 @@ def rules(text: str, lower: str) -> list[Span]:
         found += spelled.find_spelled(text, lower)
     if numbers.digit_count(text):
         found += addresses.find_addresses(text, lower)
-        found += addresses.find_codes(text, lower)
+        found += streets.find_codes(text, lower)
         found += _ids(text, lower)
     found += persons.find_persons(text, lower)
     return found

@@ -6,6 +6,7 @@ import re
 
 from streams.scrub.lexicon import is_common, is_name
 from streams.scrub.spans import Span, union
+from streams.scrub.streets import STRONG
 
 _ASKS = (
     ("SECRET", r"password|passcode|security (?:question|answer|word)|secret|maiden name|memorable|passwort|contrasena|mot de passe"),
@@ -43,6 +44,11 @@ _WORD = re.compile(r"[A-Za-z0-9\x01][^\s,;!?\"()]{0,63}")
 SHORT_ANSWER = 8
 """Words up to which every uncommon word of the answer is taken; longer answers give numbers only."""
 
+LONG_ADDRESS = 18
+"""Most words of an address."""
+_BEFORE_ADDRESS = frozenset("my our the new old current home work shipping billing delivery address is its it's it i live at on in change to please ok okay sir yes sure so now hi hello well and address's adres adresse direccion mi meine ist es lautet".split())
+_AFTER_ADDRESS = frozenset("ph phone tel telephone mobile cell contact email e-mail thanks thank please and- name ssn".split())
+_TALK = frozenset("you your i i'm we need want what why how don't can could would have was do not because already told".split())
 _LETTERS = frozenset(
     {
         "PERSON",
@@ -106,7 +112,9 @@ def expected_labels(question: str) -> tuple[str, ...]:
 
 def find_answer(text: str, lower: str, labels: tuple[str, ...], covered: list[Span]) -> list[Span]:
     """Spans of the words that answer a question for `labels` and that no detector has covered."""
-    words = [m for m in _WORD.finditer(text)]
+    words = list(_WORD.finditer(text))
+    if "ADDRESS" in labels and (place := _place(text, lower, words)):
+        return [place]
     open_words = [m for m in words if not any(a < m.end() and m.start() < b for a, b, _ in covered)]
     short = len(words) <= SHORT_ANSWER
     number_label = next((label for label in _NUMBERS_FIRST if label in labels), None)
@@ -123,6 +131,17 @@ def find_answer(text: str, lower: str, labels: tuple[str, ...], covered: list[Sp
         elif not digits and short and letter_label and _answers(word, letter_label, labels):
             found.append((start, end, letter_label))
     return _connected(found, text)
+
+
+def _place(text: str, lower: str, words: list[re.Match[str]]) -> Span | None:
+    """The part of an answer that is an address: all of it but the words that lead to it or come after."""
+    last = next((i for i, m in enumerate(words) if i and m[0].lower().strip(".:") in _AFTER_ADDRESS), len(words))
+    first = next((i for i, m in enumerate(words[:last]) if m[0].lower().strip(".,:") not in _BEFORE_ADDRESS), last)
+    chosen = words[first:last]
+    sure = any(c.isdigit() for c in text) or any(m[0].lower() in STRONG for m in chosen)
+    if not chosen or len(chosen) > LONG_ADDRESS or "?" in text or not sure or any(m[0].lower() in _TALK for m in chosen):
+        return None
+    return chosen[0].start(), _core(chosen[-1])[1], "ADDRESS"
 
 
 def _core(match: re.Match[str]) -> tuple[int, int]:

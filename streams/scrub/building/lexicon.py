@@ -17,8 +17,10 @@ from pathlib import Path
 from streams.scrub.lexicon import COMMON, FIRST, LAST, OFTEN, PROPER
 
 DATA = Path(__file__).parent.parent / "data"
-_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
+_WORD = re.compile(r"[a-z]+(?:['-][a-z]+)?")
 _OFTEN_SIZES, _COMMON_SIZES, _PROPER_SIZES = (10, 20), (10, 20, 35, 40), (10, 35, 40, 50, 60, 70)
+_RARE_SIZES = (50, 55)
+"""Rare words are ordinary only if they are no name."""
 _SURNAMES = 20_000
 """Census surnames kept; the rest is borne by less than one American in 100,000."""
 
@@ -40,7 +42,7 @@ def build(scowl: Path, census: Path) -> bytes:
         add(_census(census / f"dist.{sex}.first"), FIRST)
     add(_census(census / "dist.all.last")[:_SURNAMES], LAST)
     own = own_lists("words.txt")
-    persons = own.pop("persons")[0]
+    persons, never = own.pop("persons")[0], own.pop("never")[0]
     for language, words in own.items():
         add(words[0], PROPER if language in {"brands", "places"} else COMMON)
     for firsts, lasts in own_lists("names.txt").values():
@@ -48,6 +50,11 @@ def build(scowl: Path, census: Path) -> bytes:
         add(lasts, LAST)
     for word in persons:
         table[word] = (table.get(word, 0) | FIRST) & ~(COMMON | OFTEN)
+    for word in never:
+        table[word] = COMMON | OFTEN
+    for word in _scowl(scowl, kinds, _RARE_SIZES):
+        if _WORD.fullmatch(word):
+            table.setdefault(word, COMMON)
     return pack(table)
 
 

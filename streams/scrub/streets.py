@@ -1,0 +1,81 @@
+"""The vocabulary of postal addresses."""
+
+from __future__ import annotations
+
+import re
+
+SUFFIXES = frozenset(
+    """street st avenue ave av road rd lane ln drive dr court ct boulevard blvd way place pl square sq terrace ter circle cir parkway pkwy
+    highway hwy trail trl alley aly close crescent cres gardens grove row walk mews hill park loop plaza path run ridge point pike turnpike
+    crossing xing view vista heights manor meadow meadows mill mills mountain mountains oval pass pine pines port ports radial ramp ranch rapid rapids rest
+    river shoal shoals shore shores spring springs spur squares station stravenue stream summit throughway trace track trafficway tunnel union
+    unions valley valleys viaduct village villages ville walks wall well wells bend bluff bluffs branch bridge brook brooks burg burgs bypass camp canyon cape
+    causeway center centers centre cliff cliffs club common commons corner corners course cove coves creek crest crossroad crossroads curve dale dam divide
+    estate estates expressway extension extensions fall falls ferry field fields flat flats ford fords forest forge forges fork forks fort
+    freeway garden gateway glen glens green greens groves harbor harbors haven highlands hollow inlet island islands isle junction junctions
+    key keys knoll knolls lake lakes land landing light lights loaf lock locks lodge mall mission motorway mount neck orchard overpass parks
+    passage prairie quay wharf wynd esplanade parade promenade rise vale yard nagar marg vihar colony enclave zila ganj chowk terrasse str""".split()  # noqa: SIM905
+)
+"""What ends the name of an English or Indian street."""
+
+STRONG = frozenset(
+    """street st avenue ave road rd lane ln drive dr court ct boulevard blvd parkway pkwy highway hwy terrace crescent turnpike stravenue
+    throughway expressway causeway nagar marg""".split()  # noqa: SIM905
+)
+"""Suffixes that count in lower case and behind ordinary words."""
+
+VAGUE = frozenset(
+    """way place square circle close row walk hill park loop path run point pike view pass pine port ramp rapid rest river shore spring spur
+    station stream summit track union valley village wall well wells bend branch bridge camp cape center centre club common commons corner course cover creek
+    crest curve dam divide estate extension extensions fall falls field fields flat flats forest fork fort garden gardens gateway green harbor
+    island islands key keys lake land landing light lights lock locks lodge mall mission mount mountain neck oval overpass passage plaza quay ranch rise
+    trail trace tunnel yard st dr ct ter av pl sq cir springs heights manor mill mills meadow union unions course colony""".split()  # noqa: SIM905
+)
+"""Suffixes that are words of their own: they need a capital."""
+
+PREFIXES = frozenset(
+    """rue avenue av boulevard bd place chemin impasse allee quai route cours passage villa cite sentier via viale piazza piazzetta corso vicolo largo
+    strada calle avenida avda plaza paseo carrer camino carretera rua travessa praca alameda ulica ul al aleja aleje prospekt ulitsa bulevar trg jalan
+    jl soi square leoforos odos rruga utca""".split()  # noqa: SIM905
+)
+"""Street words that stand before the name."""
+
+COMPOUNDS = (
+    "strasse", "gasse", "allee", "platz", "weg", "damm", "ufer", "ring", "steig", "straat", "laan", "plein", "gracht", "kade", "dreef", "singel", "gatan", "vagen", "gata",
+    "vej", "gade", "veien", "vegen", "veg", "gaten", "katu", "kuja", "polku", "tie", "braut", "stigur", "utca", "caddesi", "sokak", "moor", "holz", "dijk", "wei", "stien", "torg", "torget", "allé", "brinken",
+)  # fmt: skip
+"""Endings of words that are streets by themselves."""
+
+UNITS = frozenset("apt apartment suite ste unit flat fl floor room rm building bldg block box door postbox postfach apartado bp tower wing".split())
+"""What a number of a flat, a floor or a box stands behind."""
+
+HOUSE = frozenset("no nr h.no h house plot door hno flat".split())
+HOUSES = frozenset("h.no hno house plot door".split())
+"""What a house number stands behind: `HOUSE` in front of an address, `HOUSES` by itself."""
+
+MILITARY = frozenset("psc uss usns usnv uscgc unit cmr".split())
+PLACES = frozenset("on at in of near off to from and corner lives live living located around along".split())
+"""Words before a street that has no number."""
+
+PARTICLES = frozenset("de la le les du des del della delle dei di da do dos das van von der den el los las saint san santa sao d l sur y upon of the".split())
+CODES = re.compile(r"(?:\d{3,6}(?:-\d{3,4})?|[A-Za-z]{1,2}\d[A-Za-z\d]?|\d[A-Za-z]{2}|[A-Za-z]\d[A-Za-z]|\d{4}[A-Z]{2})")
+"""Postal codes and the halves of British and Canadian ones."""
+
+STATES = frozenset(
+    """al ak az ar ca co ct de fl ga hi id il in ia ks ky la me md ma mi mn ms mo mt ne nv nh nj nm ny nc nd oh ok or pa ri sc sd tn tx ut vt va wa wv
+    wi wy dc us usa uk""".split()  # noqa: SIM905
+)
+EVIDENCE = SUFFIXES | PREFIXES | UNITS | MILITARY | HOUSE | frozenset({"address", "corner"})
+"""Words without one of which, or a compound, a text holds no address."""
+
+_UK = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z]{1,2}\d{1,2}|[A-Za-z]{1,2}\d[A-Za-z]) ?\d[A-Za-z]{2}(?![A-Za-z0-9])")
+_CANADA = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]\d[A-Za-z][ \-]?\d[A-Za-z]\d(?![A-Za-z0-9])")
+_STATE_ZIP = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2},? {1,3}\n?\s{0,4}(\d{5}(?:-\d{4})?)(?![A-Za-z0-9-])")
+
+
+def find_codes(text: str, lower: str) -> list[tuple[int, int, str]]:
+    """Spans of postal codes that show by their form (British, Canadian, American behind a state)."""
+    found = [(*m.span(), "ZIP") for m in _UK.finditer(text) if m[0][0].isupper() or " " in m[0]]
+    found += [(*m.span(), "ZIP") for m in _CANADA.finditer(text)]
+    found += [(*m.span(1), "ZIP") for m in _STATE_ZIP.finditer(text)]
+    return found
