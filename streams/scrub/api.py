@@ -7,7 +7,7 @@ from typing import Any
 
 from streams.scrub.config import ScrubConfig
 from streams.scrub.conversation import ConversationState, Numbering
-from streams.scrub.detectors import detect, find_rules, find_structured
+from streams.scrub.detectors import detect, find_rules, find_structured, finish
 from streams.scrub.expectation import expected_labels, find_answer
 from streams.scrub.masking import learn_metadata, mask_turn, render
 from streams.scrub.normalise import normalise
@@ -22,10 +22,7 @@ __all__ = ["find", "find_record", "find_rules", "find_structured", "scrub_conver
 def find(text: str) -> list[Span]:
     """Spans of all labels, by rules and tagger."""
     plain = normalise(text)
-    found = detect(plain, DRY)
-    if plain.source is not None:
-        found = [(*plain.original(start, end), label) for start, end, label in found]
-    return union(found, text)
+    return finish(text, plain, detect(plain, DRY))
 
 
 def find_record(record: Mapping[str, Any]) -> list[Span]:

@@ -6,15 +6,6 @@ import re
 
 from streams.scrub.spans import Span
 
-_LOCAL = r"[A-Za-z0-9._%+'\-]{1,64}"
-_EMAIL = re.compile(
-    rf"(?<![A-Za-z0-9._%+'\-]){_LOCAL} ?@ ?[A-Za-z0-9](?:[A-Za-z0-9\-]{{0,62}}(?: ?\. ?[A-Za-z0-9]|\.))*[A-Za-z0-9\-]{{0,62}}"
-)
-_AROUND_AT = re.compile(
-    r"[A-Za-z0-9._%+'\-]{0,64} {0,2}@{1,2} {0,2}[A-Za-z0-9\-]{1,63}(?: ?[.,] ?[A-Za-z0-9\-]{1,63}){0,5}"
-)
-"""One `@` with what may stand around it; searched at each `@`, so that a text costs one step per `@`."""
-
 _PROVIDERS = "gmail|googlemail|yahoo|ymail|hotmail|outlook|icloud|aol|gmx|web|protonmail|proton|live|msn|mail|yandex|qq|orange|libero|btinternet|comcast|verizon|zoho|fastmail|me"
 _TOPS = "com|net|org|edu|gov|de|fr|es|it|uk|co|nl|be|ch|at|pl|ru|in|us|io|eu|me|info|se|no|dk|fi|pt|br|mx|ar|ca|au|nz|jp|cn|biz|dev|app"
 _AT = r"(?: ?[\[({<] ?(?:at|@) ?[\])}>] ?| (?:at|arroba|chez|(?:the )?at sign) )"
@@ -25,6 +16,10 @@ _OBFUSCATED = re.compile(
     rf"|(?:{_PROVIDERS})(?: ?(?:{_TOPS}))?(?![a-z0-9]))"
 )
 _AT_WORD = re.compile(r"(?:[\[({<] ?(?:at|@) ?[\])}>]| (?:at|arroba|chez|at sign) )")
+DOMAIN_WORDS = frozenset({"dot", "punkt", "punto", "point", *_PROVIDERS.split("|"), *_TOPS.split("|")}) - {"me", "in", "it", "at", "us", "live", "web", "mail", "no", "be", "ch"}
+"""Words without one of which no spelled-out address has a domain."""
+
+SQUASHED = ("gmailcom", "yahoocom", "hotmailcom", "outlookcom", "icloudcom", "gmailde", "gmailfr", "yahoocouk", "yahoofr", "yahooin", "hotmailfr", "hotmailcouk", "yahooes", "gmailes")
 _SQUASHED = re.compile(
     rf"(?<![a-z0-9])[a-z0-9]{{2,32}}(?:gmail|yahoo|hotmail|outlook|icloud)(?:com|couk|fr|de|in|es)(?![a-z0-9])"
 )
@@ -36,7 +31,7 @@ MAX_ADDRESSES = 64
 """At-words looked at in one turn; more are a flood and the turn is quarantined by the caller's overflow check."""
 
 
-def find_email(text: str, lower: str) -> list[Span]:
+def find_email(text: str) -> list[Span]:
     """Spans of addresses with an `@`: whole ones, spaced ones and damaged ones."""
     found: list[Span] = []
     at = text.find("@")
@@ -89,10 +84,14 @@ def find_obfuscated(text: str, lower: str) -> list[Span]:
             if match.start() + low <= at_word.start() < match.end() + low:
                 found.append((match.start() + low, match.end() + low, "EMAIL"))
                 break
-    found += [(*m.span(), "EMAIL") for m in _SQUASHED.finditer(lower)]
     return found
 
 
-def find_handles(text: str, lower: str) -> list[Span]:
+def find_squashed(lower: str) -> list[Span]:
+    """Spans of addresses whose signs were stripped: "annleegmailcom"."""
+    return [(*m.span(), "EMAIL") for m in _SQUASHED.finditer(lower)]
+
+
+def find_handles(text: str) -> list[Span]:
     """Spans of `@name` handles."""
     return [(*m.span(), "USERNAME") for m in _HANDLE.finditer(text)]

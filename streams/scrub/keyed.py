@@ -72,10 +72,11 @@ MAX_KEYS = 200
 """Key words looked at in one turn; beyond that a turn is a flood."""
 
 
-def find_keyed(text: str, lower: str, fired: frozenset[str] | set[str]) -> list[Span]:
+def find_keyed(text: str, lower: str, fired: set[bytes]) -> list[Span]:
     """Spans of the values that the key words `fired` announce."""
     found: list[Span] = []
-    for word in fired:
+    for raw in fired:
+        word = raw.decode()
         keys = KEYS[word]
         at = lower.find(word)
         seen = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from streams.scrub.gate import NOT_DIGITS
 from streams.scrub.spans import Span
 from streams.scrub.validators import is_card, is_date, is_iban
 
@@ -17,7 +18,6 @@ RUN = re.compile(r"[+(]{0,2}\d(?:[ ./()_+\-]{0,3}\d)+")
 MIN_DIGITS = 6
 """Shorter numbers are personal only by context, which other detectors read."""
 
-_NOT_DIGITS = bytes(b for b in range(256) if not 0x30 <= b <= 0x39)
 _IP4 = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}")
 _IP6 = re.compile(
     r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{1,4}:){2,7}(?:(?::[0-9A-Fa-f]{1,4}){1,6}|[0-9A-Fa-f]{1,4}|:)?|::(?:[0-9A-Fa-f]{1,4}:?){1,7}"
@@ -51,28 +51,37 @@ _CONTEXT_LABELS = (
 )  # fmt: skip
 
 
-def digit_count(text: str) -> int:
-    """How many digits an ASCII text holds; the gate of this module."""
-    return len(text.encode().translate(None, _NOT_DIGITS))
-
-
 def find_numbers(text: str, lower: str) -> list[Span]:
     """Spans of every number in a personal shape, of IBANs and of IP addresses."""
     found: list[Span] = []
+    last = 0
     for match in RUN.finditer(text):
         start, end = match.span()
-        if end - start < MIN_DIGITS:
+        if start < last:
             continue
-        for piece_start, piece_end in _pieces(text, start, end):
-            label = label_of(text, lower, piece_start, piece_end)
-            if label:
-                found.append((piece_start, piece_end, label))
-    for match in _IBAN.finditer(text):
-        if sum(c.isdigit() for c in match[0]) >= MIN_DIGITS and (match[0][:2].isupper() or is_iban(match[0])):
-            found.append((*match.span(), "IBAN"))
-    if ":" in text:
+        iban = _iban(text, start)
+        if iban:
+            found.append(iban)
+            last = iban[1]
+        elif end - start >= MIN_DIGITS:
+            for piece_start, piece_end in _pieces(text, start, end):
+                label = label_of(text, lower, piece_start, piece_end)
+                if label:
+                    found.append((piece_start, piece_end, label))
+    if text.count(":") > 1:
         found += [(*m.span(), "IP") for m in _IP6.finditer(text) if _is_ip6(m[0])]
     return found
+
+
+def _iban(text: str, start: int) -> Span | None:
+    """The IBAN whose check digits stand at `start`."""
+    begin = start - 2
+    if begin < 0 or not text[begin:start].isalpha() or text[begin - 1 : begin].isalnum():
+        return None
+    match = _IBAN.match(text, begin)
+    if not match or sum(c.isdigit() for c in match[0]) < MIN_DIGITS:
+        return None
+    return (*match.span(), "IBAN") if text[begin:start].isupper() or is_iban(match[0]) else None
 
 
 def _pieces(text: str, start: int, end: int) -> list[tuple[int, int]]:
@@ -100,13 +109,15 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
 def label_of(text: str, lower: str, start: int, end: int) -> str:
     """The label of a digit run, empty when it is no personal number."""
     run = text[start:end]
-    digits = run.encode().translate(None, _NOT_DIGITS).decode()
+    digits = run.encode().translate(None, NOT_DIGITS).decode()
     n = len(digits)
     if _IP4.fullmatch(run) and not _VERSION_BEFORE.search(lower, max(0, start - 14), start):
         return "IP"
+    if text[start - 2 : start] == "0x":
+        return ""
     if n < MIN_DIGITS or _is_quantity(lower, run, digits, start, end):
         return ""
-    context = _context(lower, start)
+    context = context_of(lower, start)
     groups = re.findall(r"\d+", run)
     if [len(g) for g in groups] == [3, 2, 4]:
         return context if context in {"ORDER_ID", "ACCOUNT_ID"} else "NATIONAL_ID"
@@ -122,7 +133,7 @@ def label_of_digits(lower: str, start: int, digits: str) -> str:
     """The label of digits that were written in another form, such as words."""
     if is_card(digits):
         return "CARD"
-    return _context(lower, start) or _by_shape(digits, len(digits), [digits])
+    return context_of(lower, start) or _by_shape(digits, len(digits), [digits])
 
 
 def _by_shape(run: str, n: int, groups: list[str]) -> str:
@@ -130,7 +141,7 @@ def _by_shape(run: str, n: int, groups: list[str]) -> str:
     return "PHONE" if phone else "ACCOUNT_ID"
 
 
-def _context(lower: str, start: int) -> str:
+def context_of(lower: str, start: int) -> str:
     """The label that the nearest key word in the 32 characters before suggests."""
     label = ""
     for match in _CONTEXT.finditer(lower, max(0, start - 32), start):
@@ -147,7 +158,7 @@ def _is_quantity(lower: str, run: str, digits: str, start: int, end: int) -> boo
     if _YEARS.fullmatch(run) or _TIMES.fullmatch(run) or _DECIMAL.fullmatch(run):
         return True
     if run.isdigit() and len(digits.rstrip("0")) <= 2 and len(digits) <= 9:  # noqa: PLR2004 - 250000 is an amount
-        return not _context(lower, start)
+        return not context_of(lower, start)
     if run.count(".") >= 2 and _VERSION_BEFORE.search(lower, max(0, start - 14), start):  # noqa: PLR2004
         return True
     return _is_list(run)

@@ -1,4 +1,8 @@
-"""Names by position: behind a trigger ("my name is", "Mr", "speaking with") and before one ("speaking", "here")."""
+"""Names by position: an unusual word behind a trigger ("my name is", "Mr", "Hi") or before one ("speaking").
+
+Works from the unusual words outwards: the few words before each are looked up in sets of phrases, so a
+text pays for its candidates, not for its triggers. Behind "name" any word may be a name.
+"""
 
 from __future__ import annotations
 
@@ -7,90 +11,101 @@ import re
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, lexicon
 from streams.scrub.spans import Span
 
-STRONG = (
-    "my name is", "my name's", "name is", "name's", "the name is", "i am called", "they call me", "call me", "this is", "i'm", "i am", "im", "it's", "its", "name:", "name",
-    "mein name ist", "ich heisse", "ich heise", "ich bin", "je m'appelle", "je suis", "me llamo", "mi nombre es", "soy", "mi chiamo", "il mio nome e", "sono", "meu nome e", "me chamo", "eu sou",
-    "sou o", "sou a", "mijn naam is", "ik heet", "ik ben", "nazywam sie", "mam na imie", "mena zovut", "mene zvati", "jag heter", "mitt namn ar", "jeg heter", "jeg hedder", "mit navn er", "minun nimeni on",
-    "nimeni on", "adim", "benim adim", "ma numesc", "numele meu este", "jmenuji se", "a nevem", "me lene", "to onoma mu einai", "nama saya", "ten toi la", "ako si", "ang pangalan ko ay", "mera naam", "jina langu ni",
-    "first name is", "last name is", "surname is", "full name is", "first name", "last name", "surname", "full name", "maiden name is", "maiden name", "cardholder", "account holder", "holder name", "name on the card is",
-)  # fmt: skip
-TITLES = (
-    "mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "sir", "madam", "lady", "lord", "herr", "frau", "monsieur", "madame", "mme", "mlle", "senor", "senora", "senorita", "sr", "sra", "signor", "signora", "dott", "don", "dona",
-    "pan", "pani", "mevrouw", "meneer", "dhr", "mevr", "agent", "doctor",
-)  # fmt: skip
-BESIDE = (
-    "hi", "hello", "hey", "dear", "thanks", "thank you", "hallo", "hola", "bonjour", "ciao", "ola", "regards", "sincerely", "cheers", "speaking with", "speaking to", "spoke with", "spoke to", "speak to", "speak with",
-    "talk to", "talk with", "talked to", "talking to", "ask for", "asked for", "contact", "contacted", "under", "with", "for", "from", "by", "to", "and", "son", "daughter", "wife", "husband", "brother", "sister", "mother",
-    "father", "mom", "dad", "friend", "colleague", "boss", "partner", "girlfriend", "boyfriend", "neighbor", "neighbour", "manager", "roommate", "cousin", "aunt", "uncle", "grandma", "grandpa", "attn", "signed", "sure", "okay", "ok", "welcome", "call",
-)  # fmt: skip
-_PARTICLES = frozenset(
-    "de da di do dos das del della van von der den ten ter la le el al bin ibn ben abu y e zu af av mac mc st o'".split()
+STRONG = frozenset(
+    """name is|name's|name was|name:|name|i am called|call me|calls me|this is|i'm|i am|im|it's|its|hier ist|hier spricht|name ist|ich heisse|ich heise|ich bin|m'appelle|je suis|nom est|me llamo|nombre es|soy|mi chiamo|nome e|sono|me chamo|eu sou
+    |sou o|sou a|naam is|ik heet|ik ben|nazywam sie|na imie|mena zovut|zovut|jag heter|heter|hedder|namn ar|navn er|nimeni on|adim|benim adim|ma numesc|numele meu este|jmenuji se|nama saya|ako si|ko ay|naam|first name|last name|surname|surname is|full name
+    |maiden name|cardholder|account holder|holder|passenger|guest|attn|signed|myself|vorname|nachname|nombre|apellido|prenom|nom|nome|cognome|sobrenome|voornaam|achternaam|imie|nazwisko|mr|mrs|ms|miss|mx|dr|prof|professor|herr|frau|monsieur|madame|mme|mlle
+    |senor|senora|sr|sra|signor|signora|dott|dona|mevrouw|meneer|dhr|mevr|doctor""".replace("\n", "").replace("    |", "|").split("|")
 )
-_WORD = re.compile(r"[A-Za-z\x01][A-Za-z\x01'\-]{0,30}\.?")
-_CUT = re.compile(r"(?:'s|-)$")
+"""Behind these even an unknown word in lower case is a name."""
+
+WEAK = frozenset(
+    """hi|hello|hey|dear|thanks|thank you|hallo|hola|bonjour|ciao|ola|regards|sincerely|cheers|speaking with|speaking to|spoke with|spoke to|speak to|speak with|talk to|talk with|talked to|talking to|ask for|asked for|contact|contacted|under|wife|husband|brother
+    |sister|mother|father|mom|dad|friend|colleague|boss|partner|girlfriend|boyfriend|neighbor|neighbour|roommate|cousin|aunt|uncle|son|daughter|sure|welcome|call|called|agent|beneficiary|behalf of|payable to|regards,|owner""".replace("\n", "").replace("    |", "|").split("|")
+)
+"""Behind these a capitalised or known name is one."""
+
+_WORD = re.compile(r"[A-Za-z\x01][A-Za-z\x01'\-]{0,40}\.?")
 _BETWEEN = re.compile(r"[ \t]{1,3}")
-_LEAD = re.compile(
-    r"[ \t]{0,3}[:,\-]?[ \t]{0,3}(?:is |the |called |named |actually |also |really |indeed |not )?\n?[ \t]{0,3}"
-)
-_SUFFIX_NUMBER = re.compile(r"(?:-[0-9A-Z]{1,4})(?![A-Za-z0-9])")
-_AFTER = re.compile(
-    r"([A-Za-z][A-Za-z'\-]{1,24}(?: [A-Za-z][A-Za-z'\-]{1,24}){0,2}) (?:here|speaking|again|calling|on the line)\b"
-)
+_BEFORE = re.compile(r"[a-z'\x01]+:?")
+_SUFFIX_NUMBER = re.compile(r"-[0-9A-Z]{1,4}(?![A-Za-z0-9])")
+_AFTER = re.compile(r" (?:here|speaking|again|calling|on the line)\b")
+_NAME_WORD = re.compile(r"\bname(?:'s)?\b[ \t]{0,2}(?:is\b|was\b|:|=|-)?[ \t]{0,2}")
+_PARTICLES = frozenset("de da di do dos das del della van von der den ten ter la le el al bin ibn ben abu y e zu af av mac mc st".split())
 MAX_NAME_WORDS = 4
+MAX_CANDIDATES = 256
+"""Unusual words looked at in one turn."""
+_REACH = 32
+"""Characters before a word in which its trigger stands."""
 
 
-def _alternatives(phrases: tuple[str, ...]) -> re.Pattern[str]:
-    ordered = sorted(phrases, key=len, reverse=True)
-    return re.compile(r"(?<![a-z0-9'])(?:" + "|".join(re.escape(p) for p in ordered) + r")(?![a-z0-9'])\.?")
-
-
-_STRONG = _alternatives(STRONG)
-_TITLE = _alternatives(TITLES)
-_BESIDE = _alternatives(BESIDE)
-
-
-def find_persons(text: str, lower: str) -> list[Span]:
+def find_persons(text: str, lower: str, unusual: set[bytes], words: set[bytes]) -> list[Span]:
     """Spans of the names that a trigger announces."""
     found: list[Span] = []
-    for pattern, strength in ((_STRONG, 2), (_TITLE, 2), (_BESIDE, 1)):
-        for trigger in pattern.finditer(lower):
-            lead = _LEAD.match(lower, trigger.end())
-            at = trigger.end() if lead is None else lead.end()
-            end = take_name(text, lower, at, strength)
-            if end > at:
-                found.append((at, end, "PERSON"))
-    found += _before(text, lower)
+    last = 0
+    for at, word in sorted(_positions(text, unusual))[:MAX_CANDIDATES]:
+        if at < last:
+            continue
+        strength = _strength(lower, at)
+        end = take_name(text, at, strength) if strength else at
+        if end == at and _AFTER.match(lower, at + len(word)) and is_namelike(word, 1):
+            end = at + len(word)
+        if end > at:
+            found.append((at, end, "PERSON"))
+            last = end
+    if b"name" in words:
+        found += _named(text, lower)
     return found
 
 
-def _before(text: str, lower: str) -> list[Span]:
+def _positions(text: str, unusual: set[bytes]) -> list[tuple[int, str]]:
+    """Where the unusual words stand."""
+    found: list[tuple[int, str]] = []
+    for raw in unusual:
+        word = raw.decode()
+        at = text.find(word)
+        while at >= 0 and len(found) < MAX_CANDIDATES:
+            if not (text[at - 1 : at].isalnum() or text[at + len(word) : at + len(word) + 1].isalnum()):
+                found.append((at, word))
+            at = text.find(word, at + len(word))
+    return found
+
+
+def _strength(lower: str, at: int) -> int:
+    """2 behind a strong trigger, 1 behind a weak one, else 0."""
+    before = _BEFORE.findall(lower[max(0, at - _REACH) : at].rpartition(". ")[2])[-3:]
+    strength = 0
+    for n in range(1, len(before) + 1):
+        phrase = " ".join(before[-n:])
+        if phrase in STRONG:
+            return 2
+        if phrase in WEAK:
+            strength = 1
+    return strength
+
+
+def _named(text: str, lower: str) -> list[Span]:
+    """Names behind the word "name", ordinary words in lower case among them ("my name is grace")."""
     found = []
-    for match in _AFTER.finditer(text):
-        words = match[1].split(" ")
-        at = match.start(1)
-        while words and not _namelike(words[0], 1):
-            at += len(words[0]) + 1
-            words.pop(0)
-        if words and all(_namelike(w, 1) for w in words):
-            found.append((at, match.end(1), "PERSON"))
+    for match in _NAME_WORD.finditer(lower):
+        end = take_name(text, match.end(), 2)
+        if end > match.end():
+            found.append((match.end(), end, "PERSON"))
     return found
 
 
-def take_name(text: str, lower: str, at: int, strength: int) -> int:
+def take_name(text: str, at: int, strength: int) -> int:
     """Where a name that starts at `at` ends (`at` if none); `strength` 2 also takes unknown words in lower case."""
     end = last = at
     for i in range(MAX_NAME_WORDS):
         word = _WORD.match(text, last)
         if not word:
             break
-        plain = _CUT.sub("", word[0].rstrip("."))
-        if plain.lower() in _PARTICLES and plain.islower():
-            pass
-        elif not _namelike(plain, strength if i == 0 else max(1, strength - (not plain[:1].isupper()))):
-            break
-        else:
-            initial = len(plain) == 1 and word[0].endswith(".")
-            end = last + len(plain) + initial
+        plain = word[0].rstrip(".").removesuffix("'s").rstrip("-'")
+        if not (i and plain.islower() and plain in _PARTICLES):
+            if not is_namelike(plain, strength if i == 0 else max(1, strength - (not plain[:1].isupper()))):
+                break
+            end = last + len(plain) + (len(plain) == 1 and word[0].endswith("."))
             suffix = _SUFFIX_NUMBER.match(text, end)
             end = suffix.end() if suffix else end
         gap = _BETWEEN.match(text, word.end())
@@ -100,7 +115,7 @@ def take_name(text: str, lower: str, at: int, strength: int) -> int:
     return end
 
 
-def _namelike(word: str, strength: int) -> bool:
+def is_namelike(word: str, strength: int) -> bool:
     """Whether a word may be (part of) a name in a position of that strength."""
     flags = lexicon().get(word.lower(), 0)
     if word[:1].isupper():

@@ -8,7 +8,7 @@ from streams.scrub.spans import Span
 
 PASSWORD_WORDS = frozenset(
     "password passwords passwort kennwort contrasena clave senha wachtwoord haslo parol pwd passwd pw pass passphrase losenord adgangskode passord salasana parola heslo "
-    "jelszo sifre kode-akses secret apikey api_key api-key token credential credentials passe".split()
+    "jelszo sifre kode-akses secret apikey api token key credential credentials passe".split()
 )
 _SHAPES = re.compile(
     r"(?<![A-Za-z0-9])(?:(?:AKIA|ASIA)[A-Z0-9]{12,20}|gh[pousr]_[A-Za-z0-9]{16,255}|github_pat_\w{20,255}|glpat-[\w\-]{16,64}|npm_[A-Za-z0-9]{20,64}"
@@ -33,23 +33,29 @@ _SECRET = re.compile(r"[^\s\"`]{3,256}")
 _ORDINARY = re.compile(r"[a-z]+('[a-z]+)?[.,!?;:)]*|[.,!?;:)\-]+")
 
 
-def find_shapes(text: str, lower: str) -> list[Span]:
-    """Spans of secrets, wallets, device addresses and coordinates that show by their form."""
+def find_shapes(text: str) -> list[Span]:
+    """Spans of secrets, wallets and device addresses that show by their form."""
     found = [(*m.span(), "SECRET") for m in _SHAPES.finditer(text)]
     found += [(*m.span(), "CRYPTO") for m in _CRYPTO.finditer(text) if any(c.isdigit() for c in m[0])]
     found += [(*m.span(), "DEVICE_ID") for m in _UUID.finditer(text)]
     found += [(*m.span(), "MAC") for m in _MAC.finditer(text)]
-    found += [(*m.span(), "GEO") for m in _GEO.finditer(text)]
-    found += [(*m.span(1), "SECRET") for m in _URL_LOGIN.finditer(text)]
-    found += [(*m.span(), "SECRET") for m in _PEM.finditer(text)] if "-----" in text else []
-    found += [(*m.span(), "SECRET") for m in _RANDOM.finditer(text) if _is_random(m[0])]
-    return found
+    if "://" in text:
+        found += [(*m.span(1), "SECRET") for m in _URL_LOGIN.finditer(text)]
+    if "-----" in text:
+        found += [(*m.span(), "SECRET") for m in _PEM.finditer(text)]
+    return found + [(*m.span(), "SECRET") for m in _RANDOM.finditer(text) if _is_random(m[0])]
 
 
-def find_passwords(text: str, lower: str, fired: set[str]) -> list[Span]:
+def find_coordinates(text: str) -> list[Span]:
+    """Spans of pairs of latitude and longitude."""
+    return [(*m.span(), "GEO") for m in _GEO.finditer(text)]
+
+
+def find_passwords(text: str, lower: str, fired: set[bytes]) -> list[Span]:
     """Spans of the values that password words announce."""
     found: list[Span] = []
-    for word in fired:
+    for raw in fired:
+        word = raw.decode()
         at = lower.find(word)
         while at >= 0:
             end = at + len(word)

@@ -33,6 +33,9 @@ VAGUE = frozenset(
 )
 """Suffixes that are words of their own: they need a capital."""
 
+CLEAR = SUFFIXES - VAGUE
+"""Suffixes that are hardly ever anything else, if capitalised."""
+
 PREFIXES = frozenset(
     """rue avenue av boulevard bd place chemin impasse allee quai route cours passage villa cite sentier via viale piazza piazzetta corso vicolo largo
     strada calle avenida avda plaza paseo carrer camino carretera rua travessa praca alameda ulica ul al aleja aleje prospekt ulitsa bulevar trg jalan
@@ -65,7 +68,7 @@ STATES = frozenset(
     """al ak az ar ca co ct de fl ga hi id il in ia ks ky la me md ma mi mn ms mo mt ne nv nh nj nm ny nc nd oh ok or pa ri sc sd tn tx ut vt va wa wv
     wi wy dc us usa uk""".split()  # noqa: SIM905
 )
-EVIDENCE = SUFFIXES | PREFIXES | UNITS | MILITARY | HOUSE | frozenset({"address", "corner"})
+EVIDENCE = (SUFFIXES | PREFIXES | UNITS | MILITARY | HOUSE | frozenset({"address", "corner"})) - frozenset({"the", "of"})
 """Words without one of which, or a compound, a text holds no address."""
 
 _UK = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z]{1,2}\d{1,2}|[A-Za-z]{1,2}\d[A-Za-z]) ?\d[A-Za-z]{2}(?![A-Za-z0-9])")
@@ -73,7 +76,7 @@ _CANADA = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]\d[A-Za-z][ \-]?\d[A-Za-z]\d(?![A
 _STATE_ZIP = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2},? {1,3}\n?\s{0,4}(\d{5}(?:-\d{4})?)(?![A-Za-z0-9-])")
 
 
-def find_codes(text: str, lower: str) -> list[tuple[int, int, str]]:
+def find_codes(text: str) -> list[tuple[int, int, str]]:
     """Spans of postal codes that show by their form (British, Canadian, American behind a state)."""
     found = [(*m.span(), "ZIP") for m in _UK.finditer(text) if m[0][0].isupper() or " " in m[0]]
     found += [(*m.span(), "ZIP") for m in _CANADA.finditer(text)]
