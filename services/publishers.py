@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+
 from learner.registry import Trust, load_signer, trust
 from services.serving_config import RegistryConfig
+
+TRIES = 100
+PAUSE_S = 0.02
+"""Another process may be writing the key file at this moment."""
 
 
 def trusted(config: RegistryConfig) -> Trust:
     """The named public keys, else (on one machine) the one that belongs to the publisher's own key file."""
     if config.trusted:
         return trust(*(bytes.fromhex(public) for public in config.trusted))
+    pause = threading.Event()
+    for _ in range(TRIES):
+        try:
+            return trust(load_signer(config.key).public)
+        except (FileExistsError, ValueError):
+            pause.wait(PAUSE_S)
     return trust(load_signer(config.key).public)

@@ -104,6 +104,9 @@ class Service:
             self._read_from(self.controller.take_over(self._newest))
         self._again_if_lost()
         self._read_telemetry()
+        if self._newest is not None and self._newest.generation > self.controller.state.record.generation:
+            # a command has moved the record; waiting for the next commit's conflict would only be slower
+            self._read_from(self.controller.reload())
         try:
             found = self.controller.tick(self._clock(), self._watermark(), self._clock() - self._fresh_at)
         except Conflict:

@@ -53,7 +53,7 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
         pins=Pins(redis_client(settings), config.pin_ttl_s),
         spool=spool,
         backlog=Backlog(config.spool / "backlog.jsonl"),
-        nodes=NodeClient(config.connect_timeout_s, config.answer_timeout_s),
+        nodes=NodeClient(config.connect_timeout_s),
         mask=make_mask(settings.scrub, keys),
         metrics=metrics,
         clock=clock,
