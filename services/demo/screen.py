@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -47,7 +47,7 @@ class Screen:
             self._printed = self.seconds
             self.say(" · ".join(f"{name} {value}" for name, value in rows.items() if value))
 
-    def table(self, title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    def table(self, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         """A table at the end."""
         table = Table(*columns, title=title, title_justify="left")
         for row in rows:

@@ -19,7 +19,7 @@ from services.rollout_records import (
     decode_version,
 )
 from services.topic_feed import TopicFeed
-from streams.topics import NODES, ROLLOUT, VERSIONS
+from streams.topics import ADAPTER_EVENTS, NODES, ROLLOUT, VERSIONS
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,12 @@ class Watch:
         self.versions: dict[str, VersionRecord] = {}
         self.nodes: dict[str, NodeRecord] = {}
         self.rollouts: list[Seen] = []
+        self.decisions: list[dict[str, Any]] = []
+        """What the gate decided, as the learner's audit says it."""
         self._say = say
         self._changed = threading.Condition()
         self._stop = threading.Event()
-        self._feed = TopicFeed(kafka, (VERSIONS, ROLLOUT, NODES), time.monotonic)
+        self._feed = TopicFeed(kafka, (VERSIONS, ROLLOUT, NODES, ADAPTER_EVENTS), time.monotonic)
         self._thread = threading.Thread(target=self._read, name="watch", daemon=True)
         self._thread.start()
 
@@ -93,15 +95,26 @@ class Watch:
                 self._version(decode_version(value))
             elif topic == ROLLOUT:
                 self._rollout(decode_rollout(value), at)
+            elif topic == ADAPTER_EVENTS:
+                self._decision(msgspec.json.decode(value))
             else:
                 node = decode_node(value)
                 self.nodes[node.node] = node
         except msgspec.DecodeError:
             self._say(f"a record of {topic} cannot be read")
 
+    def _decision(self, found: dict[str, Any]) -> None:
+        if "decision" not in found:
+            return
+        self.decisions.append(found)
+        self._say(
+            f"gate: {found['decision']} {found['version']}, held-out loss {found['nll']:.3f} "
+            f"(base {found['base_nll']:.3f}, {found['examples']} chats): {found['why']}"
+        )
+
     def _version(self, record: VersionRecord) -> None:
         if record.id not in self.versions:
-            self._say(f"version {record.id} published (gate: {record.decision}, parent {record.parent})")
+            self._say(f"version {record.id} published, parent {record.parent}")
         self.versions[record.id] = record
 
     def _rollout(self, record: RolloutRecord, at: float) -> None:

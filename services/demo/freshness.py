@@ -1,0 +1,90 @@
+"""Event to served: how long a sample took from its last event to the first answer by a version that learned from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from learner.registry import BASE, Registry
+from services.publishers import trusted
+from services.topic_feed import TopicFeed
+from streams.events import Sample, decode_example
+from streams.replay import open_tables
+from streams.replay.codec import sample_digest
+from streams.replay.lineage import first_steps
+from streams.scrub.identity import ledger_key
+from streams.topics import EXAMPLES
+
+if TYPE_CHECKING:
+    from services.demo.acts import Acts
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a version learned from: trajectory -> last step, its ancestors' included."""
+
+    steps: Mapping[int, int]
+
+    def holds(self, run: int, step: int) -> bool:
+        """Whether the version contains a step."""
+        return step <= self.steps.get(run, 0)
+
+
+def to_first_answer(acts: Acts) -> list[float]:
+    """Seconds for each sample that was trained on, sorted; infinite where no version that holds it ever answered."""
+    settings = acts.settings
+    key = ledger_key(settings.keys.keys())
+    tables = open_tables(acts.stack.redis(), settings.replay, key, settings.kafka.epoch)
+    answered = first_answers(acts)
+    trained = first_steps(tables.train)
+    waits = []
+    for sample in read_samples(acts):
+        digest = sample_digest(sample, key)
+        if digest not in trained:
+            continue
+        run, step = trained[digest]
+        times = [at for learned, at in answered if learned.holds(run, step) and at >= sample.completed_at]
+        waits.append(min(times) - sample.completed_at if times else math.inf)
+    return sorted(waits)
+
+
+def first_answers(acts: Acts) -> list[tuple[Learned, float]]:
+    """For each version that answered anybody: what it learned from, and when it first answered."""
+    settings = acts.settings
+    registry = Registry(settings.registry.directory, trusted(settings.registry), lambda: 0.0)
+    first: dict[str, float] = {}
+    for answer in acts.customers.answers:
+        if answer.version and answer.version != BASE:
+            first[answer.version] = min(first.get(answer.version, math.inf), answer.at)
+    return [(lineage(registry, version), at) for version, at in first.items()]
+
+
+def lineage(registry: Registry, version: str) -> Learned:
+    """Every trajectory that a version descends from, with its last step there."""
+    steps: dict[int, int] = {}
+    while version != BASE:
+        manifest = registry.manifest(version)
+        run = int(manifest.training.run)
+        steps[run] = max(steps.get(run, 0), manifest.training.steps[1])
+        version = manifest.parent
+    return Learned(steps)
+
+
+def read_samples(acts: Acts) -> list[Sample]:
+    """Every training sample that was put on `examples`."""
+    feed = TopicFeed(acts.settings.kafka.client("freshness"), (EXAMPLES,), lambda: acts.screen.seconds)
+    found: dict[str, Sample] = {}
+    while not feed.caught_up:
+        for record in feed.poll(1.0):
+            example = decode_example(record.value) if record.value else None
+            if isinstance(example, Sample) and example.split == "train":
+                found[example.sample_id] = example
+    feed.close()
+    return list(found.values())
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value below which this share of sorted values lies; infinite without values."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else math.inf
