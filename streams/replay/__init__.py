@@ -8,6 +8,7 @@ from streams.replay.config import (
     Quota,
     ReplayConfig,
     ReplayError,
+    ServerFull,
     TableConfig,
     UnsafeServer,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "ReplayBuffer",
     "ReplayConfig",
     "ReplayError",
+    "ServerFull",
     "TableConfig",
     "Tables",
     "TopicPartition",

@@ -26,7 +26,7 @@ from streams.replay.codec import (
 from streams.replay.config import ReplayError
 from streams.replay.mix import Mix, priority_bin
 from streams.replay.offsets import Offset
-from streams.replay.scripts import Scripts
+from streams.replay.scripts import Scripts, full_as_error
 from streams.replay.shapes import (
     NO_TTL,
     ROW,
@@ -73,6 +73,7 @@ class ReplayBuffer:
     ) -> None:
         self.client = client
         self.table = table
+        self.kind = table.partition(":")[0].partition("-")[0]
         self.prefix = f"{{rb:{table}}}"
         self.limits = limits
         self._key = key
@@ -85,12 +86,13 @@ class ReplayBuffer:
         """Store samples once; those of one offset enter or are refused together, with their ledger entries.
 
         `source[i]` is the Kafka place of sample i, samples of one offset side by side. Raises ValueError for a sample
-        of another split, or more than 64 samples on one offset; redis.RedisError when nothing or all has happened.
+        of another split or more than 64 samples on one offset, `ServerFull` when nothing has happened, redis.RedisError
+        when a script may or may not have run: repeat it.
         """
         if source is not None and len(source) != len(items):
             raise ValueError(f"{len(items)} samples come with {len(source)} offsets; one each is needed")
         for sample in items:
-            if self.table in {"train", "val", "test"} and sample.split != self.table:
+            if self.kind in {"train", "val", "test"} and sample.split != self.kind:
                 raise ValueError(f"sample {sample.sample_id} is of split {sample.split}, the table is {self.table}")
         report = InsertReport("", 0, 0, 0)
         for first, last in _calls(source, len(items)):
@@ -113,7 +115,7 @@ class ReplayBuffer:
 
         Raises ReplayError on a held-out table without `purpose="eval"`.
         """
-        if (self.table in {"val", "test", "golden"}) != (purpose == "eval"):
+        if (self.kind in {"val", "test", "golden"}) != (purpose == "eval"):
             raise ReplayError(f"table {self.table} is not drawn with purpose={purpose!r}")
         if k < 1 or not math.isfinite(alpha):
             raise ValueError(f"k = {k}, alpha = {alpha}: want k >= 1 and a finite alpha")
@@ -231,7 +233,8 @@ class ReplayBuffer:
         for _ in range(INSERT_ROUNDS):
             request = _request(self._epoch, rows[at:], groups)
             args = [msgspec.msgpack.encode(request), *binaries[at:]]
-            answer = self._scripts.insert(keys=[self.prefix], args=args)
+            with full_as_error():
+                answer = self._scripts.insert(keys=[self.prefix], args=args)
             got = answer[0].decode()
             done = got.rstrip("-")
             letters, evicted, at = letters + done, evicted + int(answer[1]), at + len(done)

@@ -3,6 +3,7 @@
 Errors of this package:
 
     ReplayError            base
+    ├── ServerFull         memory is full: nothing happened, wait and send again
     ├── UnsafeServer       the server would lose or drop data: eviction policy, no append-only file
     └── ConfigMismatch     the table was made with other unchangeable settings
 """
@@ -27,6 +28,10 @@ DAY_S = 86_400
 
 class ReplayError(Exception):
     """Base of the replay buffer's errors."""
+
+
+class ServerFull(ReplayError):
+    """The server is at its memory limit and refused a write before any effect; draws and erasures still work."""
 
 
 class UnsafeServer(ReplayError):

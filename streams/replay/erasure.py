@@ -30,15 +30,16 @@ return now
 """
 
 
-def tombstone(tables: Sequence[ReplayBuffer], customers: Sequence[bytes]) -> tuple[float, tuple[str, ...]]:
-    """From here on nothing of these customers enters or is drawn; server time, and tables that did not answer."""
-    at, unreachable = 0.0, []
+def tombstone(tables: Sequence[ReplayBuffer], customers: Sequence[bytes]) -> tuple[float, list[ReplayBuffer]]:
+    """From here on nothing of these customers enters or is drawn; server time, and the tables that answered."""
+    at, reached = 0.0, []
     for table in tables:
         try:
             at = float(table.client.register_script(_TOMBSTONE)(keys=[table.prefix], args=list(customers)))
+            reached.append(table)
         except redis.RedisError:
-            unreachable.append(table.table)
-    return at, tuple(unreachable)
+            continue
+    return at, reached
 
 
 def erase_from(table: ReplayBuffer, customers: Sequence[bytes]) -> TableErasure:
@@ -51,16 +52,15 @@ def erase_from(table: ReplayBuffer, customers: Sequence[bytes]) -> TableErasure:
 
 def erase(tables: Sequence[ReplayBuffer], customers: Sequence[bytes]) -> ErasureReceipt:
     """Tombstones first, in all tables, then the deletes; the receipt is final only after `rewrite_aof`."""
-    at, unreachable = tombstone(tables, customers)
+    at, reached = tombstone(tables, customers)
     done = []
-    for table in tables:
-        if table.table in unreachable:
-            continue
+    for table in reached:
         try:
             done.append(erase_from(table, customers))
         except redis.RedisError:
-            unreachable = (*unreachable, table.table)
-    return ErasureReceipt(tuple(customer.hex() for customer in customers), at, tuple(done), unreachable)
+            continue
+    unreachable = sorted({table.table for table in tables} - {erased.table for erased in done})
+    return ErasureReceipt(tuple(customer.hex() for customer in customers), at, tuple(done), tuple(unreachable))
 
 
 def erased_so_far(tables: Sequence[ReplayBuffer], customers: Sequence[bytes]) -> int:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 
 import redis
 
 from streams import ledger
 from streams.replay import offsets
+from streams.replay.config import ServerFull
 
 _FILES = files("streams.replay")
 
 
 def _text(name: str) -> str:
     return _FILES.joinpath(f"{name}.lua").read_text()
+
+
+@contextmanager
+def full_as_error() -> Iterator[None]:
+    """Raise `ServerFull` for the several ways in which servers say that a script was denied memory."""
+    try:
+        yield
+    except redis.ResponseError as error:
+        if "OOM" in str(error) or "maxmemory" in str(error):
+            raise ServerFull("the server is at maxmemory; nothing happened") from None
+        raise
 
 
 class Scripts:

@@ -17,14 +17,14 @@ from streams.replay.codec import label_code
 from streams.replay.config import ANCHOR, QUARANTINE, ConfigMismatch, Quota, ReplayConfig, TableConfig, UnsafeServer
 from streams.replay.erasure import erase
 from streams.replay.offsets import Offset
-from streams.replay.scripts import Scripts
+from streams.replay.scripts import Scripts, full_as_error
 from streams.replay.shapes import ErasureReceipt, InsertReport
 
 SCHEMA = 1
 """Version of the layout in Redis; a table of another one is refused."""
 
 TABLES = ("train", "val", "test", "golden")
-"""Names of the tables; a further training line has a table `train-<line>`."""
+"""Names of the tables; a further training line has `train-<line>`, a shard `train:<n>`."""
 
 _POLICIES = ("fifo", "reservoir", "lowest")
 _UNCHANGEABLE = ("schema", "bucket", "ttl", "key")
@@ -129,7 +129,7 @@ class Tables:
         return reports
 
     def annotate(self, annotation: Annotation, source: Offset | None = None) -> str:
-        """Lay a late label and weight over stored replies: `applied`, `duplicate`, or `no_target` (nothing stored)."""
+        """Lay a late label and weight over stored replies: `applied`, `duplicate`, or `no_target`."""
         request = {
             "epoch": self.epoch,
             "offset": list(source) if source is not None else [],
@@ -139,7 +139,8 @@ class Tables:
             "targets": [event_digest(target, self.key) for target in annotation.targets],
         }
         life = [self.config.train.ledger_ttl_s, self.config.train.source_retention_s]
-        answer: bytes = Scripts(self.client).annotate(args=[msgspec.msgpack.encode(request), *life])
+        with full_as_error():
+            answer: bytes = Scripts(self.client).annotate(args=[msgspec.msgpack.encode(request), *life])
         return answer.decode()
 
     def fates(self, digests: Iterable[bytes]) -> list[Fate]:
