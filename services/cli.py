@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "router": ("services.router.process", "the customers' door: OpenAI's chat API over a sticky canary split"),
     "filter": ("services.filter", "what the quality filter would do to a history of chats"),
     "review": ("services.review", "the replies that a person should look at"),
+    "gateway": ("services.gateway.process", "the HTTP door: events, webhooks, capture proxy"),
     "ingest": ("services.ingest", "files of chats onto chats.raw, once, with progress"),
     "simulate": ("services.simulate", "synthetic traffic with its ground truth"),
     "rollout": ("services.rollout.commands", "the canary: run the controller, or promote, hold, roll back by hand"),
@@ -24,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("services.evaluate", "a version, or the base, on a file of chats, with confidence intervals"),
     "learn": ("services.learn", "the online learner: replay buffer to versions"),
     "base": ("services.base", "train the demo's small base model again"),
+    "tune": ("services.tune", "hyper-parameters: shadow adapters, grid, random, Optuna; or a whole base offline"),
     "bench": ("services.bench", "tables of numbers, from a checkout"),
 }
 
