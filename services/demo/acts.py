@@ -13,9 +13,9 @@ from services.demo.customers import Customers, Door, until
 from services.demo.evidence import Evidence
 from services.demo.figures import Figures
 from services.demo.planted import Planted, Planter, refusals
-from services.demo.profile import SPEED
 from services.demo.screen import Screen
 from services.demo.watch import Watch
+from services.local.profile import SPEED
 from services.local.stack import Stack
 from services.topic_feed import producer_settings
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 from services.demo.acts import Acts
 from services.demo.checks import judge
 from services.demo.evidence import Evidence
-from services.demo.profile import demo_profile, printed
 from services.demo.screen import Screen
+from services.local.profile import demo_profile, fresh, printed
 from services.local.stack import Stack
 from services.local.supervisor import ChildFailed
 
 DIRECTORY = Path(".driftline")
-_KEPT = ("logs", "redis", "store", "learner", "planter", "router", "node-1", "node-2")
 
 
 def play(args: argparse.Namespace) -> int:
@@ -46,13 +44,6 @@ def perform(args: argparse.Namespace, stack: Stack, screen: Screen, evidence: Ev
         judge(acts)
     finally:
         acts.close()
-
-
-def fresh(directory: Path) -> None:
-    """Remove what an earlier run left: a new broker begins at offset 0."""
-    for name in _KEPT:
-        shutil.rmtree(directory / name, ignore_errors=True)
-    directory.mkdir(parents=True, exist_ok=True)
 
 
 def report(evidence: Evidence, path: Path | None, screen: Screen) -> int:

@@ -37,7 +37,7 @@ class Stack:
     @property
     def settings(self) -> Settings:
         """What a process outside the stack needs to join it."""
-        return load(environment=self._environment())
+        return load(environment=self.environment())
 
     def start(self, say: Callable[[str], None]) -> None:
         """Start everything and return once every process is ready. Raises `ChildFailed`."""
@@ -47,7 +47,8 @@ class Stack:
         self._put(
             "keys", ring={"k1": secrets.token_hex(32)}, fixed=secrets.token_hex(32), admin_token=secrets.token_hex(16)
         )
-        self._put("registry", directory=self.store)
+        self._put("registry", directory=self.store, key=self.directory / "signing.key")
+        self._put("train", directory=self.directory / "learner")
         say("stream worker, learner, nodes, router and rollout controller")
         names = ["clean", "learn", "rollout"]
         for name, arguments in (("clean", ["clean"]), ("rollout", ["rollout", "run"]), ("learn", ["learn"])):
@@ -91,12 +92,13 @@ class Stack:
 
     def _start(self, name: str, arguments: Sequence[str], more: Mapping[str, Section] | None = None) -> None:
         port = free_port()
-        environment = self._environment({"admin": {"port": port}, **(more or {})})
+        environment = self.environment({"admin": {"port": port}, **(more or {})})
         command = [sys.executable, "-m", "services.cli", *arguments]
         self.supervisor.start(Spec(name, command, environment, port))
         self.targets[name] = f"127.0.0.1:{port}"
 
-    def _environment(self, more: Mapping[str, Section] | None = None) -> dict[str, str]:
+    def environment(self, more: Mapping[str, Section] | None = None) -> dict[str, str]:
+        """What a process of this stack finds its settings in."""
         values = {name: dict(section) for name, section in self._values.items()}
         for name, section in (more or {}).items():
             values.setdefault(name, {}).update(section)

@@ -1,13 +1,18 @@
-"""The demo's settings: small enough for two minutes on two cores; the shipped defaults stay those of production."""
+"""Settings of one machine: small enough for two minutes on two cores; the shipped defaults stay those of production."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 from services.serving_config import demo_rollout
 
 SPEED = 8.0
 """The simulated chats run so many times as fast as their own clock."""
+
+KEPT = ("logs", "redis", "store", "learner", "planter", "router", "node-1", "node-2")
+"""Folders of a run."""
 
 
 def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
@@ -27,6 +32,20 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
         "rollout": demo_rollout(),
         "node": {"base": base, "report_s": 0.5, "reconcile_s": 1.0},
     }  # fmt: skip
+
+
+def up_profile(speed: float, base: str = "") -> dict[str, Mapping[str, object]]:
+    """The demo's settings for chats of the user's own, replayed `speed` times as fast as they happened."""
+    profile = demo_profile(base)
+    stream = {"speed": speed, "emit_after_s": 2.0, "rating_wait_s": 60.0, "shares": [0.8, 0.1, 0.1]}
+    return {**profile, "stream": stream}
+
+
+def fresh(directory: Path) -> None:
+    """Remove what an earlier run left: a new broker begins at offset 0."""
+    for name in KEPT:
+        shutil.rmtree(directory / name, ignore_errors=True)
+    directory.mkdir(parents=True, exist_ok=True)
 
 
 def printed(profile: Mapping[str, Mapping[str, object]]) -> str:
