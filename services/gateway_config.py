@@ -29,7 +29,7 @@ class GatewayConfig:
 
     host: str = "127.0.0.1"
     """Bind address; 0.0.0.0 in a container."""
-    port: int = 8100
+    port: int = 8101
     """0 takes a free port."""
     api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Bearer key -> tenant of its sender; without any, /v1/events and the capture proxy answer 401."""
@@ -61,6 +61,8 @@ class GatewayConfig:
     """How long event and webhook ids are remembered, seconds; older webhook events are refused."""
     upstream: str = ""
     """Base URL of the OpenAI-compatible API behind the capture proxy, as `https://host/v1`; empty: no proxy."""
+    upstream_key: str = field(default="", repr=False)
+    """Bearer key of the upstream; clients use a key of `api_keys` and never see it."""
     upstream_timeout_s: float = 120.0
     """Longest answer of the upstream, seconds."""
     record_agent: Literal["agent", "assistant"] = "agent"

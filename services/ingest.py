@@ -17,13 +17,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from services.ingest_broker import Broker, NoBroker, open_broker
+from services.ingest_progress import progress
 from services.ingest_state import Position, Positions, open_positions
 from streams.sources import FORMATS, Chat, SourceRecord, Unreadable, chat_records, detect, read
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
 
-    from services.ingest_broker import Broker
     from services.settings import Settings
 
 SAVE_S = 1.0
@@ -80,14 +81,12 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with ExitStack() as stack:
-        from services.ingest_broker import NoBroker, open_broker  # noqa: PLC0415 - loads librdkafka only when it starts
-
         try:
             broker = stack.enter_context(open_broker(settings, time.monotonic))
         except NoBroker as error:
             return _refuse(str(error))
         positions = stack.enter_context(open_positions(settings, broker.identity))
-        show = stack.enter_context(_progress(args))
+        show = stack.enter_context(progress(args.file, shown=sys.stderr.isatty()))
         ingest = Ingest(broker, positions, stop, time.monotonic)
         agents = [*settings.ingest.agents, *(a for a in args.agents.split(",") if a)]
         tenant = args.tenant if args.tenant is not None else settings.ingest.tenant
@@ -260,12 +259,6 @@ def _problem(args: argparse.Namespace) -> str:
 def _refuse(problem: str) -> int:
     sys.stderr.write(f"driftline ingest: {problem}\n")
     return 2
-
-
-def _progress(args: argparse.Namespace) -> Any:
-    from services.ingest_progress import progress  # noqa: PLC0415 - rich is wanted only here
-
-    return progress(args.file, shown=sys.stderr.isatty())
 
 
 def _report(summary: Summary, *, as_json: bool) -> None:

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
 if TYPE_CHECKING:
     from services.ingest import Summary
 
@@ -17,8 +20,6 @@ def progress(path: Path, *, shown: bool) -> Iterator[Callable[[Summary, int], No
     if not shown:
         yield lambda _summary, _position: None
         return
-    from rich.console import Console  # noqa: PLC0415 - only for terminals
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - as above
 
     columns = (
         TextColumn("{task.description}"),

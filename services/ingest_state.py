@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    import redis
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+if TYPE_CHECKING:
     from services.settings import Settings
 
 KEEP_S = 15 * 86_400
@@ -51,11 +53,9 @@ class RedisPositions:
 
     def save(self, name: str, position: Position) -> None:
         """Remember it for `KEEP_S`; an outage costs a repeat, which the ledger drops."""
-        from redis.exceptions import RedisError  # noqa: PLC0415 - only where Redis is used
-
         try:
             self._client.set(self._prefix + name, _text(position), ex=KEEP_S)
-        except RedisError:
+        except redis.RedisError:
             # The next save, a second later, tries again.
             return
 
@@ -82,10 +82,6 @@ class FilePositions:
 @contextmanager
 def open_positions(settings: Settings, broker: str) -> Iterator[Positions]:
     """Redis if it answers, else the folder; `broker` is the broker's identity, since its offsets die with it."""
-    import redis  # noqa: PLC0415 - loaded when ingest starts
-    from redis.backoff import NoBackoff  # noqa: PLC0415 - as above
-    from redis.retry import Retry  # noqa: PLC0415 - as above
-
     timeout = settings.redis.timeout_s
     client = redis.Redis.from_url(
         settings.redis.url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)

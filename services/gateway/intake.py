@@ -1,0 +1,63 @@
+"""An event from the outside, checked, as the record that goes to chats.raw."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from services.gateway.limits import Refusal
+from services.gateway.sink import Outgoing
+from streams.cloudevents import completed
+from streams.events import BadEvent, from_object
+
+NAMESPACE = uuid.UUID("0b1c7d52-8a6e-5c55-9a57-3d2f9a0e6d44")
+"""Of ids made from an Idempotency-Key."""
+
+MAX_RECORD = 900_000
+"""Largest record, bytes: brokers take 1 MiB with key and headers by default."""
+
+DROPPED = frozenset({"tenant"})
+"""Fields that a sender may not set: the tenant comes from its key."""
+
+
+def events_of(body: Any, most: int) -> list[Any]:
+    """The events of a request: one object, a list, or `{"events": [...]}`. Raises `Refusal`."""
+    found = body.get("events", [body]) if isinstance(body, dict) else body
+    if not isinstance(found, list):
+        raise Refusal(400, "wrong_type", "events")
+    if not found:
+        raise Refusal(400, "missing_field", "events")
+    if len(found) > most:
+        raise Refusal(413, "too_many", "events")
+    return found
+
+
+def record(
+    body: Any, tenant: str, headers: Mapping[str, str], idempotency_key: str | None = None, place: int = 0
+) -> tuple[str, Outgoing]:
+    """Event id and record of one event. Raises `Refusal`, or `BadEvent` with the reason of its dead letter.
+
+    Unknown fields stay; CloudEvents headers, or an Idempotency-Key, may give the id that the body lacks.
+    """
+    if not isinstance(body, dict):
+        raise Refusal(400, "wrong_type", "event")
+    whole = {name: value for name, value in completed(body, headers).items() if name not in DROPPED}
+    if "event_id" not in whole and idempotency_key:
+        whole["event_id"] = str(uuid.uuid5(NAMESPACE, f"{tenant}\n{idempotency_key}\n{place}"))
+    conversation = whole.get("conversation_id")
+    key = conversation.encode() if isinstance(conversation, str) else None
+    event = from_object(whole, key)
+    value = msgspec.json.encode(whole)
+    if len(value) > MAX_RECORD:
+        raise Refusal(413, "too_large", "event")
+    return event.event_id, Outgoing(event.conversation_id.encode(), value, tenant)
+
+
+def refused(error: BadEvent | Refusal, event_id: str | None) -> dict[str, Any]:
+    """What the sender is told of an event that was not taken; no text of it."""
+    reason = error.code if isinstance(error, Refusal) else str(error.reason)
+    told = {"event_id": event_id, "status": "malformed", "reason": reason, "field": error.field or None}
+    return {name: value for name, value in told.items() if value is not None}

@@ -1,0 +1,265 @@
+"""The gateway over HTTP against the embedded broker and a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+
+from services.gateway.app import Gateway, create_app
+from services.gateway.capture import Capture
+from services.gateway.memory import Memory
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.sink import Sink
+from services.gateway_config import GatewayConfig
+from services.http_server import HttpServer
+from streams.topics import CHATS_RAW
+from tests.kafka_reading import read_all
+
+Start = Callable[..., httpx.Client]
+KEYS = {"key-a": "acme", "key-b": "bolt"}
+
+
+def event(number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "event_id": f"e-{number}",
+        "type": "message",
+        "conversation_id": "c",
+        "seq": number,
+        "role": "customer",
+        "text": "hi",
+        "ts": "2026-01-02T03:04:05Z",
+        **more,
+    }
+
+
+@pytest.fixture
+def start(mock_broker: dict[str, Any], redis_url: str, redis_client: redis.Redis) -> Iterator[Start]:
+    """A function that starts a gateway with some settings and gives a client of it, authorised as acme."""
+    assert redis_client.ping()
+    open_parts: list[tuple[HttpServer, Sink, httpx.Client]] = []
+
+    def begin(config: GatewayConfig | None = None, bootstrap: str = "", url: str = redis_url) -> httpx.Client:
+        config = replace(config or GatewayConfig(), api_keys=KEYS, port=0)
+        base = {"bootstrap.servers": bootstrap or mock_broker["bootstrap"], "log_level": 0}
+        sink = Sink(
+            base, CHATS_RAW, time.monotonic, max_queue_bytes=config.max_queue_bytes, timeout_s=config.produce_timeout_s
+        )
+        metrics = GatewayMetrics(CollectorRegistry())
+        memory = Memory(_redis(url), mock_broker["epoch"], config.remember_s, lambda _error: None)
+        gateway = Gateway(config, sink, memory, metrics, clock=time.monotonic, wall=lambda: 1767323045.0)
+        capture = None
+        if config.upstream:
+            capture = Capture(config, sink, memory, metrics, tenant=gateway.tenant, wall=lambda: 1767323045.0)
+        server = HttpServer(create_app(gateway, capture), "127.0.0.1", 0)
+        sink.start()
+        server.start()
+        client = httpx.Client(base_url=server.url, headers={"authorization": "Bearer key-a"}, timeout=20)
+        open_parts.append((server, sink, client))
+        return client
+
+    yield begin
+    for server, sink, client in open_parts:
+        client.close()
+        server.stop()
+        sink.close(0.5)
+
+
+def _redis(url: str) -> Redis:
+    return Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
+
+
+def test_gateway_produces_an_event_once(start: Start, mock_broker: dict[str, Any]) -> None:
+    """An event is acknowledged with its tenant in a header, and the same id again is known and not produced."""
+    client = start()
+    first, again = (client.post("/v1/events", json=event(0, tenant="bolt")) for _ in range(2))
+    assert (first.status_code, first.json()) == (200, {"event_id": "e-0", "status": "produced"})
+    assert again.json() == {"event_id": "e-0", "status": "known"}
+    (found,) = read_all(mock_broker["bootstrap"], CHATS_RAW)
+    assert (found.key, json.loads(found.value), found.headers) == (b"c", event(0), {"tenant": b"acme"})
+    other = client.post("/v1/events", json=event(0), headers={"authorization": "Bearer key-b"})
+    assert other.json()["status"] == "produced"
+
+
+def test_gateway_takes_batches_and_names_what_is_malformed(start: Start, mock_broker: dict[str, Any]) -> None:
+    """Good events of a batch are produced, bad ones are named in place, and the answer is 400."""
+    client = start()
+    answer = client.post("/v1/events", json={"events": [event(0), event(1, text=""), event(2, role="boss"), event(3)]})
+    assert answer.status_code == 400
+    assert [r["status"] for r in answer.json()["results"]] == ["produced", "malformed", "malformed", "produced"]
+    assert [r.get("reason") for r in answer.json()["results"]][1:3] == ["empty_text", "unknown_role"]
+    lines = b"\n".join(json.dumps(event(n)).encode() for n in range(3, 6))
+    headers = {"content-type": "application/x-ndjson", "content-encoding": "gzip"}
+    more = client.post("/v1/events", content=gzip.compress(lines), headers=headers)
+    assert [r["status"] for r in more.json()["results"]] == ["known", "produced", "produced"]
+    assert [json.loads(r.value)["seq"] for r in read_all(mock_broker["bootstrap"], CHATS_RAW)] == [0, 3, 4, 5]
+
+
+def test_gateway_wants_a_key(start: Start) -> None:
+    """No key, a wrong one and another scheme are 401; so is everything when no key is configured."""
+    client = start()
+    for value in ("", "Bearer nope", "Basic key-a", "Bearer"):
+        answer = client.post("/v1/events", json=event(0), headers={"authorization": value})
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_gateway_throttles_with_retry_after(start: Start) -> None:
+    """Above its rate a sender gets 429 with a time to wait; another sender does not."""
+    client = start(GatewayConfig(rate_per_s=0.5, burst=2))
+    assert [client.post("/v1/events", json=event(n)).status_code for n in range(3)] == [200, 200, 429]
+    again = client.post("/v1/events", json=event(3))
+    assert int(again.headers["retry-after"]) in {1, 2}
+    assert client.post("/v1/events", json=event(4), headers={"authorization": "Bearer key-b"}).status_code == 200
+
+
+def test_gateway_answers_503_when_kafka_is_away(start: Start) -> None:
+    """Without an acknowledgment it is 503 with Retry-After within two seconds, and at once while Kafka stays away."""
+    client = start(GatewayConfig(produce_timeout_s=0.4), bootstrap="127.0.0.1:1")
+    began = time.monotonic()
+    first = client.post("/v1/events", json=event(0))
+    assert (first.status_code, first.headers["retry-after"]) == (503, "2")
+    assert time.monotonic() - began < 2
+    began = time.monotonic()
+    assert client.post("/v1/events", json=event(1)).status_code == 503
+    assert time.monotonic() - began < 0.3
+
+
+def test_gateway_bounds_its_queue(start: Start) -> None:
+    """What would not fit into the queue is refused at once."""
+    client = start(GatewayConfig(max_queue_bytes=50))
+    assert client.post("/v1/events", json=event(0)).status_code == 503
+
+
+def test_gateway_goes_on_without_redis(start: Start, mock_broker: dict[str, Any]) -> None:
+    """While Redis is away events are produced anyway, repeats too: the ledger drops them."""
+    client = start(url="redis://127.0.0.1:1/0")
+    assert [client.post("/v1/events", json=event(0)).json()["status"] for _ in range(2)] == ["produced", "produced"]
+    assert len(read_all(mock_broker["bootstrap"], CHATS_RAW)) == 2
+
+
+def test_gateway_serves_its_asyncapi_document(start: Start) -> None:
+    """The document of the topics is there for everybody, with the types that only services know."""
+    found = start().get("/asyncapi.json").json()
+    assert set(found["channels"]["adapters.rollout"]["messages"]) == {"RolloutRecord"}
+
+
+def test_gateway_takes_cloudevents(start: Start, mock_broker: dict[str, Any]) -> None:
+    """Binary-mode attributes give id and time of a single event."""
+    bare = {k: v for k, v in event(0).items() if k not in {"event_id", "ts"}}
+    headers = {"ce-specversion": "1.0", "ce-id": "ce-1", "ce-time": "2026-01-02T03:04:05Z"}
+    assert start().post("/v1/events", json=bare, headers=headers).json()["event_id"] == "ce-1"
+    assert json.loads(read_all(mock_broker["bootstrap"], CHATS_RAW)[0].value)["ts"] == "2026-01-02T03:04:05Z"
+
+
+@pytest.fixture
+def upstream() -> Iterator[str]:
+    """An OpenAI-compatible server that repeats the last message, streamed where asked."""
+
+    async def completions(request: Request) -> JSONResponse | StreamingResponse:
+        body = await request.json()
+        said = f"You said {body['messages'][-1]['content']}."
+        assert request.headers["authorization"] == "Bearer upstream-key"
+        if body["messages"][-1]["content"] == "fail":
+            return JSONResponse({"error": "no"}, status_code=500)
+        if not body.get("stream"):
+            return JSONResponse({"choices": [{"message": {"role": "assistant", "content": said}}]})
+
+        async def pieces() -> Any:
+            for word in said.split(" "):
+                yield f"data: {json.dumps({'choices': [{'delta': {'content': word + ' '}}]})}\n\n"
+                await asyncio.sleep(0)
+            yield "data: [DONE]\n\n"
+
+        return StreamingResponse(pieces(), media_type="text/event-stream")
+
+    async def models(_request: Request) -> JSONResponse:
+        return JSONResponse({"data": [{"id": "m"}]})
+
+    app = Starlette(routes=[Route("/v1/chat/completions", completions, methods=["POST"]), Route("/v1/models", models)])
+    server = HttpServer(app, "127.0.0.1", 0)
+    server.start()
+    yield f"{server.url}/v1"
+    server.stop()
+
+
+def turns(bootstrap: str, count: int) -> list[tuple[bytes | None, int, str, str]]:
+    """The recorded turns, once there are `count`."""
+    for _ in range(100):
+        found = read_all(bootstrap, CHATS_RAW)
+        if len(found) >= count:
+            break
+    rows = [(record.key, json.loads(record.value)) for record in found]
+    return [(key, row["seq"], row["role"], row["text"]) for key, row in rows]
+
+
+def test_gateway_capture_records_a_plain_client(start: Start, upstream: str, mock_broker: dict[str, Any]) -> None:
+    """A client that sends its whole history each time is recorded as one conversation, each turn once, in order."""
+    client = start(GatewayConfig(upstream=upstream, upstream_key="upstream-key"))
+    history: list[dict[str, str]] = [{"role": "system", "content": "be kind"}]
+    for number, text in enumerate(("one", "two", "three"), 1):
+        history.append({"role": "user", "content": text})
+        body = {"model": "m", "messages": history, "user": "cust-1"}
+        answer = client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]
+        history.append(answer)
+        assert len(turns(mock_broker["bootstrap"], 1 + 2 * number)) == 1 + 2 * number
+    found = turns(mock_broker["bootstrap"], 7)
+    assert len({key for key, *_ in found}) == 1
+    assert [seq for _, seq, *_ in found] == list(range(7))
+    assert [role for *_, role, _ in found] == ["system", *["customer", "agent"] * 3]
+    assert client.get("/v1/models").json() == {"data": [{"id": "m"}]}
+
+
+def test_gateway_capture_records_streams_and_named_chats(
+    start: Start, upstream: str, mock_broker: dict[str, Any]
+) -> None:
+    """A streamed answer passes piece by piece and is recorded whole; a client with an id may send new messages only."""
+    client = start(GatewayConfig(upstream=upstream, upstream_key="upstream-key"))
+    for number, text in enumerate(("one", "two"), 1):
+        body = {"model": "m", "messages": [{"role": "user", "content": text}], "stream": True}
+        answer = client.post("/v1/chat/completions", json=body, headers={"x-conversation-id": "named"})
+        assert answer.text.endswith("data: [DONE]\n\n")
+        turns(mock_broker["bootstrap"], 2 * number)
+    assert turns(mock_broker["bootstrap"], 4) == [
+        (b"named", 0, "customer", "one"),
+        (b"named", 1, "agent", "You said one. "),
+        (b"named", 2, "customer", "two"),
+        (b"named", 3, "agent", "You said two. "),
+    ]
+
+
+def test_gateway_capture_passes_errors_and_records_none(
+    start: Start, upstream: str, mock_broker: dict[str, Any]
+) -> None:
+    """Errors of the upstream reach the client as they are; an upstream that is away is 502; neither is recorded."""
+    client = start(GatewayConfig(upstream=upstream, upstream_key="upstream-key"))
+    body = {"messages": [{"role": "user", "content": "fail"}]}
+    assert client.post("/v1/chat/completions", json=body).status_code == 500
+    assert client.post("/v1/chat/completions", json=body, headers={"authorization": ""}).status_code == 401
+    away = start(GatewayConfig(upstream="http://127.0.0.1:1/v1"))
+    assert away.post("/v1/chat/completions", json=body).status_code == 502
+    assert read_all(mock_broker["bootstrap"], CHATS_RAW) == []
+
+
+def test_gateway_capture_answers_while_kafka_and_redis_are_away(start: Start, upstream: str) -> None:
+    """The customer's answer does not depend on the record."""
+    config = GatewayConfig(upstream=upstream, upstream_key="upstream-key", produce_timeout_s=0.2)
+    client = start(config, bootstrap="127.0.0.1:1", url="redis://127.0.0.1:1/0")
+    body = {"messages": [{"role": "user", "content": "hi"}]}
+    assert client.post("/v1/chat/completions", json=body).status_code == 200
