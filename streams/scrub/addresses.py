@@ -11,9 +11,25 @@ from typing import NamedTuple
 
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, PROPER, lexicon
 from streams.scrub.spans import Span
-from streams.scrub.streets import CODES, COMPOUNDS, HOUSE, HOUSES, MILITARY, PARTICLES, PLACES, PREFIXES, STATES, STRONG, SUFFIXES, UNITS, VAGUE
+from streams.scrub.streets import (
+    CODES,
+    COMPOUNDS,
+    HOUSE,
+    HOUSES,
+    MILITARY,
+    PARTICLES,
+    PLACES,
+    PREFIXES,
+    STATES,
+    STRONG,
+    SUFFIXES,
+    UNITS,
+    VAGUE,
+)
 
-_TOKEN = re.compile(r"[A-Za-z\x01](?:[A-Za-z\x01'\-]*[A-Za-z\x01])?|\d+(?:[A-Za-z](?![A-Za-z]))?(?:[\-/]\d+[A-Za-z]?(?![A-Za-z]))?|\n+|[^\sA-Za-z\d]")
+_TOKEN = re.compile(
+    r"[A-Za-z\x01](?:[A-Za-z\x01'\-]*[A-Za-z\x01])?|\d+(?:[A-Za-z](?![A-Za-z]))?(?:[\-/]\d+[A-Za-z]?(?![A-Za-z]))?|\n+|[^\sA-Za-z\d]"
+)
 MAX_GROWTH = 24
 """Tokens that an address grows to one side."""
 MAX_ANCHORS = 40
@@ -85,7 +101,11 @@ def _numbered(tokens: list[Token], at: int) -> tuple[int, int] | None:
             return at, i
         if token.lower.endswith(COMPOUNDS) and len(token.lower) > 5:  # noqa: PLR2004
             return at, i
-        if i > begin and _is_number(tokens, i) and all(_capital(t) and not t.flags & (COMMON | PROPER) for t in tokens[begin:i]):
+        if (
+            i > begin
+            and _is_number(tokens, i)
+            and all(_capital(t) and not t.flags & (COMMON | PROPER) for t in tokens[begin:i])
+        ):
             return at, i
         if not (token.text[0].isalpha() or _is_ordinal(tokens, i)) or token.lower in _STOPS:
             return None
@@ -112,7 +132,12 @@ def _prefixed(tokens: list[Token], at: int) -> tuple[int, int] | None:
     while i < len(tokens) and (tokens[i].lower in PARTICLES or tokens[i].text in ".'"):
         i += 1
     first = i
-    while i < len(tokens) and i - first < 4 and tokens[i].text[0].isalpha() and (_capital(tokens[i]) or not tokens[i].flags & COMMON or tokens[i].lower in PARTICLES):  # noqa: PLR2004
+    while (
+        i < len(tokens)
+        and i - first < 4
+        and tokens[i].text[0].isalpha()
+        and (_capital(tokens[i]) or not tokens[i].flags & COMMON or tokens[i].lower in PARTICLES)
+    ):  # noqa: PLR2004
         i += 1
     if i == first:
         return None
@@ -134,7 +159,7 @@ def _unit(tokens: list[Token], at: int) -> int | None:
 
 
 def _military(tokens: list[Token], at: int) -> int | None:
-    """"PSC 12, Box 34 APO AP 96501", "USS Name FPO AE 09501"."""
+    """ "PSC 12, Box 34 APO AP 96501", "USS Name FPO AE 09501"."""
     for i in range(at + 1, min(at + 9, len(tokens))):
         if tokens[i].lower in {"apo", "fpo", "dpo"}:
             last = min(i + 2, len(tokens) - 1)
@@ -168,7 +193,7 @@ def _named(words: list[Token]) -> bool:
 
 
 def _corner(tokens: list[Token], at: int) -> tuple[int, int] | None:
-    """"corner of X and Y": names, numbers and suffixes up to the end of the phrase."""
+    """ "corner of X and Y": names, numbers and suffixes up to the end of the phrase."""
     last = at + 1
     for i in range(at + 2, min(at + 14, len(tokens))):
         token = tokens[i]
@@ -189,7 +214,12 @@ def _left(tokens: list[Token], first: int) -> int:
             first -= 2
         elif (_is_number(tokens, first - 1) and first and tokens[first].text[0] != "\n") or before.lower in HOUSE:
             first -= 1
-        elif before.text == "," and first > 1 and tokens[first - 2].text[0].isdigit() and len(tokens[first - 2].text) <= _SHORT:
+        elif (
+            before.text == ","
+            and first > 1
+            and tokens[first - 2].text[0].isdigit()
+            and len(tokens[first - 2].text) <= _SHORT
+        ):
             first -= 2
         elif before.lower in {"the", "po"} and tokens[first].lower in {"corner", "box"}:
             first -= 1
@@ -220,14 +250,24 @@ def _continues(tokens: list[Token], at: int) -> bool:
     """Whether a full stop only ends an abbreviation, or a question mark is a broken letter before a line."""
     if tokens[at].text == "?":
         return at + 1 < len(tokens) and tokens[at + 1].text in "?\n"
-    return len(tokens[at - 1].text) <= 4 and at + 1 < len(tokens) and tokens[at + 1].start > tokens[at].end and _belongs(tokens, at + 1, small=False)  # noqa: PLR2004
+    return (
+        len(tokens[at - 1].text) <= 4
+        and at + 1 < len(tokens)
+        and tokens[at + 1].start > tokens[at].end
+        and _belongs(tokens, at + 1, small=False)
+    )  # noqa: PLR2004
 
 
 def _belongs(tokens: list[Token], at: int, small: bool) -> bool:
     """Whether the token at `at` can be part of an address that goes on."""
     token = tokens[at]
     if token.text[0].isdigit():
-        glued = at + 1 < len(tokens) and tokens[at + 1].start == token.end and tokens[at + 1].text[0].isalpha() and not CODES.match(token.text + tokens[at + 1].text)
+        glued = (
+            at + 1 < len(tokens)
+            and tokens[at + 1].start == token.end
+            and tokens[at + 1].text[0].isalpha()
+            and not CODES.match(token.text + tokens[at + 1].text)
+        )
         return len(token.text) <= _SHORT + 1 and not glued
     if not token.text[0].isalpha():
         return False
@@ -235,10 +275,20 @@ def _belongs(tokens: list[Token], at: int, small: bool) -> bool:
         return True
     if token.lower in PARTICLES or token.lower == "and" and at + 1 < len(tokens):
         return at + 1 < len(tokens) and _capital(tokens[at + 1]) and not tokens[at + 1].flags & OFTEN
-    if CODES.fullmatch(token.text) or (token.text.isupper() and len(token.text) == 2) or token.lower in STATES and small:  # noqa: PLR2004
+    if (
+        CODES.fullmatch(token.text)
+        or (token.text.isupper() and len(token.text) == 2)
+        or token.lower in STATES
+        and small
+    ):  # noqa: PLR2004
         return True
     if _capital(token):
-        return not token.flags & OFTEN or bool(token.flags & PROPER) and not token.flags & COMMON or _before_code(tokens, at)
+        return (
+            not token.flags & OFTEN
+            or bool(token.flags & PROPER)
+            and not token.flags & COMMON
+            or _before_code(tokens, at)
+        )
     if len(token.text) <= 3 and not token.flags & OFTEN and at + 1 < len(tokens) and tokens[at + 1].text[0].isdigit():  # noqa: PLR2004 - a state
         return True
     return small and (not token.flags & COMMON or bool(token.flags & PROPER) or token.lower in STRONG)
@@ -248,15 +298,27 @@ def _before_code(tokens: list[Token], at: int) -> bool:
     """An ordinary word in capitals that a town's rest or a code follows: "New Hope", "East Rock 4411"."""
     if tokens[at - 1].lower in _TOWN_WORDS and tokens[at].flags & NAME:
         return True
-    return at + 1 < len(tokens) and tokens[at].lower in _TOWN_WORDS and (_capital(tokens[at + 1]) or tokens[at + 1].text[0].isdigit())
+    return (
+        at + 1 < len(tokens)
+        and tokens[at].lower in _TOWN_WORDS
+        and (_capital(tokens[at + 1]) or tokens[at + 1].text[0].isdigit())
+    )
 
 
 def _is_number(tokens: list[Token], at: int) -> bool:
     """Whether the token is a house number: short, not glued to letters, no decimal, no amount."""
     token = tokens[at]
-    if not token.text[0].isdigit() or len(token.text.rstrip("abcdABCD")) > _SHORT + 4 or sum(c.isdigit() for c in token.text) > _SHORT + 2:
+    if (
+        not token.text[0].isdigit()
+        or len(token.text.rstrip("abcdABCD")) > _SHORT + 4
+        or sum(c.isdigit() for c in token.text) > _SHORT + 2
+    ):
         return False
-    glued = at + 1 < len(tokens) and tokens[at + 1].start == token.end and (tokens[at + 1].text[0].isalpha() or tokens[at + 1].text in "%:$")
+    glued = (
+        at + 1 < len(tokens)
+        and tokens[at + 1].start == token.end
+        and (tokens[at + 1].text[0].isalpha() or tokens[at + 1].text in "%:$")
+    )
     behind = at > 0 and tokens[at - 1].end == token.start and tokens[at - 1].text in "$:.-"
     return not glued and not behind
 
@@ -285,7 +347,15 @@ def _capital(token: Token) -> bool:
     return token.text[0].isupper() or token.text[0] == "\x01"
 
 
-_STOPS = frozenset("i you he she we they it is was are were am be been do does did have has had will would can could please thanks my your his her our their and or but if then when what why how who which that this these those to for from with not no yes minutes minute hours hour days day weeks week months month years year people persons items times am pm".split())
-_NO_STREET = frozenset("the a an in on at to by per for of my your this that same next other wrong right left main long one two three every each any".split()) - {"main"}
-_TOWN_WORDS = frozenset("new old east west north south port lake saint san santa great little upper lower fort mount united republic".split())
-_PREFIX_WORDS = frozenset("via place av al bd quai corso plaza avenue boulevard passage square route cours villa cite jalan".split())
+_STOPS = frozenset(
+    "i you he she we they it is was are were am be been do does did have has had will would can could please thanks my your his her our their and or but if then when what why how who which that this these those to for from with not no yes minutes minute hours hour days day weeks week months month years year people persons items times am pm".split()
+)
+_NO_STREET = frozenset(
+    "the a an in on at to by per for of my your this that same next other wrong right left main long one two three every each any".split()
+) - {"main"}
+_TOWN_WORDS = frozenset(
+    "new old east west north south port lake saint san santa great little upper lower fort mount united republic".split()
+)
+_PREFIX_WORDS = frozenset(
+    "via place av al bd quai corso plaza avenue boulevard passage square route cours villa cite jalan".split()
+)

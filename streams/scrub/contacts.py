@@ -16,10 +16,37 @@ _OBFUSCATED = re.compile(
     rf"|(?:{_PROVIDERS})(?: ?(?:{_TOPS}))?(?![a-z0-9]))"
 )
 _AT_WORD = re.compile(r"(?:[\[({<] ?(?:at|@) ?[\])}>]| (?:at|arroba|chez|at sign) )")
-DOMAIN_WORDS = frozenset({"dot", "punkt", "punto", "point", *_PROVIDERS.split("|"), *_TOPS.split("|")}) - {"me", "in", "it", "at", "us", "live", "web", "mail", "no", "be", "ch"}
+DOMAIN_WORDS = frozenset({"dot", "punkt", "punto", "point", *_PROVIDERS.split("|"), *_TOPS.split("|")}) - {
+    "me",
+    "in",
+    "it",
+    "at",
+    "us",
+    "live",
+    "web",
+    "mail",
+    "no",
+    "be",
+    "ch",
+}
 """Words without one of which no spelled-out address has a domain."""
 
-SQUASHED = ("gmailcom", "yahoocom", "hotmailcom", "outlookcom", "icloudcom", "gmailde", "gmailfr", "yahoocouk", "yahoofr", "yahooin", "hotmailfr", "hotmailcouk", "yahooes", "gmailes")
+SQUASHED = (
+    "gmailcom",
+    "yahoocom",
+    "hotmailcom",
+    "outlookcom",
+    "icloudcom",
+    "gmailde",
+    "gmailfr",
+    "yahoocouk",
+    "yahoofr",
+    "yahooin",
+    "hotmailfr",
+    "hotmailcouk",
+    "yahooes",
+    "gmailes",
+)
 _SQUASHED = re.compile(
     rf"(?<![a-z0-9])[a-z0-9]{{2,32}}(?:gmail|yahoo|hotmail|outlook|icloud)(?:com|couk|fr|de|in|es)(?![a-z0-9])"
 )

@@ -6,7 +6,27 @@ import re
 
 from streams.scrub import addresses, contacts, keyed, names, numbers, persons, secrets, spelled, streets
 from streams.scrub.config import ScrubConfig
-from streams.scrub.gate import Look, digit_count, has_long_token, look, unusual
+from streams.scrub.gate import (
+    AT,
+    CLASSES,
+    DOMAIN,
+    KEYED,
+    LOGIN,
+    MIXED,
+    NAMED,
+    PASSWORD,
+    SPELLED,
+    SQUASHED,
+    STREET,
+    STREET_ALONE,
+    STREET_SMALL,
+    UNUSUAL,
+    Look,
+    digit_count,
+    has_long_token,
+    is_quiet,
+    look,
+)
 from streams.scrub.normalise import Plain, normalise
 from streams.scrub.spans import Span, union
 
@@ -15,25 +35,10 @@ _PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]{1,20}_\d{1,6}>")
 _ALNUM_ID = re.compile(r"(?<![A-Za-z0-9])#?[A-Za-z0-9](?:[A-Za-z0-9]|[\-_/.](?=[A-Za-z0-9])){5,40}(?![A-Za-z0-9])")
 
 
-def _bytes(words: frozenset[str] | set[str]) -> frozenset[bytes]:
-    return frozenset(w.encode() for w in words)
-
-
-_KEYED = _bytes(frozenset(keyed.KEYS))
-_LOGINS = _bytes({word for word, keys in keyed.KEYS.items() if any(k.kind == "login" for k in keys)})
-_PASSWORDS = _bytes(secrets.PASSWORD_WORDS)
-_SPELLED = _bytes(spelled.WORDS)
-_AT = _bytes({"at", "arroba", "chez"})
-_DOMAINS = _bytes(contacts.DOMAIN_WORDS)
-_STREETS = _bytes(streets.EVIDENCE)
-_STREETS_ALONE = _bytes(streets.STRONG | {"corner"} | streets.CLEAR)
-_COMPOUNDS = tuple(c.encode() for c in streets.COMPOUNDS)
-_ID_SHAPES = (b"a0", b"0a", b"a-0", b"0-a")
-_SQUASHED = tuple(p.encode() for p in contacts.SQUASHED)
-
-
 def find_structured(text: str) -> list[Span]:
     """Spans of EMAIL, PHONE, CARD, NATIONAL_ID, IBAN and IP only."""
+    if text.isascii() and is_quiet(text):
+        return []
     plain = normalise(text)
     found = _structured(plain.text, digit_count(plain.text))
     return finish(text, plain, [s for s in found if s[2] in STRUCTURED]) if found else []
@@ -42,17 +47,15 @@ def find_structured(text: str) -> list[Span]:
 def find_rules(text: str) -> list[Span]:
     """Spans of all labels by rules alone."""
     plain = normalise(text)
-    seen = look(plain.text)
-    return finish(text, plain, _rules(plain.text, seen, unusual(seen.raw)))
+    return finish(text, plain, _rules(plain.text, look(plain.text)))
 
 
 def detect(plain: Plain, config: ScrubConfig) -> list[Span]:
     """What rules and tagger find in a detection text under a configuration; spans may overlap."""
     text = plain.text
     seen = look(text)
-    candidates = unusual(seen.raw)
-    found = _rules(text, seen, candidates)
-    if config.tagger and candidates:
+    found = _rules(text, seen)
+    if config.tagger and seen.flags & UNUSUAL:
         found += names.tag(text)
     for rule in config.id_formats:
         label, _, pattern = rule.partition(":")
@@ -70,42 +73,43 @@ def finish(text: str, plain: Plain, found: list[Span]) -> list[Span]:
 def _structured(text: str, digits: int) -> list[Span]:
     found = contacts.find_email(text) if "@" in text else []
     if digits >= 4:  # noqa: PLR2004 - the shortest IP address
-        found += numbers.find_numbers(text, text.lower())
+        found += numbers.find_numbers(text, digits)
     return found
 
 
-def _rules(text: str, seen: Look, candidates: set[bytes]) -> list[Span]:
+def _rules(text: str, seen: Look) -> list[Span]:
     """What the rules find in a detection text; spans may overlap."""
     lower = text.lower()
-    words = seen.words
+    flags = seen.flags
     found = _structured(text, seen.digits)
     if "<" in text:
         found += [(*m.span(), "LITERAL") for m in _PLACEHOLDER.finditer(text)]
     if has_long_token(seen.raw):
         found += secrets.find_shapes(text)
-    if not words.isdisjoint(_PASSWORDS):
-        found += secrets.find_passwords(text, lower, words & _PASSWORDS)
-    found += _contacts(text, lower, seen)
-    if not words.isdisjoint(_SPELLED):
+    if flags & PASSWORD:
+        found += secrets.find_passwords(text, lower, seen.of(PASSWORD, secrets.PASSWORD_WORDS))
+    if "@" in text or flags & (AT | SQUASHED):
+        found += _contacts(text, lower, flags)
+    if flags & SPELLED and spelled.is_spelled(seen.words, seen.digits):
         found += spelled.find_spelled(text, lower)
     if seen.digits:
         found += _numbered(text, lower, seen)
-    elif not words.isdisjoint(_LOGINS):
-        found += keyed.find_keyed(text, lower, words & _LOGINS)
-    if seen.digits == 0 and not words.isdisjoint(_STREETS_ALONE):
+    elif flags & STREET_ALONE:
         found += addresses.find_addresses(text, lower)
-    if candidates or b"name" in words:
-        found += persons.find_persons(text, lower, candidates, words)
+    if flags & LOGIN and not seen.digits:
+        found += keyed.find_keyed(text, lower, seen.of(LOGIN, keyed.LOGINS))
+    if flags & (UNUSUAL | NAMED):
+        found += persons.find_persons(text, lower, seen.having(UNUSUAL), bool(flags & NAMED))
     return found
 
 
-def _contacts(text: str, lower: str, seen: Look) -> list[Span]:
+def _contacts(text: str, lower: str, flags: int) -> list[Span]:
     found: list[Span] = []
-    if "@" in text or (not seen.words.isdisjoint(_AT) and not seen.words.isdisjoint(_DOMAINS)):
+    if "@" in text or (flags & AT and flags & DOMAIN):
         found += contacts.find_obfuscated(text, lower)
     if "@" in text:
         found += contacts.find_handles(text)
-    if any(w.endswith(_SQUASHED) for w in seen.words):
+    if flags & SQUASHED:
         found += contacts.find_squashed(lower)
     return found
 
@@ -113,19 +117,35 @@ def _contacts(text: str, lower: str, seen: Look) -> list[Span]:
 def _numbered(text: str, lower: str, seen: Look) -> list[Span]:
     """What needs digits: values behind key words, ids, postal codes, addresses."""
     found: list[Span] = []
-    words = seen.words
-    if not words.isdisjoint(_KEYED):
-        found += keyed.find_keyed(text, lower, words & _KEYED)
-    if any(shape in seen.classes for shape in _ID_SHAPES):
+    flags = seen.flags
+    if flags & KEYED:
+        found += keyed.find_keyed(text, lower, seen.of(KEYED, keyed.KEYS))
+    if flags & MIXED:
         found += _ids(text, lower)
-        found += streets.find_codes(text)
-    elif seen.digits >= 5:  # noqa: PLR2004 - an American postal code
-        found += streets.find_codes(text)
+    if flags & MIXED or seen.digits >= 5:  # noqa: PLR2004 - an American postal code
+        found += streets.find_codes(text, seen.raw.translate(CLASSES))
     if seen.digits >= 8 and "." in text:  # noqa: PLR2004 - coordinates
         found += secrets.find_coordinates(text)
-    if not words.isdisjoint(_STREETS) or any(w.endswith(_COMPOUNDS) for w in words):
+    if (flags & STREET and _is_housed(text, seen.having(STREET))) or (flags & STREET_SMALL and text.islower()):
         found += addresses.find_addresses(text, lower)
     return found
+
+
+def _is_housed(text: str, words: set[str]) -> bool:
+    """Whether a number stands where a street's words would have it: before them, or behind those that lead."""
+    for word in words:
+        at = text.find(word)
+        while at >= 0:
+            leads = word.lower() not in streets.SUFFIXES or word.lower() in streets.PREFIXES
+            if _DIGIT.search(text, max(0, at - _HOUSE_REACH), at + len(word) + _HOUSE_REACH * leads):
+                return True
+            at = text.find(word, at + len(word))
+    return False
+
+
+_DIGIT = re.compile(r"\d")
+_HOUSE_REACH = 48
+"""Characters between the words of a street and its number."""
 
 
 def _ids(text: str, lower: str) -> list[Span]:
@@ -134,7 +154,11 @@ def _ids(text: str, lower: str) -> list[Span]:
     for match in _ALNUM_ID.finditer(text):
         token = match[0]
         digits = digit_count(token)
-        if digits < 5 or token.replace("-", "").replace("/", "").replace(".", "").isdigit() or token[:2].lower() == "0x":  # noqa: PLR2004
+        if (
+            digits < 5
+            or token.replace("-", "").replace("/", "").replace(".", "").isdigit()
+            or token[:2].lower() == "0x"
+        ):  # noqa: PLR2004
             continue
         found.append((*match.span(), numbers.context_of(lower, match.start()) or "ORDER_ID"))
     return found

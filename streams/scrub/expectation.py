@@ -46,9 +46,15 @@ SHORT_ANSWER = 8
 
 LONG_ADDRESS = 18
 """Most words of an address."""
-_BEFORE_ADDRESS = frozenset("my our the new old current home work shipping billing delivery address is its it's it i live at on in change to please ok okay sir yes sure so now hi hello well and address's adres adresse direccion mi meine ist es lautet".split())
-_AFTER_ADDRESS = frozenset("ph phone tel telephone mobile cell contact email e-mail thanks thank please and- name ssn".split())
-_TALK = frozenset("you your i i'm we need want what why how don't can could would have was do not because already told".split())
+_BEFORE_ADDRESS = frozenset(
+    "my our the new old current home work shipping billing delivery address is its it's it i live at on in change to please ok okay sir yes sure so now hi hello well and address's adres adresse direccion mi meine ist es lautet".split()
+)
+_AFTER_ADDRESS = frozenset(
+    "ph phone tel telephone mobile cell contact email e-mail thanks thank please and- name ssn".split()
+)
+_TALK = frozenset(
+    "you your i i'm we need want what why how don't can could would have was do not because already told".split()
+)
 _LETTERS = frozenset(
     {
         "PERSON",
@@ -139,7 +145,13 @@ def _place(text: str, lower: str, words: list[re.Match[str]]) -> Span | None:
     first = next((i for i, m in enumerate(words[:last]) if m[0].lower().strip(".,:") not in _BEFORE_ADDRESS), last)
     chosen = words[first:last]
     sure = any(c.isdigit() for c in text) or any(m[0].lower() in STRONG for m in chosen)
-    if not chosen or len(chosen) > LONG_ADDRESS or "?" in text or not sure or any(m[0].lower() in _TALK for m in chosen):
+    if (
+        not chosen
+        or len(chosen) > LONG_ADDRESS
+        or "?" in text
+        or not sure
+        or any(m[0].lower() in _TALK for m in chosen)
+    ):
         return None
     return chosen[0].start(), _core(chosen[-1])[1], "ADDRESS"
 

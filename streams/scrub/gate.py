@@ -1,67 +1,109 @@
 """The gate: one look at a text that says which detectors can possibly find something in it.
 
 A detection text is ASCII, so its bytes are its characters, and `bytes.translate` classifies all of them in a
-fraction of a microsecond. Sets of words do the rest. Every test is a superset of what its detectors need.
+fraction of a microsecond. Each distinct word then gives a set of flags from one bounded table; their union
+opens detectors. Every test is a superset of what its detectors need.
 """
 
 from __future__ import annotations
 
-from functools import cache
+import re
+from collections.abc import Container
+from functools import reduce
+from operator import or_
 from typing import NamedTuple
 
+from streams.scrub import contacts, keyed, secrets, spelled, streets
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, lexicon
 
+UNUSUAL, KEYED, PASSWORD, SPELLED, STREET, STREET_ALONE, AT, DOMAIN, SQUASHED, LOGIN, MIXED, NAMED, STREET_SMALL = (
+    1 << i for i in range(13)
+)
+"""What a word can open: names, values behind key words, passwords, number words, streets with and without a
+number, spelled-out addresses (two flags), addresses without signs, logins, ids, "name", streets in lower case."""
 
-def _table(kept: str, fold: bool) -> bytes:
+
+def _table(kept: str) -> bytes:
     """A translation that keeps ASCII letters, digits and `kept`, and makes everything else a space."""
-    out = bytearray(b" " * 256)
-    for code in range(128):
-        char = chr(code)
-        if char.isalnum() or char in kept:
-            out[code] = ord(char.lower() if fold else char)
-    return bytes(out)
+    return bytes(b if b < 128 and (chr(b).isalnum() or chr(b) in kept) else 0x20 for b in range(256))  # noqa: PLR2004 - ASCII
 
 
 def _classes() -> bytes:
-    """Letters to `a`, digits to `0`, the signs inside ids to `-`, the rest to spaces."""
-    out = bytearray(b" " * 256)
-    for code in range(128):
-        char = chr(code)
-        out[code] = ord("a" if char.isalpha() else "0" if char.isdigit() else "-" if char in "-_/.#" else " ")
-    return bytes(out)
+    """Letters to `a`, digits to `0`, the rest to spaces."""
+    return bytes(
+        ord("a" if chr(b).isalpha() else "0" if chr(b).isdigit() else " ") if b < 128 else 0x20 for b in range(256)
+    )  # noqa: PLR2004
 
 
 def _solid() -> bytes:
     """Characters that keys, links and hardware addresses are made of to `a`, the rest to spaces."""
-    allowed = "-_./+=:@"
-    return bytes(ord("a") if chr(b).isalnum() and b < 128 or chr(b) in allowed else 0x20 for b in range(256))  # noqa: PLR2004 - ASCII
+    return bytes(ord("a") if b < 128 and (chr(b).isalnum() or chr(b) in "-_./+=:@") else 0x20 for b in range(256))  # noqa: PLR2004
 
 
 NOT_DIGITS = bytes(b for b in range(256) if not 0x30 <= b <= 0x39)
-FOLDED = _table("'", fold=True)
-CASED = _table("'-\x01", fold=False)
+_SIGNS = re.compile(r"[-_/']")
+QUIET = bytes(b for b in range(0x20, 0x7F) if not chr(b).isdigit() and chr(b) != "@") + b"\n\t\r"
+"""Characters that no number and no e-mail address is recognised by."""
+
+WORDS = _table("'-_/\x01")
 CLASSES = _classes()
 SOLID = _solid()
 LONG_TOKEN = b"a" * 16
 """Shorter strings are no key, no hash and no hardware address."""
+
+CACHE_WORDS = 100_000
+"""Words whose flags are remembered; the table is emptied when it is full and never leaves memory."""
 
 
 class Look(NamedTuple):
     """What the gate saw of a detection text."""
 
     raw: bytes
-    words: set[bytes]
-    """Its words in lower case."""
+    words: list[bytes]
+    """Its words as written, in order."""
+    flags: int
+    """What its words open."""
     digits: int
     """How many digits it holds."""
-    classes: bytes
-    """Its characters by class."""
+
+    def having(self, flag: int) -> set[str]:
+        """The words, as written, that carry a flag."""
+        return {w.decode() for w in set(self.words) if _flags[w] & flag}
+
+    def of(self, flag: int, table: Container[str]) -> set[str]:
+        """The words of `table`, compounds' parts included, that made words carry a flag."""
+        found: set[str] = set()
+        for word in self.having(flag):
+            lower = word.lower()
+            found.update(part for part in (lower, *_SIGNS.split(lower)) if part in table)
+        return found
+
+
+class _Flags(dict[bytes, int]):
+    """Flags of every word met, computed at its first appearance."""
+
+    def __missing__(self, word: bytes) -> int:
+        if len(self) >= CACHE_WORDS:
+            self.clear()
+        flags = self[word] = flags_of(word.decode())
+        return flags
+
+
+_flags = _Flags()
+_CONTRACTED = re.compile(r"(?:n't|'(?:s|m|d|ll|re|ve|t)?)$")
 
 
 def look(text: str) -> Look:
     """Look at a detection text (ASCII)."""
     raw = text.encode()
-    return Look(raw, set(raw.translate(FOLDED).split()), len(raw.translate(None, NOT_DIGITS)), raw.translate(CLASSES))
+    words = raw.translate(WORDS).split()
+    return Look(raw, words, reduce(or_, map(_flags.__getitem__, words), 0), len(raw.translate(None, NOT_DIGITS)))
+
+
+def is_quiet(text: str) -> bool:
+    """Whether an ASCII text has too few digits for any number, and no `@`."""
+    rest = text.encode().translate(None, QUIET)
+    return len(rest) < 4 and b"@" not in rest  # noqa: PLR2004 - the shortest IP address
 
 
 def has_long_token(raw: bytes) -> bool:
@@ -74,19 +116,50 @@ def digit_count(text: str) -> int:
     return len(text.encode().translate(None, NOT_DIGITS))
 
 
-@cache
-def ordinary() -> frozenset[bytes]:
-    """Words as written that are never scored as names: ordinary ones, and frequent ones with a capital."""
-    table: set[bytes] = set()
-    for word, flags in lexicon().items():
-        if flags & COMMON:
-            table.add(word.encode())
-            if flags & OFTEN and not flags & NAME:
-                table.update((word.capitalize().encode(), word.upper().encode()))
-    table.update(bytes([b]) for b in range(0x21, 0x7F))
-    return frozenset(table)
+def flags_of(word: str) -> int:
+    """What one word opens, the parts of a compound included."""
+    lower = word.lower()
+    flags = _word_flags(word, lower)
+    for sign in "-_/'":
+        if sign in word:
+            for part in word.split(sign):
+                flags |= flags_of(part) if part else 0
+    return flags
 
 
-def unusual(raw: bytes) -> set[bytes]:
-    """The words as written that might be names: unknown, capitalised or known as such."""
-    return {w for w in set(raw.translate(CASED).split()).difference(ordinary()) if not w.isdigit()}
+def _word_flags(word: str, lower: str) -> int:
+    flags = UNUSUAL if is_unusual(word, lower) else 0
+    for words, flag in _SETS:
+        if lower in words:
+            flags |= flag
+    if lower in streets.EVIDENCE:
+        strong = lower in streets.STRONG or lower in streets.ANYWHERE
+        flags |= STREET if strong or not word.islower() else STREET_SMALL
+        flags |= STREET_ALONE if lower in streets.STRONG or (lower in streets.SUFFIXES and not word.islower()) else 0
+    if lower.endswith(streets.COMPOUNDS):
+        flags |= STREET
+    if lower.endswith(contacts.SQUASHED):
+        flags |= SQUASHED
+    digits = sum(c.isdigit() for c in word)
+    return flags | (MIXED if digits and digits < len(word) else 0)
+
+
+_SETS = (
+    (frozenset(keyed.KEYS), KEYED), (keyed.LOGINS, LOGIN), (secrets.PASSWORD_WORDS, PASSWORD), (spelled.WORDS, SPELLED),
+    (frozenset({"at", "arroba", "chez"}), AT), (contacts.DOMAIN_WORDS, DOMAIN), (frozenset({"name", "name's"}), NAMED),
+)  # fmt: skip
+
+
+def is_unusual(word: str, lower: str) -> bool:
+    """Whether a word as written might be a name: unknown, capitalised, or known as one."""
+    if not word[0].isalpha() and word[0] != "\x01":
+        return False
+    stem = _CONTRACTED.sub("", lower)
+    if stem != lower:
+        return is_unusual(word[: len(stem)], stem)
+    if "-" in word or "/" in word or "'" in word:
+        return any(is_unusual(part, part.lower()) for part in _SIGNS.split(word) if part)
+    flags = lexicon().get(lower, 0)
+    if word == lower:
+        return not flags & COMMON
+    return len(word) > 1 and not (flags & OFTEN and not flags & NAME)

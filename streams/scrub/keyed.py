@@ -67,16 +67,21 @@ for _key, _words in _WORDS.items():
     for _word in _words.split():
         KEYS.setdefault(_word, []).append(_key)
 
-_MIN_DIGITS = {"CARD_SEC": 3, "OTP": 3, "ZIP": 3}
+LOGINS = frozenset(word for word, keys in KEYS.items() if any(key.kind == "login" for key in keys))
+"""Key words whose values need no digit."""
+
+_DIGIT = re.compile(r"\d")
+_REACH = 64
+"""Characters behind a key word within which its value begins."""
+
 MAX_KEYS = 200
 """Key words looked at in one turn; beyond that a turn is a flood."""
 
 
-def find_keyed(text: str, lower: str, fired: set[bytes]) -> list[Span]:
+def find_keyed(text: str, lower: str, fired: set[str]) -> list[Span]:
     """Spans of the values that the key words `fired` announce."""
     found: list[Span] = []
-    for raw in fired:
-        word = raw.decode()
+    for word in fired:
         keys = KEYS[word]
         at = lower.find(word)
         seen = 0
@@ -84,6 +89,9 @@ def find_keyed(text: str, lower: str, fired: set[bytes]) -> list[Span]:
             end = at + len(word)
             if not (lower[at - 1 : at].isalnum() or lower[end : end + 1].isalnum()):
                 seen += 1
+                if keys[0].kind != "login" and not _DIGIT.search(text, end, end + _REACH):
+                    at = lower.find(word, end)
+                    continue
                 begin = _FILLER.match(lower, end)
                 value = end if begin is None else begin.end()
                 for key in keys:

@@ -18,18 +18,39 @@ from streams.scrub.lexicon import COMMON, FIRST, LAST, NAME, OFTEN, PROPER, lexi
 from streams.scrub.spans import Span
 
 TOKEN = re.compile(r"[A-Za-z\x01]+(?:-[A-Za-z\x01]+|'(?!s\b)[A-Za-z]+)*|'s\b|\d+|\n+|[^\sA-Za-z\d]")
-PARTICLES = frozenset("de da di do dos das del della van von der den ten ter la le el al bin ibn ben zu af av mac mc st y e".split())
+PARTICLES = frozenset(
+    "de da di do dos das del della van von der den ten ter la le el al bin ibn ben zu af av mac mc st y e".split()
+)
 
 GROUPS = 12
 """Kinds as neighbours see them: four shapes times name-like, unknown, ordinary."""
 
 SHAPES = 5
 LEXICAL = 8
-NUMBER, COMMA, STOP, ASK, COLON, BREAK, QUOTE, OTHER, GENITIVE, START, END = range(SHAPES * LEXICAL, SHAPES * LEXICAL + 11)
+NUMBER, COMMA, STOP, ASK, COLON, BREAK, QUOTE, OTHER, GENITIVE, START, END = range(
+    SHAPES * LEXICAL, SHAPES * LEXICAL + 11
+)
 KINDS = END + 1
-_SIGNS = {",": COMMA, ".": STOP, "?": ASK, "!": ASK, ":": COLON, "'s": GENITIVE, '"': QUOTE, "'": QUOTE, "(": QUOTE, ")": QUOTE}
+_SIGNS = {
+    ",": COMMA,
+    ".": STOP,
+    "?": ASK,
+    "!": ASK,
+    ":": COLON,
+    "'s": GENITIVE,
+    '"': QUOTE,
+    "'": QUOTE,
+    "(": QUOTE,
+    ")": QUOTE,
+}
 CACHE_WORDS = 50_000
 """Words whose letters' score is remembered; the cache is emptied when it is full and never leaves memory."""
+
+
+Row = tuple[int, ...]
+"""Weights by group."""
+
+_NO_ROW: Row = (0,) * GROUPS
 
 
 class Weights(NamedTuple):
@@ -37,13 +58,14 @@ class Weights(NamedTuple):
 
     kind: list[int]
     """By kind."""
-    before: dict[str, list[int]]
-    before2: dict[str, list[int]]
-    after: dict[str, list[int]]
-    after2: dict[str, list[int]]
-    pair_before: dict[str, list[int]]
-    pair_after: dict[str, list[int]]
-    """By neighbouring word (or two of them), then by group of the word itself."""
+    before: dict[str, Row]
+    before2: dict[str, Row]
+    after: dict[str, Row]
+    after2: dict[str, Row]
+    """By the word that stands one or two before or after, then by group of the word itself."""
+    pair_before: dict[str, Row]
+    pair_after: dict[str, Row]
+    """By the two words before, or after, then by group."""
     kinds_before: dict[int, int]
     """By kind before, kind, and whether the word before is a name, packed by `pack`."""
     kinds_after: dict[int, int]
@@ -51,6 +73,20 @@ class Weights(NamedTuple):
     """By kind before, kind after, group."""
     letters: dict[str, int]
     """By shape and n-gram of the padded word."""
+
+
+class Known(NamedTuple):
+    """What is looked up once of a token: its own score, and its weight for neighbours on either side."""
+
+    kind: int
+    group: int
+    own: int
+    lower: str
+    as_before: Row
+    as_before2: Row
+    as_after: Row
+    as_after2: Row
+    candidate: bool
 
 
 @cache
@@ -126,58 +162,73 @@ def ngrams(word: str, shape: int) -> list[str]:
     return found
 
 
-_letters_cache: dict[str, int] = {}
+class _Tokens(dict[str, Known]):
+    """Every token met, looked up at its first appearance."""
+
+    def __missing__(self, token: str) -> Known:
+        if len(self) >= CACHE_WORDS:
+            self.clear()
+        known = self[token] = _known(token, weights())
+        return known
 
 
-def _letters(word: str, model: Weights) -> int:
-    """The score of a word's letters, the same wherever it stands."""
-    score = _letters_cache.get(word)
-    if score is None:
-        table = model.letters
-        score = sum(table.get(gram, 0) for gram in ngrams(word, min(shape_of(word), 3)))
-        if len(_letters_cache) >= CACHE_WORDS:
-            _letters_cache.clear()
-        _letters_cache[word] = score
-    return score
+_tokens = _Tokens()
+
+
+def _known(token: str, model: Weights, kind: int | None = None) -> Known:
+    kind = kind_of(token) if kind is None else kind
+    candidate = is_candidate(kind)
+    own = 0
+    if candidate:
+        own = model.kind[kind] + sum(model.letters.get(gram, 0) for gram in ngrams(token, min(shape_of(token), 3)))
+    lower = token.lower() if kind < START else ""
+    rows = (model.before, model.before2, model.after, model.after2)
+    return Known(
+        kind, group_of(kind) if candidate else 0, own, lower, *(table.get(lower, _NO_ROW) for table in rows), candidate
+    )
+
+
+@cache
+def _edges() -> tuple[Known, Known]:
+    """What stands before the first token and behind the last."""
+    return _known("", weights(), START), _known("", weights(), END)
 
 
 def tag(text: str) -> list[Span]:
     """Spans of the names in a detection text."""
-    matches = list(TOKEN.finditer(text))
-    tokens = [m[0] for m in matches]
-    kinds = [kind_of(t) for t in tokens]
-    candidates = [i for i, kind in enumerate(kinds) if is_candidate(kind)]
-    if not candidates:
-        return []
+    tokens = TOKEN.findall(text)
+    start, end = _edges()
+    known = [start, start, *map(_tokens.__getitem__, tokens), end, end]
     model = weights()
-    words = ["", "", *(t.lower() for t in tokens), "", ""]
-    padded = [START, START, *kinds, END, END]
     names: set[int] = set()
-    for i in candidates:
-        if score(model, words, padded, i + 2, tokens[i], i - 1 in names) > 0:
-            names.add(i)
-    return _joined(text, [m.span() for m in matches], tokens, kinds, names)
+    for i in range(2, len(known) - 2):
+        if known[i].candidate and score(model, known, i, i - 3 in names) > 0:
+            names.add(i - 2)
+    if not names:
+        return []
+    kinds = [k.kind for k in known[2:-2]]
+    return _joined(text, [m.span() for m in TOKEN.finditer(text)], tokens, kinds, names)
 
 
-def score(model: Weights, words: list[str], kinds: list[int], at: int, token: str, follows: bool) -> int:
-    """The score of the word at `at` of padded words and kinds; `follows` says whether a name stands before it."""
-    kind = kinds[at]
-    group = group_of(kind)
-    before, after = words[at - 1], words[at + 1]
-    total = model.kind[kind] + _letters(token, model)
-    for table, key in (
-        (model.before, before), (model.before2, words[at - 2]), (model.after, after), (model.after2, words[at + 2]),
-        (model.pair_before, f"{words[at - 2]} {before}"), (model.pair_after, f"{after} {words[at + 2]}"),
-    ):  # fmt: skip
-        row = table.get(key)
-        if row is not None:
-            total += row[group]
-    total += model.kinds_before.get(pack(kinds[at - 1], kind, follows), 0)
-    total += model.kinds_after.get(pack(kind, kinds[at + 1], 0), 0)
-    return total + model.around.get(pack(kinds[at - 1], kinds[at + 1], group), 0)
+def score(model: Weights, known: list[Known], at: int, follows: bool) -> int:
+    """The score of the token at `at` (two edges on each side); `follows` says whether a name stands before it."""
+    kind, group, total, *_ = known[at]
+    before2, before, after, after2 = known[at - 2], known[at - 1], known[at + 1], known[at + 2]
+    total += before.as_before[group] + before2.as_before2[group] + after.as_after[group] + after2.as_after2[group]
+    row = model.pair_before.get(f"{before2.lower} {before.lower}")
+    if row is not None:
+        total += row[group]
+    row = model.pair_after.get(f"{after.lower} {after2.lower}")
+    if row is not None:
+        total += row[group]
+    total += model.kinds_before.get((before.kind * KINDS + kind) * KINDS + follows, 0)
+    total += model.kinds_after.get((kind * KINDS + after.kind) * KINDS, 0)
+    return total + model.around.get((before.kind * KINDS + after.kind) * KINDS + group, 0)
 
 
-def _joined(text: str, spans: list[tuple[int, int]], tokens: list[str], kinds: list[int], names: set[int]) -> list[Span]:
+def _joined(
+    text: str, spans: list[tuple[int, int]], tokens: list[str], kinds: list[int], names: set[int]
+) -> list[Span]:
     """Names as spans, with the initials and particles between their words and the name-like words beside them."""
     found: list[Span] = []
     i = 0
@@ -186,19 +237,32 @@ def _joined(text: str, spans: list[tuple[int, int]], tokens: list[str], kinds: l
             i += 1
             continue
         last = _extended(text, spans, tokens, kinds, names, i)
-        first = i - 1 if i and _beside(text, spans, kinds, i - 1, i) and not (found and found[-1][1] > spans[i - 1][0]) else i
+        first = (
+            i - 1
+            if i and _beside(text, spans, kinds, i - 1, i) and not (found and found[-1][1] > spans[i - 1][0])
+            else i
+        )
         found.append((spans[first][0], spans[last][1], "PERSON"))
         i = last + 1
     return found
 
 
-def _extended(text: str, spans: list[tuple[int, int]], tokens: list[str], kinds: list[int], names: set[int], first: int) -> int:
+def _extended(
+    text: str, spans: list[tuple[int, int]], tokens: list[str], kinds: list[int], names: set[int], first: int
+) -> int:
     """The last token of the name that begins at `first`."""
     last, at = first, first + 1
     while at < len(tokens) and at - last <= 3 and "\n" not in text[spans[at - 1][1] : spans[at][0] + 1]:  # noqa: PLR2004 - "van der", "K."
-        if at in names or (at == last + 1 and _beside(text, spans, kinds, at, last)) or tokens[at].lower() in _AFTER_NAMES and at == last + 1:
+        if (
+            at in names
+            or (at == last + 1 and _beside(text, spans, kinds, at, last))
+            or tokens[at].lower() in _AFTER_NAMES
+            and at == last + 1
+        ):
             last = at
-        elif not (_initial(tokens[at]) or (tokens[at] == "." and _initial(tokens[at - 1])) or tokens[at].lower() in PARTICLES):
+        elif not (
+            _initial(tokens[at]) or (tokens[at] == "." and _initial(tokens[at - 1])) or tokens[at].lower() in PARTICLES
+        ):
             break
         at += 1
     return last

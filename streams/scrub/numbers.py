@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 
-from streams.scrub.gate import NOT_DIGITS
 from streams.scrub.spans import Span
 from streams.scrub.validators import is_card, is_date, is_iban
 
-RUN = re.compile(r"[+(]{0,2}\d(?:[ ./()_+\-]{0,3}\d)+")
+NOT_DIGITS = bytes(b for b in range(256) if not 0x30 <= b <= 0x39)
+RUN = re.compile(r"[+(]{0,2}\d(?:[ ./()_+\-]{0,3}\d){3,}")
 """Digits with at most three separators between two of them; linear, because a failed start is one character."""
 
 MIN_DIGITS = 6
@@ -25,6 +25,10 @@ _IP6 = re.compile(
 _IBAN = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ \-]?[A-Za-z0-9]{4}){2,7}(?:[ \-]?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])"
 )
+_IBAN_START = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d\d(?=[ \-]?[A-Za-z0-9])")
+_IBAN_DIGITS = 8
+"""Fewer digits are no account number."""
+
 _DATE = re.compile(r"(?<![\d./-])(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2}))(?![\d./-])")
 _YEARS = re.compile(r"(?:(?:19|20)\d\d[ /\-]{1,3}){1,9}(?:(?:19|20)\d\d|\d\d)")
 _DECIMAL = re.compile(r"\d{1,9}\.\d{1,2}")
@@ -37,37 +41,49 @@ _MONEY_BEFORE = re.compile(r"(?:[$]|\b(?:usd|eur|gbp|inr|rs\.?|cad|aud|chf|sek|p
 _VERSION_BEFORE = re.compile(
     r"\b(?:version|ver|v|firmware|build|release|ios|android|windows|macos|update|kernel) ?[.:]? ?$"
 )
-_CONTEXT = re.compile(
-    r"\b(?:(card|visa|mastercard|amex|cc|debit|credit|paid with|tarjeta|karte|carte)|(ssn|social|nino|nhs|aadhaar|pan|tax|tin|sin|dni|nie|nif|cpf|bsn|pesel|national|ni|id)"
-    r"|(phone|mobile|cell|call|tel|telephone|telefon\w{0,10}|telefono|fax|text|whatsapp|reach|sms|number is|contact|ring|dial|rufnummer|handy)"
-    r"|(account|acct|acc|ac|policy|member\w{0,4}|customer|client|bank|konto\w{0,8}|cuenta|compte|routing|sort)"
-    r"|(order|booking|reservation|confirmation|claim|case|invoice|ticket|reference|ref|purchase|bestell\w{0,8}|commande|pedido)"
-    r"|(tracking|parcel|shipment|package|consignment|awb)|(code|otp|verification|passcode|2fa)|(password|pwd|pin|passwort|secret|token|key)"
-    r"|(passport|reisepass|pasaporte)|(licen[cs]e|driver\w{0,2}|dl)|(imei|serial|udid|device|meid)|(zip|postcode|postal|plz)|(ip|address))\b"
-)
-_CONTEXT_LABELS = (
-    "CARD", "NATIONAL_ID", "PHONE", "ACCOUNT_ID", "ORDER_ID", "TRACKING", "OTP", "SECRET", "PASSPORT",
-    "DRIVER_LICENSE", "DEVICE_ID", "ZIP", "",
-)  # fmt: skip
+_CONTEXT = {
+    word: label
+    for label, words in {
+        "CARD": "card cards visa mastercard amex maestro cc debit credit paid tarjeta karte kreditkarte carte carta cartao",
+        "NATIONAL_ID": "ssn social nino nhs aadhaar aadhar pan tax tin itin sin dni nie nif cpf cnpj bsn pesel national ni id identity ausweis",
+        "PHONE": "phone mobile cell call tel telephone telefon telefono telefonnummer fax text whatsapp reach sms contact ring dial rufnummer handy handynummer number",
+        "ACCOUNT_ID": "account acct acc ac policy member membership customer client bank konto kontonummer kundennummer cuenta compte routing sort",
+        "ORDER_ID": "order booking reservation confirmation claim case invoice ticket reference ref purchase bestellung bestellnummer commande pedido rechnung",
+        "TRACKING": "tracking parcel shipment package consignment awb sendung",
+        "OTP": "code otp verification passcode 2fa pin",
+        "SECRET": "password pwd passwort secret token key",
+        "PASSPORT": "passport reisepass pasaporte passeport",
+        "DRIVER_LICENSE": "license licence driver drivers driver's dl",
+        "DEVICE_ID": "imei serial udid device meid",
+        "ZIP": "zip postcode postal plz",
+        "": "ip address",
+    }.items()
+    for word in words.split()
+}
+"""What the nearest key word before a number suggests."""
+
+_LETTERS = re.compile(r"[a-z0-9']+")
+_MAX_AMOUNT = 9
+"""Digits of the largest amount of money in a chat."""
+_CARD_DIGITS = range(13, 20)
+_PHONE_DIGITS = range(10, 13)
 
 
-def find_numbers(text: str, lower: str) -> list[Span]:
-    """Spans of every number in a personal shape, of IBANs and of IP addresses."""
+def find_numbers(text: str, digits: int) -> list[Span]:
+    """Spans of every number in a personal shape, of IBANs and of IP addresses, in a text of so many digits."""
     found: list[Span] = []
-    last = 0
+    if digits >= _IBAN_DIGITS:
+        found = [s for m in _IBAN_START.finditer(text) if (s := _iban(text, m.start() + 2))]
+    lower = ""
     for match in RUN.finditer(text):
         start, end = match.span()
-        if start < last:
+        if found and any(a <= start < b for a, b, _ in found):
             continue
-        iban = _iban(text, start)
-        if iban:
-            found.append(iban)
-            last = iban[1]
-        elif end - start >= MIN_DIGITS:
-            for piece_start, piece_end in _pieces(text, start, end):
-                label = label_of(text, lower, piece_start, piece_end)
-                if label:
-                    found.append((piece_start, piece_end, label))
+        lower = lower or text.lower()
+        for piece_start, piece_end in _pieces(text, start, end):
+            label = label_of(text, lower, piece_start, piece_end)
+            if label:
+                found.append((piece_start, piece_end, label))
     if text.count(":") > 1:
         found += [(*m.span(), "IP") for m in _IP6.finditer(text) if _is_ip6(m[0])]
     return found
@@ -76,7 +92,7 @@ def find_numbers(text: str, lower: str) -> list[Span]:
 def _iban(text: str, start: int) -> Span | None:
     """The IBAN whose check digits stand at `start`."""
     begin = start - 2
-    if begin < 0 or not text[begin:start].isalpha() or text[begin - 1 : begin].isalnum():
+    if not text[begin:start].isalpha() or text[begin - 1 : begin].isalnum():
         return None
     match = _IBAN.match(text, begin)
     if not match or sum(c.isdigit() for c in match[0]) < MIN_DIGITS:
@@ -123,8 +139,8 @@ def label_of(text: str, lower: str, start: int, end: int) -> str:
         return context if context in {"ORDER_ID", "ACCOUNT_ID"} else "NATIONAL_ID"
     if context in {"TRACKING", "DEVICE_ID", "DRIVER_LICENSE", "PASSPORT", "OTP", "SECRET"}:
         return context
-    if n >= 13:  # noqa: PLR2004 - the shortest card number
-        card = n <= 19 and (context == "CARD" or is_card(digits) or [len(g) for g in groups][:3] == [4, 4, 4])  # noqa: PLR2004 - the longest
+    if n >= _CARD_DIGITS.start:
+        card = n in _CARD_DIGITS and (context == "CARD" or is_card(digits) or [len(g) for g in groups][:3] == [4, 4, 4])
         return "CARD" if card else "PHONE" if run[0] == "+" else context or "ACCOUNT_ID"
     return context or _by_shape(run, n, groups)
 
@@ -137,27 +153,33 @@ def label_of_digits(lower: str, start: int, digits: str) -> str:
 
 
 def _by_shape(run: str, n: int, groups: list[str]) -> str:
-    phone = run[0] in "+(" or n in {10, 11, 12} or (run[0] == "0" and n >= 9) or [len(g) for g in groups] == [3, 4]  # noqa: PLR2004
+    phone = (
+        run[0] in "+("
+        or n in _PHONE_DIGITS
+        or (run[0] == "0" and n >= _MAX_AMOUNT)
+        or [len(g) for g in groups] == [3, 4]
+    )
     return "PHONE" if phone else "ACCOUNT_ID"
 
 
 def context_of(lower: str, start: int) -> str:
     """The label that the nearest key word in the 32 characters before suggests."""
-    label = ""
-    for match in _CONTEXT.finditer(lower, max(0, start - 32), start):
-        label = _CONTEXT_LABELS[match.lastindex - 1] if match.lastindex else ""
-    return label
+    for word in reversed(_LETTERS.findall(lower, max(0, start - 32), start)):
+        label = _CONTEXT.get(word)
+        if label is not None:
+            return label
+    return ""
 
 
 def _is_quantity(lower: str, run: str, digits: str, start: int, end: int) -> bool:
     """Whether the run is an amount, a span of years or times, a version or a list of small numbers."""
-    if _UNIT_AFTER.match(lower, end) and len(digits) <= 9:  # noqa: PLR2004 - no amount of money in a chat is longer
+    if _UNIT_AFTER.match(lower, end) and len(digits) <= _MAX_AMOUNT:
         return True
-    if _MONEY_BEFORE.search(lower, max(0, start - 6), start) and len(digits) <= 9:  # noqa: PLR2004
+    if _MONEY_BEFORE.search(lower, max(0, start - 6), start) and len(digits) <= _MAX_AMOUNT:
         return True
     if _YEARS.fullmatch(run) or _TIMES.fullmatch(run) or _DECIMAL.fullmatch(run):
         return True
-    if run.isdigit() and len(digits.rstrip("0")) <= 2 and len(digits) <= 9:  # noqa: PLR2004 - 250000 is an amount
+    if run.isdigit() and len(digits.rstrip("0")) <= 2 and len(digits) <= _MAX_AMOUNT:  # noqa: PLR2004 - 250000 is an amount
         return not context_of(lower, start)
     if run.count(".") >= 2 and _VERSION_BEFORE.search(lower, max(0, start - 14), start):  # noqa: PLR2004
         return True

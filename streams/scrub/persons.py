@@ -15,23 +15,30 @@ STRONG = frozenset(
     """name is|name's|name was|name:|name|i am called|call me|calls me|this is|i'm|i am|im|it's|its|hier ist|hier spricht|name ist|ich heisse|ich heise|ich bin|m'appelle|je suis|nom est|me llamo|nombre es|soy|mi chiamo|nome e|sono|me chamo|eu sou
     |sou o|sou a|naam is|ik heet|ik ben|nazywam sie|na imie|mena zovut|zovut|jag heter|heter|hedder|namn ar|navn er|nimeni on|adim|benim adim|ma numesc|numele meu este|jmenuji se|nama saya|ako si|ko ay|naam|first name|last name|surname|surname is|full name
     |maiden name|cardholder|account holder|holder|passenger|guest|attn|signed|myself|vorname|nachname|nombre|apellido|prenom|nom|nome|cognome|sobrenome|voornaam|achternaam|imie|nazwisko|mr|mrs|ms|miss|mx|dr|prof|professor|herr|frau|monsieur|madame|mme|mlle
-    |senor|senora|sr|sra|signor|signora|dott|dona|mevrouw|meneer|dhr|mevr|doctor""".replace("\n", "").replace("    |", "|").split("|")
+    |senor|senora|sr|sra|signor|signora|dott|dona|mevrouw|meneer|dhr|mevr|doctor""".replace("\n", "")
+    .replace("    |", "|")
+    .split("|")
 )
 """Behind these even an unknown word in lower case is a name."""
 
 WEAK = frozenset(
     """hi|hello|hey|dear|thanks|thank you|hallo|hola|bonjour|ciao|ola|regards|sincerely|cheers|speaking with|speaking to|spoke with|spoke to|speak to|speak with|talk to|talk with|talked to|talking to|ask for|asked for|contact|contacted|under|wife|husband|brother
-    |sister|mother|father|mom|dad|friend|colleague|boss|partner|girlfriend|boyfriend|neighbor|neighbour|roommate|cousin|aunt|uncle|son|daughter|sure|welcome|call|called|agent|beneficiary|behalf of|payable to|regards,|owner""".replace("\n", "").replace("    |", "|").split("|")
+    |sister|mother|father|mom|dad|friend|colleague|boss|partner|girlfriend|boyfriend|neighbor|neighbour|roommate|cousin|aunt|uncle|son|daughter|sure|welcome|call|called|agent|beneficiary|behalf of|payable to|regards,|owner""".replace(
+        "\n", ""
+    )
+    .replace("    |", "|")
+    .split("|")
 )
 """Behind these a capitalised or known name is one."""
 
 _WORD = re.compile(r"[A-Za-z\x01][A-Za-z\x01'\-]{0,40}\.?")
 _BETWEEN = re.compile(r"[ \t]{1,3}")
-_BEFORE = re.compile(r"[a-z'\x01]+:?")
 _SUFFIX_NUMBER = re.compile(r"-[0-9A-Z]{1,4}(?![A-Za-z0-9])")
 _AFTER = re.compile(r" (?:here|speaking|again|calling|on the line)\b")
 _NAME_WORD = re.compile(r"\bname(?:'s)?\b[ \t]{0,2}(?:is\b|was\b|:|=|-)?[ \t]{0,2}")
-_PARTICLES = frozenset("de da di do dos das del della van von der den ten ter la le el al bin ibn ben abu y e zu af av mac mc st".split())
+_PARTICLES = frozenset(
+    "de da di do dos das del della van von der den ten ter la le el al bin ibn ben abu y e zu af av mac mc st".split()
+)
 MAX_NAME_WORDS = 4
 MAX_CANDIDATES = 256
 """Unusual words looked at in one turn."""
@@ -39,7 +46,7 @@ _REACH = 32
 """Characters before a word in which its trigger stands."""
 
 
-def find_persons(text: str, lower: str, unusual: set[bytes], words: set[bytes]) -> list[Span]:
+def find_persons(text: str, lower: str, unusual: set[str], named: bool) -> list[Span]:
     """Spans of the names that a trigger announces."""
     found: list[Span] = []
     last = 0
@@ -53,16 +60,15 @@ def find_persons(text: str, lower: str, unusual: set[bytes], words: set[bytes]) 
         if end > at:
             found.append((at, end, "PERSON"))
             last = end
-    if b"name" in words:
+    if named:
         found += _named(text, lower)
     return found
 
 
-def _positions(text: str, unusual: set[bytes]) -> list[tuple[int, str]]:
+def _positions(text: str, unusual: set[str]) -> list[tuple[int, str]]:
     """Where the unusual words stand."""
     found: list[tuple[int, str]] = []
-    for raw in unusual:
-        word = raw.decode()
+    for word in unusual:
         at = text.find(word)
         while at >= 0 and len(found) < MAX_CANDIDATES:
             if not (text[at - 1 : at].isalnum() or text[at + len(word) : at + len(word) + 1].isalnum()):
@@ -73,7 +79,7 @@ def _positions(text: str, unusual: set[bytes]) -> list[tuple[int, str]]:
 
 def _strength(lower: str, at: int) -> int:
     """2 behind a strong trigger, 1 behind a weak one, else 0."""
-    before = _BEFORE.findall(lower[max(0, at - _REACH) : at].rpartition(". ")[2])[-3:]
+    before = lower[max(0, at - _REACH) : at].rpartition(". ")[2].replace(",", " ").split()[-3:]
     strength = 0
     for n in range(1, len(before) + 1):
         phrase = " ".join(before[-n:])

@@ -51,11 +51,10 @@ def find_coordinates(text: str) -> list[Span]:
     return [(*m.span(), "GEO") for m in _GEO.finditer(text)]
 
 
-def find_passwords(text: str, lower: str, fired: set[bytes]) -> list[Span]:
+def find_passwords(text: str, lower: str, fired: set[str]) -> list[Span]:
     """Spans of the values that password words announce."""
     found: list[Span] = []
-    for raw in fired:
-        word = raw.decode()
+    for word in fired:
         at = lower.find(word)
         while at >= 0:
             end = at + len(word)

@@ -24,9 +24,16 @@ _TENS = {"ten": "10", "eleven": "11", "twelve": "12", "thirteen": "13", "fourtee
 WORDS = frozenset(_DIGIT_WORDS) - {"o", "un", "um", "due", "sei", "null", "oh"}
 """Words that open the gate of this module; the short ones only count inside a run."""
 
+_RAW_WORDS = frozenset(w.encode() for w in (*_DIGIT_WORDS, *_REPEATS, *_TENS))
 _TOKEN = re.compile(r"[a-z]+|\d+|[^a-z\d\s,\-.]")
 MIN_RUN = 4
 """Fewer number words in a row are ordinary speech ("one of the three")."""
+
+
+def is_spelled(words: list[bytes], digits: int) -> bool:
+    """Whether a text has number words enough for a run."""
+    spelled = sum(w.lower() in _RAW_WORDS for w in words)
+    return spelled >= MIN_RUN - 1 or (spelled > 1 and digits > 2)  # noqa: PLR2004 - half typed, half spelled
 
 
 def find_spelled(text: str, lower: str) -> list[Span]:

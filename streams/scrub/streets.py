@@ -49,7 +49,9 @@ COMPOUNDS = (
 )  # fmt: skip
 """Endings of words that are streets by themselves."""
 
-UNITS = frozenset("apt apartment suite ste unit flat fl floor room rm building bldg block box door postbox postfach apartado bp tower wing".split())
+UNITS = frozenset(
+    "apt apartment suite ste unit flat fl floor room rm building bldg block box door postbox postfach apartado bp tower wing".split()
+)
 """What a number of a flat, a floor or a box stands behind."""
 
 HOUSE = frozenset("no nr h.no h house plot door hno flat".split())
@@ -60,25 +62,51 @@ MILITARY = frozenset("psc uss usns usnv uscgc unit cmr".split())
 PLACES = frozenset("on at in of near off to from and corner lives live living located around along".split())
 """Words before a street that has no number."""
 
-PARTICLES = frozenset("de la le les du des del della delle dei di da do dos das van von der den el los las saint san santa sao d l sur y upon of the".split())
-CODES = re.compile(r"(?:\d{3,6}(?:-\d{3,4})?|[A-Za-z]{1,2}\d[A-Za-z\d]?|\d[A-Za-z]{2}|[A-Za-z]\d[A-Za-z]|\d{4}[A-Z]{2})")
+PARTICLES = frozenset(
+    "de la le les du des del della delle dei di da do dos das van von der den el los las saint san santa sao d l sur y upon of the".split()
+)
+CODES = re.compile(
+    r"(?:\d{3,6}(?:-\d{3,4})?|[A-Za-z]{1,2}\d[A-Za-z\d]?|\d[A-Za-z]{2}|[A-Za-z]\d[A-Za-z]|\d{4}[A-Z]{2})"
+)
 """Postal codes and the halves of British and Canadian ones."""
 
 STATES = frozenset(
     """al ak az ar ca co ct de fl ga hi id il in ia ks ky la me md ma mi mn ms mo mt ne nv nh nj nm ny nc nd oh ok or pa ri sc sd tn tx ut vt va wa wv
     wi wy dc us usa uk""".split()  # noqa: SIM905
 )
-EVIDENCE = (SUFFIXES | PREFIXES | UNITS | MILITARY | HOUSE | frozenset({"address", "corner"})) - frozenset({"the", "of"})
+ANYWHERE = (
+    PREFIXES
+    | MILITARY
+    | frozenset("apt apartment suite ste flat box postbox postfach apartado h.no hno house plot address corner".split())
+)
+"""Words that are evidence in lower case too."""
+
+EVIDENCE = (SUFFIXES | PREFIXES | UNITS | MILITARY | HOUSE | frozenset({"address", "corner"})) - frozenset(
+    {"the", "of"}
+)
 """Words without one of which, or a compound, a text holds no address."""
 
-_UK = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z]{1,2}\d{1,2}|[A-Za-z]{1,2}\d[A-Za-z]) ?\d[A-Za-z]{2}(?![A-Za-z0-9])")
-_CANADA = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]\d[A-Za-z][ \-]?\d[A-Za-z]\d(?![A-Za-z0-9])")
-_STATE_ZIP = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2},? {1,3}\n?\s{0,4}(\d{5}(?:-\d{4})?)(?![A-Za-z0-9-])")
+_UK = re.compile(r"(?:[A-Za-z]{1,2}\d{1,2}|[A-Za-z]{1,2}\d[A-Za-z]) ?\d[A-Za-z]{2}(?![A-Za-z0-9])")
+_CANADA = re.compile(r"[A-Za-z]\d[A-Za-z][ \-]?\d[A-Za-z]\d(?![A-Za-z0-9])")
+_STATE_BEFORE = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2},? {0,3}\n?\s{0,4}$")
+_FIVE = re.compile(r"\d{5}(?:-\d{4})?(?![A-Za-z0-9\-])")
 
 
-def find_codes(text: str) -> list[tuple[int, int, str]]:
+def find_codes(text: str, classes: bytes) -> list[tuple[int, int, str]]:
     """Spans of postal codes that show by their form (British, Canadian, American behind a state)."""
-    found = [(*m.span(), "ZIP") for m in _UK.finditer(text) if m[0][0].isupper() or " " in m[0]]
-    found += [(*m.span(), "ZIP") for m in _CANADA.finditer(text)]
-    found += [(*m.span(1), "ZIP") for m in _STATE_ZIP.finditer(text)]
+    found: list[tuple[int, int, str]] = []
+    at = classes.find(b"a0")
+    while at >= 0:
+        start = at - 1 if at and classes[at - 1] == ord("a") else at
+        if not start or classes[start - 1] == ord(" "):
+            match = _UK.match(text, start) or _CANADA.match(text, start)
+            if match and (match[0][0].isupper() or " " in match[0]):
+                found.append((*match.span(), "ZIP"))
+        at = classes.find(b"a0", at + 1)
+    at = classes.find(b" 00000")
+    while at >= 0:
+        match = _FIVE.match(text, at + 1)
+        if match and _STATE_BEFORE.search(text, max(0, at - 10), at + 1):
+            found.append((*match.span(), "ZIP"))
+        at = classes.find(b" 00000", at + 1)
     return found

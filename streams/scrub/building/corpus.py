@@ -21,7 +21,14 @@ from streams.scrub.lexicon import COMMON, FIRST, LAST, NAME, OFTEN, PROPER, lexi
 from streams.scrub.names import TOKEN, is_candidate, kind_of
 from streams.scrub.normalise import normalise
 
-CARRIERS = ("conv_star", "conv_cucom", "conv_small_retail_it", "conv_taskmaster4", "intents_banking77", "quality_contrast")
+CARRIERS = (
+    "conv_star",
+    "conv_cucom",
+    "conv_small_retail_it",
+    "conv_taskmaster4",
+    "intents_banking77",
+    "quality_contrast",
+)
 """Files of the data folder whose sentences carry names (MIT, Apache-2.0, CC-BY-4.0)."""
 
 LEFT_OUT = frozenset({"ABCD", "davidson-2017", "surge-ai-toxicity-toxic"})
@@ -30,9 +37,14 @@ TEMPLATED = 34_000
 DROPOUT = 0.4
 """Share of name words that the model sees as if the lexicon did not hold them."""
 
-_PRONOUN = re.compile(r"\b(?:he|she|him|my (?:friend|wife|husband|son|daughter|brother|sister|boss|mom|dad|mother|father|partner|doctor)|the (?:driver|seller|agent|doctor|manager|owner|guy|lady))\b(?! and\b)", re.IGNORECASE)
+_PRONOUN = re.compile(
+    r"\b(?:he|she|him|my (?:friend|wife|husband|son|daughter|brother|sister|boss|mom|dad|mother|father|partner|doctor)|the (?:driver|seller|agent|doctor|manager|owner|guy|lady))\b(?! and\b)",
+    re.IGNORECASE,
+)
 _POSSESSIVE = re.compile(r"\b(?:his|her|my (?:friend|wife|husband|boss|brother|sister)'s)\b(?= [a-z])", re.IGNORECASE)
-_STAR_NAMES = re.compile(r"\b(?:Ben|Mark|Alexis|Mary|John|Katarina|Michael|Jessica|Jane|Jakob|Daniel|Angela|Morgan|Johnson|Rajesh|Priya)\b(?: (?:Smith|Miller|Jones|Kumar|Sharma|Johnson|Williams))?(?!-| Hotel| Inn| St\b| Apart)")
+_STAR_NAMES = re.compile(
+    r"\b(?:Ben|Mark|Alexis|Mary|John|Katarina|Michael|Jessica|Jane|Jakob|Daniel|Angela|Morgan|Johnson|Rajesh|Priya)\b(?: (?:Smith|Miller|Jones|Kumar|Sharma|Johnson|Williams))?(?!-| Hotel| Inn| St\b| Apart)"
+)
 _PRODUCTS = (
     "Charger Laptop Headphones Blender Jacket Sneakers Router Kettle Tablet Printer Monitor Backpack Camera Speaker Keyboard Mouse Desk Chair Lamp Sofa Mattress Toaster Oven Fridge Dryer Vacuum Drill Tent Bike Helmet Watch "
     "Ring Dress Shirt Boots Gloves Scarf Hat Coat Jeans Perfume Shampoo Vitamins Puzzle Console Controller Voucher Ticket Coupon Subscription Invoice Warranty Adapter Cable Battery Screen Case"
@@ -50,7 +62,11 @@ class Example(NamedTuple):
 def sentences(data: Path, seed: int) -> Iterator[Example]:
     """All training sentences in a fixed order."""
     rng = random.Random(seed)
-    templates = [line.replace("\\n", "\n") for line in (DATA / "templates.txt").read_text().splitlines() if line and line[0] != "#"]
+    templates = [
+        line.replace("\\n", "\n")
+        for line in (DATA / "templates.txt").read_text().splitlines()
+        if line and line[0] != "#"
+    ]
     for _ in range(TEMPLATED):
         yield _example(_fill(rng.choice(templates), rng), rng)
     carriers = list(_carriers(data))
@@ -70,7 +86,9 @@ def _fill(template: str, rng: random.Random) -> list[tuple[str, bool]]:
             pieces.append((" ".join(rng.sample(_PRODUCTS, rng.choice((1, 1, 2)))), False))
         elif part in {"{B}", "{C}"}:
             words = _invented(rng) if rng.random() < 0.2 else rng.choice(brands if part == "{B}" else places)
-            pieces.append((words.title() if rng.random() < 0.8 else words.upper() if rng.random() < 0.3 else words, False))
+            pieces.append(
+                (words.title() if rng.random() < 0.8 else words.upper() if rng.random() < 0.3 else words, False)
+            )
         else:
             pieces.append((part, False))
     return pieces
@@ -79,7 +97,13 @@ def _fill(template: str, rng: random.Random) -> list[tuple[str, bool]]:
 def _invented(rng: random.Random) -> str:
     """A brand that no list holds: words run together or with a business suffix."""
     words = [w for w in rng.sample(_PRODUCTS, 2)]
-    return rng.choice((words[0] + words[1].lower(), f"{words[0]} {rng.choice(('Ltd', 'Inc', 'LLC', 'GmbH', 'Group', 'Store', 'Online', 'Direct', 'Solutions'))}", words[0][:4] + words[1][-3:].lower()))
+    return rng.choice(
+        (
+            words[0] + words[1].lower(),
+            f"{words[0]} {rng.choice(('Ltd', 'Inc', 'LLC', 'GmbH', 'Group', 'Store', 'Online', 'Direct', 'Solutions'))}",
+            words[0][:4] + words[1][-3:].lower(),
+        )
+    )
 
 
 def _carry(text: str, rng: random.Random) -> list[tuple[str, bool]]:
@@ -108,12 +132,32 @@ def name(form: str, rng: random.Random) -> str:
     if rng.random() < 0.05:
         first += "-" + _word(firsts, rng)
     if rng.random() < 0.06:
-        last = rng.choice((f"{rng.choice(('de', 'van', 'von', 'di', 'da', 'van der', 'de la', 'al', 'bin', 'ten', 'le'))} {last}", f"{last}-{_word(lasts, rng)}", f"O'{last}", f"Mc{last}"))
+        last = rng.choice(
+            (
+                f"{rng.choice(('de', 'van', 'von', 'di', 'da', 'van der', 'de la', 'al', 'bin', 'ten', 'le'))} {last}",
+                f"{last}-{_word(lasts, rng)}",
+                f"O'{last}",
+                f"Mc{last}",
+            )
+        )
     if form == "F":
         return first
     if form == "L":
         return last
-    middle = rng.choice(("", "", "", "", "", "", "", f" {rng.choice('ABCDEFGHJKLMNPRSTVW')}.", f" {rng.choice('ABCDEFGHJKLMNPRSTVW')}", f" {_word(firsts, rng)}"))
+    middle = rng.choice(
+        (
+            "",
+            "",
+            "",
+            "",
+            "",
+            "",
+            "",
+            f" {rng.choice('ABCDEFGHJKLMNPRSTVW')}.",
+            f" {rng.choice('ABCDEFGHJKLMNPRSTVW')}",
+            f" {_word(firsts, rng)}",
+        )
+    )
     return f"{first}{middle} {last}"
 
 

@@ -37,14 +37,28 @@ def build(scowl: Path, census: Path) -> bytes:
     kinds = ("english-words", "american-words", "british-words", "english-contractions")
     add(_scowl(scowl, kinds, _COMMON_SIZES), COMMON)
     add(_scowl(scowl, kinds, _OFTEN_SIZES), OFTEN | COMMON)
-    add(_scowl(scowl, ("english-upper", "american-upper", "english-proper-names", "american-proper-names", "english-abbreviations"), _PROPER_SIZES), PROPER)
+    add(
+        _scowl(
+            scowl,
+            (
+                "english-upper",
+                "american-upper",
+                "english-proper-names",
+                "american-proper-names",
+                "english-abbreviations",
+            ),
+            _PROPER_SIZES,
+        ),
+        PROPER,
+    )
     for sex in ("male", "female"):
         add(_census(census / f"dist.{sex}.first"), FIRST)
     add(_census(census / "dist.all.last")[:_SURNAMES], LAST)
     own = own_lists("words.txt")
-    persons, never = own.pop("persons")[0], own.pop("never")[0]
+    persons, never = own.pop("persons")[0], [*own.pop("never")[0], *own.pop("chat")[0]]
+    never += [word for word in own.pop("brands")[0] if not table.get(word, 0) & (FIRST | LAST)]
     for language, words in own.items():
-        add(words[0], PROPER if language in {"brands", "places"} else COMMON)
+        add(words[0], PROPER if language == "places" else COMMON)
     for firsts, lasts in own_lists("names.txt").values():
         add(firsts, FIRST)
         add(lasts, LAST)
@@ -60,7 +74,10 @@ def build(scowl: Path, census: Path) -> bytes:
 
 def pack(table: dict[str, int]) -> bytes:
     """Flags and their words, one line per combination; the same bytes for the same table."""
-    lines = (f"{flags} " + " ".join(sorted(w for w, f in table.items() if f == flags)) for flags in sorted(set(table.values())))
+    lines = (
+        f"{flags} " + " ".join(sorted(w for w, f in table.items() if f == flags))
+        for flags in sorted(set(table.values()))
+    )
     out = io.BytesIO()
     with gzip.GzipFile(fileobj=out, mode="wb", mtime=0, compresslevel=9) as packed:
         packed.write("\n".join(lines).encode())

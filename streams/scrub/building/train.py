@@ -104,7 +104,18 @@ def _fit(rows: list[list[int]], labels: np.ndarray[Any, Any], size: int) -> np.n
 def packed(table: dict[str, int]) -> bytes:
     """The weights in the shape of names.Weights, as JSON, compressed; the same bytes for the same table."""
     model: dict[str, Any] = {"kind": [0] * KINDS}
-    for name in ("before", "before2", "after", "after2", "pair_before", "pair_after", "kinds_before", "kinds_after", "around", "letters"):
+    for name in (
+        "before",
+        "before2",
+        "after",
+        "after2",
+        "pair_before",
+        "pair_after",
+        "kinds_before",
+        "kinds_after",
+        "around",
+        "letters",
+    ):
         model[name] = {}
     for feature in sorted(table):
         name, _, key = feature.partition("|")
