@@ -105,7 +105,7 @@ class Judge:
         self.summary.add(text, verdict)
         return verdict
 
-    def _with_copies(self, verdict: Verdict, text: str, context: Any, *, alone: bool) -> Verdict:  # noqa: ANN401 - see _judge
+    def _with_copies(self, verdict: Verdict, text: str, context: Any, *, alone: bool) -> Verdict:
         """The verdict with near copies among what was read before."""
         question = next((turn.text for turn in reversed(context) if turn.role == "customer"), "")
         if not verdict.keep or (alone and len(text.split()) < SHORT_WORDS):

@@ -97,7 +97,7 @@ def _producer(settings: Settings) -> Producer:
 def _send(producer: Producer, topic: str, decision: review.Decision) -> bool:
     delivered: list[bool] = []
 
-    def report(error: Any, _: Any) -> None:  # noqa: ANN401 - confluent-kafka's callback
+    def report(error: Any, _: Any) -> None:
         delivered.append(error is None)
 
     producer.produce(topic, key=decision.conversation, value=review.encode(decision), on_delivery=report)

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from importlib.resources import files
 from struct import pack, unpack
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
@@ -30,26 +31,13 @@ _VALUE: Final = 1 << 31
 _MASK: Final = _VALUE - 1
 _TOKEN = re.compile(r"<[A-Z_]+_\d+>|[#$£€₹]?\d+(?:[.,:/-]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")
 _END = re.compile(r"[.!?:\n]\W*$")
-_GREETING = frozenset("hi hello hey again also please thanks thank you pls ok okay so well".split())
-_NEGATION = frozenset(
-    "not no never none nothing nobody neither nor without cannot cant can't dont don't doesn't didn't isn't aren't "
-    "wasn't weren't won't wouldn't shouldn't couldn't haven't hasn't hadn't unable yes yeah nope unfortunately".split()
-) - {"unfortunately"}
-_NUMBER = frozenset(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million half first second "
-    "third fourth fifth once twice double".split()
-)
-_TIME = frozenset(
-    "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september "
-    "october november december jan feb mar apr jun jul aug sep sept oct nov dec today tomorrow yesterday tonight am pm noon "
-    "midnight morning afternoon evening hour hours day days week weeks month months year years minute minutes".split()
-)
-_VALUES = _NEGATION | _NUMBER | _TIME
-_STOP = frozenset(
-    "a an the is are was were be been am i you he she it we they me my your our their to of in on at for with and or but "
-    "this that these those do does did can could will would have has had if as so there here what how".split()
-)
+_GROUPS = {
+    name: frozenset(listed.split())
+    for name, _, listed in (
+        line.partition(": ") for line in files("streams").joinpath("near_copies.txt").read_text().splitlines()[1:]
+    )
+}
+_VALUES = _GROUPS["negation"] | _GROUPS["number"] | _GROUPS["time"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,7 @@ def bands(question: str, reply: str) -> tuple[bytes, ...]:
     tokens = _words(question) + _words(reply)
     if not tokens:
         return ()
-    chosen = {t for t in tokens if t not in _STOP and not _is_number(t)} or set(tokens)
+    chosen = {t for t in tokens if t not in _GROUPS["stop"] and not _is_number(t)} or set(tokens)
     sketch = _sketch().copy()
     sketch.update_batch([_hash(t) for t in chosen])
     values = sketch.hashvalues.astype("<u4").reshape(BANDS, ROWS)
@@ -165,7 +153,7 @@ def _tokens(text: str) -> list[int]:
     for match in found:
         raw = match[0]
         word = _label(raw)
-        name = raw[0].isupper() and not start and not shouted and len(raw) > 1 and word not in _GREETING
+        name = raw[0].isupper() and not start and not shouted and len(raw) > 1 and word not in _GROUPS["greeting"]
         value = not raw.startswith("<") and (_is_number(raw) or word in _VALUES or (name and not word.startswith("i'")))
         tokens.append(_hash(word) & _MASK | (_VALUE if value else 0))
         start = _END.search(text, match.end(), min(len(text), match.end() + 3)) is not None

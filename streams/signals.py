@@ -1,8 +1,8 @@
 """What the next turn and later feedback say of a reply: label, training weight, confidence, evidence.
 
-Rules first, in the order of how sure they are: an edit by an agent, a rating, escalation or reopening, what the customer
+Rules, in the order of how sure they are: an edit by an agent, a rating, escalation or reopening, what the customer
 writes next. Unknown is the normal case. People's replies of unknown outcome keep weight 1; a model's have none until
-something is known (quality.md), which the assembler sees by `label`.
+something is known, which the assembler sees by `label`.
 """
 
 from __future__ import annotations
@@ -18,24 +18,30 @@ _THANKS = re.compile(
     r"\b(?:thank(?:s|\s?you|x)?|thx|ty|tysm|cheers|appreciate(?:d)?|grateful|much obliged)\b", re.IGNORECASE
 )
 _SOLVED = re.compile(
-    r"\b(?:(?:that|this|it)(?:'s| is| has|'ve| have)? (?:worked|works(?! not)|fixed|solved|did (?:it|the trick)|helped|helps)"
-    r"|works (?:now|fine|perfectly|great)|working (?:now|again)|problem (?:is )?solved|all (?:set|good|sorted)|sorted (?:now|it)"
-    r"|perfect|exactly what i (?:needed|wanted)|that(?:'s| is| was) (?:great|perfect|helpful|all i need(?:ed)?|exactly)"
-    r"|(?:very|so|really|super) helpful|got it (?:working|now)|awesome|brilliant|excellent|wonderful|you(?:'re| are) (?:the best|a lifesaver))\b",
+    r"\b(?:(?:that|this|it)(?:'s| is| has|'ve| have)? (?:worked|works(?! not)|fixed|solved|did (?:it|the trick)|helped)"
+    r"|works (?:now|fine|perfectly|great)|working (?:now|again)|problem (?:is )?solved|all (?:set|good|sorted)"
+    r"|sorted (?:now|it)|perfect|exactly what i (?:needed|wanted)"
+    r"|that(?:'s| is| was) (?:great|perfect|helpful|all i need(?:ed)?|exactly)"
+    r"|(?:very|so|really|super) helpful|got it (?:working|now)|awesome|brilliant|excellent|wonderful"
+    r"|you(?:'re| are) (?:the best|a lifesaver))\b",
     re.IGNORECASE,
 )
 _UNSOLVED = re.compile(
-    r"\b(?:(?:did|does|do|is|was|has|have|are)(?:n'?t| not) (?:work|help|fix|solve|working|helping|helpful|fixed|solved|worked|answer)\w*"
+    r"\b(?:(?:did|does|do|is|was|has|have|are)(?:n'?t| not)"
+    r" (?:work|help|fix|solve|working|helping|helpful|fixed|solved|worked|answer)\w*"
     r"|not (?:what i (?:asked|meant|said|wanted|need(?:ed)?)|working|helpful|true|correct|right|fixed|solved)"
     r"|still (?:not|no|does|doesn'?t|the same|broken|getting|can'?t|cannot|waiting|nothing|isn'?t|won'?t|have the)"
-    r"|(?:that|this|it|you)(?:'s|'re| is| are)? (?:wrong|incorrect|nonsense|useless|no help|not right|mistaken)|same (?:error|problem|issue)"
-    r"|no,? (?:i (?:said|meant|asked|want(?:ed)?)|that|it|not that|wrong|you)|nope,? (?:that|it|still)"
-    r"|(?:already|just) (?:told|said|tried|did|explained)|you(?:'re| are) not (?:listening|understanding|reading|helping|getting)"
-    r"|makes no sense|made it worse|nothing (?:happen|chang|work)\w*|useless|ridiculous|unacceptable|waste of (?:my )?time)",
+    r"|(?:that|this|it|you)(?:'s|'re| is| are)? (?:wrong|incorrect|nonsense|useless|no help|not right|mistaken)"
+    r"|same (?:error|problem|issue)|no,? (?:i (?:said|meant|asked|want(?:ed)?)|that|it|not that|wrong|you)"
+    r"|nope,? (?:that|it|still)|(?:already|just) (?:told|said|tried|did|explained)"
+    r"|you(?:'re| are) not (?:listening|understanding|reading|helping|getting)"
+    r"|makes no sense|made it worse|nothing (?:happen|chang|work)\w*|useless|ridiculous|unacceptable"
+    r"|waste of (?:my )?time)",
     re.IGNORECASE,
 )
 _ESCALATE = re.compile(
-    r"\b(?:(?:speak|talk|connect|transfer|escalate|put)\b.{0,30}\b(?:human|person|manager|supervisor|someone else|real agent|representative)"
+    r"\b(?:(?:speak|talk|connect|transfer|escalate|put)\b.{0,30}"
+    r"\b(?:human|person|manager|supervisor|someone else|real agent|representative)"
     r"|(?:human|real (?:person|agent)|manager|supervisor) (?:please|now)|(?:your|a|the) (?:manager|supervisor)\b"
     r"|file (?:a )?complaint|cancel my (?:account|subscription|contract)|lawyer|legal action)\b",
     re.IGNORECASE,
@@ -43,10 +49,6 @@ _ESCALATE = re.compile(
 _CONTRADICTION = re.compile(r"\b(?:but|however|although|except)\b", re.IGNORECASE)
 _NEGATED_THANKS = re.compile(r"\b(?:no thanks to|thanks for nothing|no thank)|\bthanks?,? but\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-_COMMON = frozenset(
-    "a an the is are was be i you he she it we they me my your to of in on at for with and or but this that do does did can "
-    "could will would have has had if so there here what how please yes no ok okay hi hello".split()
-)
 
 
 @dataclass(frozen=True)

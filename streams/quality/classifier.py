@@ -22,7 +22,7 @@ CLASSES = ("good", "spam", "toxic", "gibberish", "non_dialogue")
 
 @dataclass(frozen=True)
 class Classifier:
-    """Weights: `table` (2^17, 5) int8 with `scale` (5,), `dense` (27, 5), `bias` (5,) float32, and the vocabulary."""
+    """Weights: `table` (2^17, 5) int8 with `scale` (5,), `dense` (COUNTS, 5), `bias` (5,) float32, and the vocabulary."""
 
     vocabulary: Vocabulary
     table: npt.NDArray[np.int8]
@@ -49,14 +49,15 @@ class Classifier:
         np.savez_compressed(
             path, table=self.table, scale=self.scale, dense=self.dense, bias=self.bias,
             words=words.words, pairs=words.pairs, abuse=words.abuse, trigrams=words.trigrams.astype(np.float16),
+            order=words.order.astype(np.float16), skip=words.skip.astype(np.float16),
         )  # fmt: skip
 
 
 def load(path: Path) -> Classifier:
     """Read weights that `Classifier.save` wrote; pickled objects are refused."""
     with np.load(path, allow_pickle=False) as held:
-        trigrams = held["trigrams"].astype(np.float32)
-        vocabulary = Vocabulary(held["words"], held["pairs"], held["abuse"], trigrams)
+        tables = (held[name].astype(np.float32) for name in ("trigrams", "order", "skip"))
+        vocabulary = Vocabulary(held["words"], held["pairs"], held["abuse"], *tables)
         return Classifier(vocabulary, held["table"], held["scale"], held["dense"], held["bias"])
 
 

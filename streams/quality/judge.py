@@ -30,14 +30,14 @@ _BIAS = re.compile(
 _LEARNED = (Reason.SPAM, Reason.TOXIC, Reason.GIBBERISH, Reason.NON_DIALOGUE)
 
 
-def judge_turn(text: str, role: Role, config: QualityConfig) -> Verdict:
+def judge_turn(text: str, role: Role, config: QualityConfig, model: Classifier | None = None) -> Verdict:
     """Judge a turn that is context: a customer's is never rejected for anger, which is tagged `tone`."""
     if role in {"agent", "assistant"}:
-        return judge_reply((), text, config)
+        return judge_reply((), text, config, model)
     found = _formal(text, config)
     if found is not None:
         return _rejected(found)
-    scores = _classifier().scores(text)
+    scores = (model or _classifier()).scores(text)
     angry = max(scores[Reason.TOXIC], 0.9 if _ANGER.search(text) else 0.0)
     tags = (Tag.TONE.value,) if angry >= config.unsure else ()
     limits = {
@@ -47,7 +47,7 @@ def judge_turn(text: str, role: Role, config: QualityConfig) -> Verdict:
     return Verdict(not reasons, reasons, tags, scores)
 
 
-def judge_reply(context: Sequence[Turn], text: str, config: QualityConfig) -> Verdict:
+def judge_reply(context: Sequence[Turn], text: str, config: QualityConfig, model: Classifier | None = None) -> Verdict:
     """Judge a reply that would be learned: `context` are the turns before it, newest last (may be empty)."""
     found = _formal(text, config)
     if found is not None:
@@ -58,7 +58,9 @@ def judge_reply(context: Sequence[Turn], text: str, config: QualityConfig) -> Ve
         return _rejected(Reason.TOO_LONG)
     if rules.auto_reply(text):
         return _rejected(Reason.AUTO_REPLY)
-    scores = _classifier().scores(text)
+    if rules.machine_text(text):
+        return _rejected(Reason.NON_DIALOGUE)
+    scores = (model or _classifier()).scores(text)
     limits = {code: float(getattr(config, code.value)) for code in _LEARNED}
     reasons = [code for code in _LEARNED if scores[code] >= limits[code]]
     if _BIAS.search(text):

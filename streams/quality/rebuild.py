@@ -4,7 +4,10 @@
     --words   word -> frequency lists (.json.gz, pyspellchecker's format), English first
     --abuse   one abusive word or phrase a line
     --prose   the Markov model of encyclopedic prose of essential-generators (.json)
-    --mail    folders of spam mails (SpamAssassin's public corpus)
+    --spam    folders of spam mails (SpamAssassin's public corpus)
+    --ham     folders of mails of people on mailing lists (the same)
+
+    --text    further texts as LABEL:SOURCE:FILE, one a line, or a .yml of dialogues
 
 What went in, and under which licence, stands in DATA_CARD.md beside this file.
 """
@@ -13,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import html
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +31,12 @@ import numpy.typing as npt
 
 from streams.quality import features, invented
 from streams.quality.classifier import CLASSES, Classifier
-from streams.quality.features import COUNTS, HASH_BITS, SET_BITS, TRIGRAM_BITS, Floats, Ints, Vocabulary
+from streams.quality.features import HASH_BITS, SET_BITS, TRIGRAM_BITS, Floats, Ints, Vocabulary
+from streams.quality.words import CLASSES as CLASSES_OF_WORDS
+
+_MACHINE = re.compile(
+    r"^>|^\s*(?:On .* wrote:|From:|To:|Date:|Subject:|http|<|_{5,}|-{5,}|={5,})|wrote:\s*$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,8 @@ class Corpus:
 
 
 def same_source(one: str, other: str) -> bool:
-    """True for equal sources and for text that was constructed from the other."""
-    return one == other or f"({other})" in one or f"({one})" in other
+    """True for equal sources, and if `one` was constructed from `other`."""
+    return one == other or f"({other})" in one
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -70,7 +80,14 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def read_corpus(data: Path, words: Sequence[Path], abuse: Path, prose: Path | None, mail: Sequence[Path]) -> Corpus:
+def read_corpus(
+    data: Path,
+    words: Sequence[Path],
+    abuse: Path,
+    prose: Path | None,
+    mail: tuple[Sequence[Path], Sequence[Path]],
+    texts: Sequence[str] = (),
+) -> Corpus:
     """Read all sources; chats are turns of the conversation files and single customer queries."""
     rows = [
         Row(r["text"], r["label"], r["source"]) for r in read_jsonl(data / "quality.jsonl.gz") if r["label"] in CLASSES
@@ -85,8 +102,11 @@ def read_corpus(data: Path, words: Sequence[Path], abuse: Path, prose: Path | No
     rows += [Row(r["text"], "good", "langid", 0.5) for r in read_jsonl(data / "langid.jsonl.gz")]
     if prose is not None:
         rows += [Row(t, "non_dialogue", "prose", 0.5) for t in invented.prose(json.loads(prose.read_text()), 1500)]
-    rows += [Row(t, "spam", "mail", 0.5) for folder in mail for t in read_mail(folder)]
-    return Corpus(rows, chats, [_word_list(path) for path in words], abuse.read_text().split("\n"))
+    rows += [Row(t, "spam", "mail", 0.5) for folder in mail[0] for t in read_mail(folder)]
+    rows += [Row(t, "good", "mail", 0.3) for folder in mail[1] for t in read_replies(folder)]
+    words_of_abuse = abuse.read_text().split("\n")
+    rows += [row for spec in texts for row in read_texts(spec, words_of_abuse)]
+    return Corpus(rows, chats, [_word_list(path) for path in words], words_of_abuse)
 
 
 def read_mail(folder: Path) -> list[str]:
@@ -99,6 +119,31 @@ def read_mail(folder: Path) -> list[str]:
         if len(text) > 60 and text.isascii():  # noqa: PLR2004 - less is a bounce or a picture
             pieces += [f"{subject}. {text[:250]}", text[200:500]]
     return [p for p in pieces if len(p) > 60]  # noqa: PLR2004 - as above
+
+
+def read_replies(folder: Path) -> list[str]:
+    """Paragraphs that people wrote themselves in mails: neither quoted nor signature, chat-sized, one or two a mail."""
+    pieces = []
+    for path in sorted(folder.rglob("*.txt")):
+        _, _, body = path.read_text(encoding="utf-8", errors="ignore").partition("\n\n")
+        own = [" ".join(part.split()) for part in body.split("\n-- ")[0].split("\n\n") if not _MACHINE.search(part)]
+        pieces += [part for part in own if 20 < len(part) < 400 and part.isascii()][:2]  # noqa: PLR2004 - chat-sized
+    return pieces
+
+
+def read_texts(spec: str, abuse: Sequence[str]) -> list[Row]:
+    """Rows of `LABEL:SOURCE:FILE`: the last tab-separated field of each line, or the turns of a .yml of dialogues."""
+    label, source, name = spec.split(":", 2)
+    text = Path(name).read_text(encoding="utf-8", errors="ignore")
+    if name.endswith(".yml"):
+        import yaml  # noqa: PLC0415 - only rebuilding needs it
+
+        found = [str(turn) for dialogue in yaml.safe_load(text)["conversations"] for turn in dialogue]
+    else:
+        found = [html.unescape(line.rsplit("\t", 1)[-1]) for line in text.splitlines()]
+    bad = {word.strip() for word in abuse}
+    kept = [t for t in found if len(t) > 1 and (label != "good" or not bad.intersection(t.lower().split()))]
+    return [Row(t, label, source, 0.4) for t in random.Random(5).sample(kept, min(len(kept), 1_800))]
 
 
 def _word_list(path: Path) -> list[str]:
@@ -119,14 +164,18 @@ def build_vocabulary(corpus: Corpus) -> Vocabulary:
     words: set[int] = set()
     for position, listed in enumerate(corpus.words):
         for word in listed[: 60_000 if position == 0 else 12_000]:
-            words.update(features.word_hashes(features.fold(word)).tolist())
+            words.update(features.read_words(features.fold(word)).hashes.tolist())
     pairs: Counter[int] = Counter()
     seen: Counter[int] = Counter()
     triples = np.zeros(1 << 24, dtype=np.float32)
+    follow = np.zeros((2, CLASSES_OF_WORDS, CLASSES_OF_WORDS), dtype=np.float32)
     good = [*corpus.chats, *(r for r in corpus.rows if r.label in {"good", "spam", "toxic"} or r.source == "prose")]
     for row in good:
         folded = features.fold(row.text)
-        hashed = features.word_hashes(folded)
+        read = features.read_words(folded)
+        hashed = read.hashes
+        np.add.at(follow[0], (read.classes[:-1], read.classes[1:]), 1)
+        np.add.at(follow[1], (read.classes[:-2], read.classes[2:]), 1)
         seen.update(set(hashed.tolist()))
         pairs.update(set(features.pair_hashes(hashed).tolist()))
         _count_triples(triples, folded)
@@ -137,13 +186,26 @@ def build_vocabulary(corpus: Corpus) -> Vocabulary:
     common = (h for h, n in pairs.items() if n > 1)
     abuse = (_only(word) for word in corpus.abuse)
     return Vocabulary(
-        bit_set(words), bit_set(common), bit_set(h for h in abuse if h is not None), _trigram_table(triples)
+        bit_set(words),
+        bit_set(common),
+        bit_set(h for h in abuse if h is not None),
+        _trigram_table(triples),
+        _log_odds(follow[0]),
+        _log_odds(follow[1]),
     )
 
 
 def _only(word: str) -> int | None:
-    hashed = features.word_hashes(features.fold(word.strip()))
+    hashed = features.read_words(features.fold(word.strip())).hashes
     return int(hashed[0]) if len(hashed) == 1 else None
+
+
+def _log_odds(follow: Floats) -> Floats:
+    """(256, 256) log p(b | a) / p(b), smoothed and clipped: how much likelier a class is after another than anywhere."""
+    smoothed = follow + 0.5 * follow.sum(axis=0, keepdims=True) / max(1.0, float(follow.sum())) * 20 + 1e-3
+    given = smoothed / smoothed.sum(axis=1, keepdims=True)
+    anywhere = smoothed.sum(axis=0) / smoothed.sum()
+    return np.clip(np.log(given / anywhere[None, :]), -4, 4).astype(np.float32)
 
 
 def _count_triples(triples: Floats, folded: bytes) -> None:
@@ -178,7 +240,7 @@ def training_rows(corpus: Corpus, seed: int) -> list[Row]:
     return rows
 
 
-def fit(corpus: Corpus, seed: int = 7, regularisation: float = 6.0) -> Classifier:
+def fit(corpus: Corpus, seed: int = 7, regularisation: float = 2.0) -> Classifier:
     """Train: inverse document frequency is folded into the weights, which are then stored as int8."""
     from scipy.sparse import csr_matrix, hstack  # noqa: PLC0415 - only rebuilding needs it
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - only rebuilding needs it
@@ -228,10 +290,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--words", type=Path, nargs="+", required=True)
     parser.add_argument("--abuse", type=Path, required=True)
     parser.add_argument("--prose", type=Path)
-    parser.add_argument("--mail", type=Path, nargs="*", default=[])
+    parser.add_argument("--spam", type=Path, nargs="*", default=[])
+    parser.add_argument("--ham", type=Path, nargs="*", default=[])
+    parser.add_argument("--text", nargs="*", default=[])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    corpus = read_corpus(args.data, args.words, args.abuse, args.prose, args.mail)
+    corpus = read_corpus(args.data, args.words, args.abuse, args.prose, (args.spam, args.ham), args.text)
     fit(corpus).save(args.out)
     return 0
 

@@ -40,6 +40,19 @@ _AUTO_REPLY = re.compile(
 )
 _REPEATED_CHAR = re.compile(r"([^\W\d_])\1{11,}")
 _REPEATED_UNIT = re.compile(r"(\S.{0,40}?)\1{7,}", re.DOTALL)
+_MACHINE = re.compile(
+    r"^\s*(?:"
+    r"[{\[]\s*[\"{].*[\"\]}]\s*:.*[}\]]\s*$"  # a JSON payload
+    r"|<\?xml\b|<!doctype\b|<(?:html|svg|soap)\b"
+    r"|\S+ \S+ \S+ \[[^\]]{10,40}\] \"(?:GET|POST|HEAD|PUT|DELETE|PATCH|OPTIONS) "  # an access log
+    r"|\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S*\]?\s+(?:\S+\s+){0,3}\[?(?:INFO|WARN|WARNING|ERROR|DEBUG|TRACE|FATAL)\b"
+    r"|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [ \d]\d \d\d:\d\d:\d\d \S+ [\w./-]+(?:\[\d+\])?: "  # syslog
+    r"|(?:INFO|WARN|WARNING|ERROR|DEBUG|TRACE|FATAL)[: ]\s*\[?\d{4}-\d\d"
+    r"|(?:===|\*\*\*|---|-!-|[<>]--|\*)\s+\S+ (?:\[\S+\] )?(?:has (?:joined|left|quit)|is now known as|joined|left|quit)\b"
+    r"|Traceback \(most recent call last\)|Exception in thread \"|\s*at [\w$.]+\([\w$]+\.java:\d+\)"
+    r")",
+    re.DOTALL,
+)
 _LETTER = re.compile(r"[^\W_]")
 _MOJIBAKE = re.compile(
     "(?:[\u00c2\u00c3\u00d0\u00d1\u00d8\u00d9][\u0080-\u00bf\u0152-\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
@@ -85,6 +98,11 @@ def flood(text: str) -> bool:
 def auto_reply(text: str) -> bool:
     """True if a machine wrote it instead of a person: out of office, bounce, unattended mailbox."""
     return _AUTO_REPLY.search(text) is not None
+
+
+def machine_text(text: str) -> bool:
+    """True if the text starts as only machines write: log lines, payloads, stack traces, channel notices."""
+    return _MACHINE.match(text[:600] if len(text) > 600 and text[0] not in "{[" else text) is not None  # noqa: PLR2004
 
 
 def tokens(text: str) -> int:

@@ -1,0 +1,53 @@
+"""Words by what they do: function words and endings (for word order), and groups that tell chats from noise."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.resources import files
+from typing import Final
+from zlib import crc32
+
+_LISTS: Final = {
+    name: listed.split()
+    for name, _, listed in (
+        line.partition(": ")
+        for line in files("streams.quality").joinpath("words.txt").read_text().splitlines()
+        if not line.startswith("#")
+    )
+}
+_ENDINGS: Final = tuple(ending.encode() for ending in _LISTS["endings"])
+CLASSES: Final = 256
+"""Word classes at most; class 0 stands before the first and after the last word."""
+
+GROUPS: Final = tuple(name for name in _LISTS if name not in {"function", "endings"})
+"""Names of the groups, in the order of their bits."""
+
+_CLASS_OF: Final = {word.encode(): at + 1 for at, word in enumerate(_LISTS["function"])}
+_FIRST_ENDING: Final = len(_CLASS_OF) + 1
+_NUMBER: Final = _FIRST_ENDING + len(_ENDINGS)
+_SHORT: Final = _NUMBER + 1
+_FOREIGN: Final = _NUMBER + 2
+_OTHER: Final = _NUMBER + 3
+_BITS: Final[dict[str, int]] = {}
+for _at, _name in enumerate(GROUPS):
+    for _listed in _LISTS[_name]:
+        _BITS[_listed] = _BITS.get(_listed, 0) | 1 << _at
+
+
+@lru_cache(maxsize=1 << 16)
+def word(folded: bytes) -> tuple[int, int, int]:
+    """(hash of 32 bits, class below 256, bit set of groups) of one folded word."""
+    return crc32(folded), _class(folded), _BITS.get(folded.decode(errors="replace"), 0)
+
+
+def _class(folded: bytes) -> int:
+    found = _CLASS_OF.get(folded)
+    if found is not None:
+        return found
+    if folded[:1] == b"0":
+        return _NUMBER
+    if not folded.isascii():
+        return _FOREIGN
+    if len(folded) < 3:  # noqa: PLR2004 - too short for an ending
+        return _SHORT
+    return next((_FIRST_ENDING + at for at, ending in enumerate(_ENDINGS) if folded.endswith(ending)), _OTHER)
