@@ -198,11 +198,12 @@ def pack(
             weights += [reply.weight] * len(span)
             spans.append(Span(number, start, len(at), reply.weight, reply.label, reply.draft, reply.reference))
         ends.append(offset + len(document.ids))
-    total, documents_, found = size or len(tokens), slots or len(chosen), labels or len(at)
-    if total < len(tokens) or documents_ < len(chosen) or found < len(at):
-        raise ValueError(f"pack: {len(tokens)} tokens, {len(chosen)} documents, {len(at)} labels do not fit")
+    total, found = size or len(tokens), labels or len(at)
     tail, more = total - len(tokens), found - len(at)
-    ends += [total] * (documents_ + 1 - len(ends) + (1 if tail else 0))
+    needed = len(chosen) + (tail > 0)
+    if tail < 0 or more < 0 or (slots is not None and slots < needed):
+        raise ValueError(f"pack: {len(tokens)} tokens, {needed} documents, {len(at)} labels do not fit")
+    ends += [total] * ((slots or needed) + 1 - len(ends))
     return Batch(
         tokens=torch.tensor(tokens + [0] * tail),
         positions=torch.tensor(positions + list(range(tail))),

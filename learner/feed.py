@@ -6,6 +6,7 @@ little or too much of is carried over. One conversation per customer stands in a
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,9 @@ OVERLOAD = 2
 
 MEAN_LENGTH = 160.0
 """Tokens of a document before any was seen."""
+
+PATIENCE = 5
+"""Multiples of `fresh_wait_s` after which a step runs although the limiter holds rehearsal back."""
 
 SMOOTHING = 0.05
 """Weight of a new length in the running mean."""
@@ -97,16 +101,17 @@ class Feed:
             self._pending += drawn
         if not self._pending or (len(self._pending) < config.fresh_batch and now - self._since < config.fresh_wait_s):
             return None
+        before = self.waits["limiter"]
         fresh = self._one_per_customer()
-        self._since = now
-        chosen = [document for item in fresh for document in item.documents]
-        handles = {item.handle.digest.hex(): item.handle for item in fresh}
         tokens = sum(item.tokens for item in fresh)
-        customers = {item.sample.customer for item in fresh}
         shares = self._shares()
-        for item in self._rehearsal(run, step, tokens * shares["rehearsal"] / shares["fresh"], customers):
-            chosen += item.documents
-            handles[item.handle.digest.hex()] = item.handle
+        rehearsal = self._rehearsal(run, step, tokens * shares["rehearsal"] / shares["fresh"], fresh)
+        if self.waits["limiter"] > before and now - self._since < PATIENCE * config.fresh_wait_s:
+            self._pending.extendleft(reversed(fresh))  # fresh text without rehearsal is how a model forgets
+            return None
+        self._since = now
+        chosen = [document for item in (*fresh, *rehearsal) for document in item.documents]
+        handles = {item.handle.digest.hex(): item.handle for item in (*fresh, *rehearsal)}
         for document, handle in self._anchor(run, step, tokens * shares["anchor"] / shares["fresh"]):
             chosen.append(document)
             if handle is not None:
@@ -219,9 +224,13 @@ class Feed:
         self._pending = later if taken else deque()
         return taken or list(later)[:1]
 
-    def _rehearsal(self, run: int, step: int, tokens: float, customers: set[str]) -> list[Item]:
+    def _rehearsal(self, run: int, step: int, tokens: float, fresh: Sequence[Item]) -> list[Item]:
         wanted = tokens + self.debt["rehearsal"]
-        k = round(wanted / self.lengths["rehearsal"])
+        # the buffer's limiter counts samples: rehearsal that is shorter than fresh text must not overdraw it
+        credit = self._buffer.limits.samples_per_insert - 1
+        most = len(fresh) * credit if credit > 0 else math.inf
+        k = int(min(round(wanted / self.lengths["rehearsal"]), most))
+        customers = {item.sample.customer for item in fresh}
         if k < 1:
             self.debt["rehearsal"] = wanted
             return []
