@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-from collections.abc import Callable
 
 from confluent_kafka import Producer
 
 from services.demo import chats
-from services.demo.customers import Customers, Door, until
+from services.demo.customers import Answer, Customers
 from services.demo.evidence import Evidence
-from services.demo.figures import Figures
-from services.demo.planted import Planted, Planter, refusals
+from services.demo.planted import Planter, refusals
+from services.demo.run import Run
 from services.demo.screen import Screen
-from services.demo.watch import Watch
 from services.local.profile import SPEED
 from services.local.stack import Stack
 from services.topic_feed import producer_settings
@@ -27,33 +24,29 @@ REFUSAL_S = 20.0
 ROLLBACK_S = 40.0
 
 
-class Acts:
-    """One run: its processes, its customers, and what was seen of them."""
+class Acts(Run):
+    """The simulated shops: a policy changes half-way, and three bad candidates are planted."""
 
     def __init__(self, args: argparse.Namespace, stack: Stack, screen: Screen, evidence: Evidence) -> None:
-        self.args = args
-        self.stack = stack
-        self.screen = screen
-        self.evidence = evidence
-        self.settings = settings = stack.settings
+        super().__init__(args, stack, screen, evidence)
         self.fact = chats.changing_fact()
         self.file = stack.directory / "chats.jsonl"
         self.truth = chats.write_chats(self.file, args.seed, self.fact)
-        self.door = Door(stack.urls["router"], settings.keys.admin_token)
-        self.watch = Watch(settings.kafka.client("demo"), screen.say)
-        producer = Producer(producer_settings(settings.kafka.client("demo")))
+        self.personal = {value: kind for kind, value in self.truth.personal}
+        producer = Producer(producer_settings(self.settings.kafka.client("demo")))
         asked = chats.questions(args.seed + 100, ())
         self.customers = Customers(self.door, producer, asked, ASK_RATE, args.seed)
-        self.damaged: Planted | None = None
-        self.regression: Planted | None = None
-        self._ingest: subprocess.Popen[bytes] | None = None
+
+    @property
+    def answers(self) -> list[Answer]:
+        """What the simulated customers got."""
+        return self.customers.answers
 
     def play(self) -> None:
         """Every act."""
         before = self.ask()
         self.screen.say(f"asked {self.question!r}: {before!r} (base model)")
-        log = self.stack.directory / "logs/ingest.log"
-        self._ingest = chats.ingest(self.file, SPEED, self.stack.environment(), log)
+        self.stream(SPEED)
         changes_at = self.screen.seconds + self.truth.change_s / SPEED
         self.customers.start()
         planter = Planter(self.stack, self.settings)
@@ -69,7 +62,7 @@ class Acts:
         self.refused(planter)
         self.rolled_back(planter)
         self.customers.stop()
-        self.drained()
+        self.watched("every chat is sent", lambda: not self.streaming, 60)
 
     def unchanged(self, planter: Planter) -> None:
         """Offer the gate what is live already."""
@@ -83,14 +76,15 @@ class Acts:
     def refused(self, planter: Planter) -> None:
         """Publish a damaged adapter under a valid signature."""
         self.idle()
-        self.damaged = planted = planter.publish_damaged(self.watch.rollout.stable)
+        planted = planter.publish_damaged(self.watch.rollout.stable)
+        self.planted |= {planted.version}
         self.screen.say(f"planted {planted.version}: one tensor is NaN, signature valid")
         self.watched("the damaged adapter is refused", lambda: planted.version in self.watch.denied(), REFUSAL_S)
         reasons = refusals(self.watch.nodes, planted.version)
         seen = self.watch.denied().get(planted.version)
         why = seen.record.reason if seen else "not refused"
         self.evidence.rollout["refused"].append({"id": planted.version, "why": why})
-        answers = sum(answer.version == planted.version for answer in self.customers.answers)
+        answers = sum(answer.version == planted.version for answer in self.answers)
         self.evidence.check(
             "bad_adapter_refused", f"{planted.version}: {why}; nodes {reasons or 'have dropped it'}; {answers} answers",
             passed=seen is not None and "numbers" in f"{why} {reasons}" and not answers,
@@ -99,14 +93,15 @@ class Acts:
     def rolled_back(self, planter: Planter) -> None:
         """Put an adapter that is worse with customers past the gate."""
         self.idle()
-        self.regression = planted = planter.publish_regression(self.watch.rollout.stable, self.args.seed)
+        planted = planter.publish_regression(self.watch.rollout.stable, self.args.seed)
+        self.planted |= {planted.version}
         self.screen.say(f"planted {planted.version}: trained on shuffled replies, put past the gate")
         self.watched("the regression is rolled back", lambda: planted.version in self.watch.denied(), ROLLBACK_S)
         seen = self.watch.denied().get(planted.version)
         started = next(
             (s.at for s in self.watch.rollouts if s.record.canary == planted.version and s.record.weight), None
         )
-        answers = sum(answer.version == planted.version for answer in self.customers.answers)
+        answers = sum(answer.version == planted.version for answer in self.answers)
         took = seen.at - started if seen and started else None
         if seen and took is not None:
             found = {"id": planted.version, "why": seen.record.reason, "seconds": round(took, 1), "answers": answers}
@@ -136,28 +131,3 @@ class Acts:
             self.door.ask(q, f"probe-{self.screen.seconds:.4f}", recorded=False)[1] for q in self.fact.questions(3)
         ]
         return all(self.fact.states(answer) == "new" for answer in answers)
-
-    def watched(self, what: str, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait for something while the figures move; says whether it came."""
-        ports = self.stack.supervisor.ports()
-
-        def look() -> bool:
-            self.screen.figures(Figures(ports).rows())
-            return condition()
-
-        came = until(look, timeout_s, every_s=1.0)
-        self.screen.say(what if came else f"not within {timeout_s:.0f} s: {what}", style="green" if came else "red")
-        return came
-
-    def drained(self) -> None:
-        """Wait until the file is sent."""
-        if self._ingest is not None:
-            self.watched("every chat is sent", lambda: self._ingest is None or self._ingest.poll() is not None, 60)
-
-    def close(self) -> None:
-        """End what the demo itself started."""
-        if self._ingest is not None and self._ingest.poll() is None:
-            self._ingest.terminate()
-            self._ingest.wait(10)
-        self.watch.close()
-        self.door.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -66,14 +67,17 @@ def questions(seed: int, changed: tuple[Fact, ...]) -> Iterator[Conversation]:
         yield from conversations(seed + block, 500, facts=changed, fact_share=0.4, personal=0.05)
 
 
-def last_questions(path: Path) -> list[tuple[str, str]]:
-    """Conversation id and last customer turn of every chat of a traffic file, in order of their ends."""
-    last: dict[str, str] = {}
-    for line in path.open(encoding="utf-8"):
-        value = json.loads(line).get("value")
-        if isinstance(value, dict) and value.get("type") == "message" and value.get("role") == "customer":
-            text = value.get("text")
-            if isinstance(text, str) and text.strip():
-                last.pop(str(value.get("conversation_id")), None)
-                last[str(value.get("conversation_id"))] = text
-    return list(last.items())
+def last_questions(path: Path) -> list[tuple[float, str, str]]:
+    """When each chat of a traffic file ends (seconds of its own time), its id and its last customer turn, in order."""
+    last: dict[str, tuple[float, str, str]] = {}
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            value = record.get("value")
+            if not isinstance(value, dict) or value.get("type") != "message" or value.get("role") != "customer":
+                continue
+            name, text = value.get("conversation_id"), value.get("text")
+            if isinstance(name, str) and isinstance(text, str) and text.strip():
+                last[name] = (record.get("offset_ms", 0) / 1000, name, text)
+    return sorted(last.values())

@@ -18,7 +18,7 @@ from streams.scrub.identity import ledger_key
 from streams.topics import EXAMPLES
 
 if TYPE_CHECKING:
-    from services.demo.acts import Acts
+    from services.demo.run import Run
 
 
 @dataclass(frozen=True)
@@ -32,30 +32,30 @@ class Learned:
         return step <= self.steps.get(run, 0)
 
 
-def to_first_answer(acts: Acts) -> list[float]:
+def to_first_answer(run: Run) -> list[float]:
     """Seconds for each sample that was trained on, sorted; infinite where no version that holds it ever answered."""
-    settings = acts.settings
+    settings = run.settings
     key = ledger_key(settings.keys.keys())
-    tables = open_tables(acts.stack.redis(), settings.replay, key, settings.kafka.epoch)
-    answered = first_answers(acts)
+    tables = open_tables(run.stack.redis(), settings.replay, key, settings.kafka.epoch)
+    answered = first_answers(run)
     trained = first_steps(tables.train)
     waits = []
-    for sample in read_samples(acts):
+    for sample in read_samples(run):
         digest = sample_digest(sample, key)
         if digest not in trained:
             continue
-        run, step = trained[digest]
-        times = [at for learned, at in answered if learned.holds(run, step) and at >= sample.completed_at]
+        trajectory, step = trained[digest]
+        times = [at for learned, at in answered if learned.holds(trajectory, step) and at >= sample.completed_at]
         waits.append(min(times) - sample.completed_at if times else math.inf)
     return sorted(waits)
 
 
-def first_answers(acts: Acts) -> list[tuple[Learned, float]]:
+def first_answers(run: Run) -> list[tuple[Learned, float]]:
     """For each version that answered anybody: what it learned from, and when it first answered."""
-    settings = acts.settings
+    settings = run.settings
     registry = Registry(settings.registry.directory, trusted(settings.registry), lambda: 0.0)
     first: dict[str, float] = {}
-    for answer in acts.customers.answers:
+    for answer in run.answers:
         if answer.version and answer.version != BASE:
             first[answer.version] = min(first.get(answer.version, math.inf), answer.at)
     return [(lineage(registry, version), at) for version, at in first.items()]
@@ -72,9 +72,9 @@ def lineage(registry: Registry, version: str) -> Learned:
     return Learned(steps)
 
 
-def read_samples(acts: Acts) -> list[Sample]:
+def read_samples(run: Run) -> list[Sample]:
     """Every training sample that was put on `examples`."""
-    feed = TopicFeed(acts.settings.kafka.client("freshness"), (EXAMPLES,), lambda: acts.screen.seconds)
+    feed = TopicFeed(run.settings.kafka.client("freshness"), (EXAMPLES,), lambda: run.screen.seconds)
     found: dict[str, Sample] = {}
     while not feed.caught_up:
         for record in feed.poll(1.0):

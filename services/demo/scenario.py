@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from services.demo.acts import Acts
-from services.demo.checks import judge
+from services.demo.checks import judge, judge_planted, resources
 from services.demo.evidence import Evidence
+from services.demo.own_chats import OwnChats
 from services.demo.screen import Screen
-from services.local.profile import demo_profile, fresh, printed
+from services.local.profile import demo_profile, fresh, printed, up_profile
 from services.local.stack import Stack
 from services.local.supervisor import ChildFailed
 
@@ -20,7 +21,7 @@ def play(args: argparse.Namespace) -> int:
     """Run the demo. Returns 0 when every check held, 1 when one did not, 2 when it could not start."""
     screen = Screen()
     fresh(DIRECTORY)
-    profile = demo_profile(args.base_model)
+    profile = up_profile(args.speed, args.base_model) if args.chats else demo_profile(args.base_model)
     screen.say(f"profile: {printed(profile)}")
     stack = Stack(DIRECTORY, profile)
     evidence = Evidence()
@@ -38,12 +39,15 @@ def play(args: argparse.Namespace) -> int:
 def perform(args: argparse.Namespace, stack: Stack, screen: Screen, evidence: Evidence) -> None:
     """Start the processes, play every act, judge what came of them."""
     stack.start(screen.say)
-    acts = Acts(args, stack, screen, evidence)
+    run: Acts | OwnChats = (OwnChats if args.chats else Acts)(args, stack, screen, evidence)
     try:
-        acts.play()
-        judge(acts)
+        run.play()
+        judge(run)
+        if isinstance(run, Acts):
+            judge_planted(run)
+        resources(run)
     finally:
-        acts.close()
+        run.close()
 
 
 def report(evidence: Evidence, path: Path | None, screen: Screen) -> int:
