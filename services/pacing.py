@@ -86,6 +86,25 @@ class Pace:
                 self._bytes[partition] -= queue.popleft()[1]
 
 
+class Backlog:
+    """How far a reader is behind all producers together; for those that cannot wait but must refuse.
+
+    Bytes are not known of others' records, so half of the records is where it stops.
+    """
+
+    def __init__(self, base: Mapping[str, Any], group: str, topic: str, *, most: int = AHEAD_RECORDS // 2) -> None:
+        self._offsets = ReaderOffsets(base, group, topic)
+        self._most = most
+
+    def full(self) -> bool:
+        """Whether some partition holds more unread records than allowed; blocks for the broker's answer."""
+        return any(unread > self._most for unread in self._offsets.unread().values())
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._offsets.close()
+
+
 class ReaderOffsets:
     """The committed offsets of another group, read without joining it. Close it after use."""
 
@@ -103,6 +122,21 @@ class ReaderOffsets:
         except KafkaException:
             return {}
         return {part.partition: part.offset for part in found if part.offset >= 0}
+
+    def unread(self) -> Mapping[int, int]:
+        """Partition -> records behind the committed offset; empty while the broker does not answer."""
+        committed = self()
+        found = {}
+        try:
+            for partition in (
+                self._consumer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic].partitions
+            ):
+                place = TopicPartition(self._topic, partition)
+                _, high = self._consumer.get_watermark_offsets(place, timeout=self._timeout_s)
+                found[partition] = high - committed.get(partition, 0)
+        except KafkaException:
+            return {}
+        return found
 
     def close(self) -> None:
         """Give the connections back."""

@@ -122,7 +122,7 @@ class Gateway:
         records: list[tuple[int, str, Outgoing]] = []
         key = headers.get("idempotency-key")
         # Attributes of a CloudEvent belong to one event, never to a batch.
-        attributes = headers if len(found) == 1 else {}
+        attributes = headers if len(found) == 1 else {"traceparent": headers.get("traceparent", "")}
         for place, body in enumerate(found):
             try:
                 event_id, outgoing = record(body, tenant, attributes, key, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,8 @@ from streams.events import BadEvent, from_object
 
 NAMESPACE = uuid.UUID("0b1c7d52-8a6e-5c55-9a57-3d2f9a0e6d44")
 """Of ids made from an Idempotency-Key."""
+
+_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 MAX_RECORD = 900_000
 """Largest record, bytes: brokers take 1 MiB with key and headers by default."""
@@ -53,7 +56,9 @@ def record(
     value = msgspec.json.encode(whole)
     if len(value) > MAX_RECORD:
         raise Refusal(413, "too_large", "event")
-    return event.event_id, Outgoing(event.conversation_id.encode(), value, tenant)
+    trace = headers.get("traceparent", "")
+    trace = trace if _TRACE.fullmatch(trace) else ""
+    return event.event_id, Outgoing(event.conversation_id.encode(), value, tenant, trace)
 
 
 def refused(error: BadEvent | Refusal, event_id: str | None) -> dict[str, Any]:

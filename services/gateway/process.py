@@ -12,6 +12,7 @@ from services.gateway.memory import Memory
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.sink import Sink
 from services.http_server import HttpServer
+from services.pacing import Backlog
 from services.router.process import redis_client
 from services.runtime import Runtime
 from streams.topics import CHATS_RAW
@@ -52,6 +53,10 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     server = HttpServer(create_app(gateway, capture), config.host, config.port)
     reachable = _Reachable(sink)
     runtime.ready("kafka", reachable.check)
+    backlog = None
+    if kafka.embedded:
+        group = kafka.prefix + settings.ingest.reader_group
+        backlog = Backlog(kafka.client("gateway-reader"), group, kafka.prefix + CHATS_RAW)
     runtime.ready("api", lambda: None if server.alive() else "the API has stopped")
     sink.start()
     server.start()
@@ -59,7 +64,10 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     while not runtime.stop.wait(TICK_S):
         runtime.tick()
         reachable.ask()
+        sink.paused = backlog is not None and backlog.full()
     server.stop()
+    if backlog is not None:
+        backlog.close()
     sink.close()
     runtime.close()
     return 0

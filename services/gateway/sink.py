@@ -28,6 +28,8 @@ class Outgoing:
     key: bytes
     value: bytes
     tenant: str
+    traceparent: str = ""
+    """W3C trace context of the request, carried through."""
 
 
 class Unavailable(Exception):
@@ -85,8 +87,8 @@ class Sink:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="kafka", daemon=True)
-        self.acknowledged: float | None = None
-        """When Kafka last answered, seconds of the clock."""
+        self.paused = False
+        """Set while the reader is too far behind: an embedded broker would delete records unread."""
 
     def start(self) -> None:
         """Begin to poll for delivery reports."""
@@ -113,20 +115,19 @@ class Sink:
     async def put(self, records: Sequence[Outgoing]) -> None:
         """Produce all and wait for their acknowledgments. Raises `Unavailable`; some may arrive all the same."""
         size = sum(len(record.key) + len(record.value) for record in records)
-        if self.stuck() or self._bytes + size > self._max_bytes:
+        if self.paused or self.stuck() or self._bytes + size > self._max_bytes:
             raise Unavailable
         number = self._enter(size)
         delivery = _Delivery(len(records), asyncio.get_running_loop(), partial(self._leave, number))
 
         def reported(error: KafkaError | None, _message: Message) -> None:
-            if error is None:
-                self.acknowledged = self._clock()
             delivery.done(good=error is None)
 
         for record in records:
-            headers: dict[str, str | bytes | None] = {"tenant": record.tenant.encode()} if record.tenant else {}
+            given = {"tenant": record.tenant, "traceparent": record.traceparent}
+            headers = [(name, value.encode()) for name, value in given.items() if value]
             try:
-                self._producer.produce(self._topic, record.value, record.key, headers=headers, on_delivery=reported)
+                self._producer.produce(self._topic, record.value, record.key, headers=[*headers], on_delivery=reported)
             except (BufferError, KafkaException):
                 delivery.done(good=False)
         try:
