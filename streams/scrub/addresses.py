@@ -7,7 +7,6 @@ capitals or none are the same code. Each token is looked at a bounded number of 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, PROPER, lexicon
 from streams.scrub.spans import Span
@@ -38,23 +37,29 @@ _SHORT = 6
 """Digits of the longest house number or postal code; longer runs are other numbers."""
 
 
-class Token(NamedTuple):
-    """A word, number or sign, where it stands, and its lexicon flags."""
+class Token:
+    """A word, number or sign, and where it stands."""
 
-    start: int
-    end: int
-    text: str
-    lower: str
-    flags: int
+    __slots__ = ("end", "lower", "start", "text")
+
+    def __init__(self, match: re.Match[str]) -> None:
+        self.start, self.end = match.span()
+        self.text = match[0]
+        self.lower = self.text.lower()
+
+    @property
+    def flags(self) -> int:
+        """The word's lexicon flags."""
+        return lexicon().get(self.lower, 0)
 
 
 def find_addresses(text: str, lower: str) -> list[Span]:
     """Spans of addresses, each with the town and code that follow it."""
-    tokens = [Token(*m.span(), m[0], m[0].lower(), lexicon().get(m[0].lower(), 0)) for m in _TOKEN.finditer(text)]
+    tokens = list(map(Token, _TOKEN.finditer(text)))
     found: list[Span] = []
     at = 0
     while at < len(tokens) and len(found) < MAX_ANCHORS:
-        anchor = _anchor(tokens, at)
+        anchor = _anchor(tokens, at) if _may_begin(tokens, at) else None
         if anchor is None:
             at += 1
             continue
@@ -62,6 +67,15 @@ def find_addresses(text: str, lower: str) -> list[Span]:
         found.append((tokens[first].start, tokens[last].end, "ADDRESS"))
         at = last + 1
     return found
+
+
+def _may_begin(tokens: list[Token], at: int) -> bool:
+    """Whether an address can begin here: the cheap test that most tokens fail."""
+    word = tokens[at].lower
+    return word[0].isdigit() or word in _OPENERS or word.endswith(COMPOUNDS) or (at > 0 and tokens[at - 1].lower in PLACES)
+
+
+_OPENERS = PREFIXES | UNITS | MILITARY | HOUSES | {"corner"}
 
 
 def _anchor(tokens: list[Token], at: int) -> tuple[int, int] | None:

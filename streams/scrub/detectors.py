@@ -98,8 +98,10 @@ def _rules(text: str, seen: Look) -> list[Span]:
         found += addresses.find_addresses(text, lower)
     if flags & LOGIN and not seen.digits:
         found += keyed.find_keyed(text, lower, seen.of(LOGIN, keyed.LOGINS))
-    if flags & (UNUSUAL | NAMED):
-        found += persons.find_persons(text, lower, seen.having(UNUSUAL), bool(flags & NAMED))
+    if flags & UNUSUAL or flags & NAMED:
+        announced = seen.announced()
+        if announced or flags & NAMED:
+            found += persons.find_persons(text, lower, announced, bool(flags & NAMED))
     return found
 
 

@@ -13,14 +13,15 @@ from functools import reduce
 from operator import or_
 from typing import NamedTuple
 
-from streams.scrub import contacts, keyed, secrets, spelled, streets
+from streams.scrub import contacts, keyed, persons, secrets, spelled, streets
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, lexicon
 
-UNUSUAL, KEYED, PASSWORD, SPELLED, STREET, STREET_ALONE, AT, DOMAIN, SQUASHED, LOGIN, MIXED, NAMED, STREET_SMALL = (
-    1 << i for i in range(13)
-)
+(
+    UNUSUAL, KEYED, PASSWORD, SPELLED, STREET, STREET_ALONE, AT, DOMAIN, SQUASHED, LOGIN, MIXED, NAMED, STREET_SMALL, TRIGGER, AFTER,
+) = (1 << i for i in range(15))  # fmt: skip
 """What a word can open: names, values behind key words, passwords, number words, streets with and without a
-number, spelled-out addresses (two flags), addresses without signs, logins, ids, "name", streets in lower case."""
+number, spelled-out addresses (two flags), addresses without signs, logins, ids, "name", streets in lower case,
+and what stands before and after names."""
 
 
 def _table(kept: str) -> bytes:
@@ -61,14 +62,24 @@ class Look(NamedTuple):
     raw: bytes
     words: list[bytes]
     """Its words as written, in order."""
+    each: list[int]
+    """The flags of each word."""
     flags: int
-    """What its words open."""
+    """What its words open together."""
     digits: int
     """How many digits it holds."""
 
     def having(self, flag: int) -> set[str]:
         """The words, as written, that carry a flag."""
-        return {w.decode() for w in set(self.words) if _flags[w] & flag}
+        return {w.decode() for w, flags in zip(self.words, self.each, strict=True) if flags & flag}
+
+    def announced(self) -> set[str]:
+        """The unusual words that stand behind a trigger of names, or before what follows a name."""
+        each = self.each
+        found = {self.words[i] for i in range(1, len(each)) if each[i] & UNUSUAL and each[i - 1] & TRIGGER}
+        if self.flags & AFTER:
+            found.update(self.words[i - 1] for i in range(1, len(each)) if each[i] & AFTER and each[i - 1] & UNUSUAL)
+        return {w.decode() for w in found}
 
     def of(self, flag: int, table: Container[str]) -> set[str]:
         """The words of `table`, compounds' parts included, that made words carry a flag."""
@@ -97,7 +108,8 @@ def look(text: str) -> Look:
     """Look at a detection text (ASCII)."""
     raw = text.encode()
     words = raw.translate(WORDS).split()
-    return Look(raw, words, reduce(or_, map(_flags.__getitem__, words), 0), len(raw.translate(None, NOT_DIGITS)))
+    each = list(map(_flags.__getitem__, words))
+    return Look(raw, words, each, reduce(or_, each, 0), len(raw.translate(None, NOT_DIGITS)))
 
 
 def is_quiet(text: str) -> bool:
@@ -147,6 +159,7 @@ def _word_flags(word: str, lower: str) -> int:
 _SETS = (
     (frozenset(keyed.KEYS), KEYED), (keyed.LOGINS, LOGIN), (secrets.PASSWORD_WORDS, PASSWORD), (spelled.WORDS, SPELLED),
     (frozenset({"at", "arroba", "chez"}), AT), (contacts.DOMAIN_WORDS, DOMAIN), (frozenset({"name", "name's"}), NAMED),
+    (persons.TRIGGERS, TRIGGER), (persons.FOLLOWERS, AFTER),
 )  # fmt: skip
 
 

@@ -275,6 +275,8 @@ def _beside(text: str, spans: list[tuple[int, int]], kinds: list[int], at: int, 
 
 
 _CAPITALISED_NAMES = frozenset(LEXICAL + lexical for lexical in (1, 2, 5, 6))
+_CAPITALISED_RARE = _CAPITALISED_NAMES - {LEXICAL + 5}
+"""In front of a name a frequent word is a greeting ("Dear"), not a name."""
 _AFTER_NAMES = frozenset({"ii", "iii", "jr", "sr", "md", "phd", "esq"})
 
 

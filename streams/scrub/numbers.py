@@ -102,6 +102,8 @@ def _iban(text: str, start: int) -> Span | None:
 
 def _pieces(text: str, start: int, end: int) -> list[tuple[int, int]]:
     """The run without the dates in it, and without brackets that close nothing."""
+    if end - start < MIN_DIGITS:
+        return []
     pieces = []
     at = start
     for date in _DATE.finditer(text, start, end):
@@ -127,7 +129,9 @@ def label_of(text: str, lower: str, start: int, end: int) -> str:
     run = text[start:end]
     digits = run.encode().translate(None, NOT_DIGITS).decode()
     n = len(digits)
-    if _IP4.fullmatch(run) and not _VERSION_BEFORE.search(lower, max(0, start - 14), start):
+    if n < MIN_DIGITS and run.count(".") != 3:  # noqa: PLR2004 - the shortest address of a machine has four digits
+        return ""
+    if run.count(".") == 3 and _IP4.fullmatch(run) and not _VERSION_BEFORE.search(lower, max(0, start - 14), start):
         return "IP"
     if text[start - 2 : start] == "0x":
         return ""

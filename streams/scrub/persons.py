@@ -31,6 +31,12 @@ WEAK = frozenset(
 )
 """Behind these a capitalised or known name is one."""
 
+TRIGGERS = frozenset(part for phrase in STRONG | WEAK for part in phrase.replace("'", " ").rstrip(":,").split()[-1:] + phrase.rstrip(":,").split()[-1:])
+"""The last words of those phrases."""
+
+FOLLOWERS = frozenset({"here", "speaking", "again", "calling", "on"})
+"""First words of what stands behind a name."""
+
 _WORD = re.compile(r"[A-Za-z\x01][A-Za-z\x01'\-]{0,40}\.?")
 _BETWEEN = re.compile(r"[ \t]{1,3}")
 _SUFFIX_NUMBER = re.compile(r"-[0-9A-Z]{1,4}(?![A-Za-z0-9])")

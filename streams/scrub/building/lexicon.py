@@ -18,6 +18,8 @@ from streams.scrub.lexicon import COMMON, FIRST, LAST, OFTEN, PROPER
 
 DATA = Path(__file__).parent.parent / "data"
 _WORD = re.compile(r"[a-z]+(?:['-][a-z]+)?")
+_FREQUENT_SURNAMES = 1_500
+"""Of words that are very frequent ("price", "dear") only the commonest surnames count as names."""
 _OFTEN_SIZES, _COMMON_SIZES, _PROPER_SIZES = (10, 20), (10, 20, 35, 40), (10, 35, 40, 50, 60, 70)
 _RARE_SIZES = (50, 55)
 """Rare words are ordinary only if they are no name."""
@@ -53,7 +55,8 @@ def build(scowl: Path, census: Path) -> bytes:
     )
     for sex in ("male", "female"):
         add(_census(census / f"dist.{sex}.first"), FIRST)
-    add(_census(census / "dist.all.last")[:_SURNAMES], LAST)
+    surnames = _census(census / "dist.all.last")[:_SURNAMES]
+    add((w for i, w in enumerate(surnames) if i < _FREQUENT_SURNAMES or not table.get(w, 0) & OFTEN), LAST)
     own = own_lists("words.txt")
     persons, never = own.pop("persons")[0], [*own.pop("never")[0], *own.pop("chat")[0]]
     never += [word for word in own.pop("brands")[0] if not table.get(word, 0) & (FIRST | LAST)]
