@@ -12,6 +12,9 @@ from services.settings import SettingsError, load, with_run_file
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("services.demo", "the whole loop on this machine in under three minutes"),
     "up": ("services.up", "the same processes, kept running to try"),
+    "clean": ("services.clean", "the stream worker: scrub, assemble, judge, store"),
+    "reconcile": ("services.reconcile", "what became of every event of a file"),
+    "replay-dead-letters": ("services.dead_letters", "run the records behind dead letters again, once"),
     "node": ("services.node.process", "an inference node: verified adapters behind an allow-list door"),
     "router": ("services.router.process", "the customers' door: OpenAI's chat API over a sticky canary split"),
     "filter": ("services.filter", "what the quality filter would do to a history of chats"),

@@ -21,6 +21,7 @@ from learner.heldout import SetLimits
 from learner.select import SelectConfig
 from services.gateway_config import GatewayConfig, IngestConfig
 from services.serving_config import NodeConfig, RegistryConfig, RolloutConfig, RouterConfig
+from streams.config import StreamConfig
 from streams.quality.config import QualityConfig
 from streams.replay.config import ReplayConfig
 from streams.scrub.config import ScrubConfig
@@ -130,6 +131,7 @@ class Settings:
     quality: QualityConfig = field(default_factory=QualityConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     gate: GateLimits = field(default_factory=GateLimits)

@@ -1,0 +1,139 @@
+"""`driftline clean`: the stream worker: chats.raw -> scrub -> chats.clean -> assemble -> examples -> replay buffer."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from services.settings import Settings
+
+if TYPE_CHECKING:
+    import redis
+
+    from services.runtime import Runtime
+    from streams.app import Parts
+    from streams.config import StreamConfig
+    from streams.ledger import Entry
+
+LINGER_MS = 5
+
+ASK_EVERY = 10
+"""Looks at due conversations between two questions for the server's run id."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Takes no arguments of its own."""
+    del parser
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Run the worker until SIGTERM; 70 asks the supervisor for a restart."""
+    del args
+    from services.runtime import Runtime  # noqa: PLC0415 - imports are paid by the process that uses them
+    from streams import app  # noqa: PLC0415 - faust
+    from streams.metrics import StreamMetrics  # noqa: PLC0415 - with faust
+
+    runtime = Runtime("clean", settings.admin)
+    try:
+        config = _config(settings)
+        metrics = StreamMetrics(runtime.registry)
+        worker = app.create_app(config, _parts(settings, config, runtime, metrics))
+        runtime.ready("worker", lambda: None if worker.ready and worker.begun else "no partitions yet")
+        return app.run(worker, runtime.stop)
+    finally:
+        runtime.close()
+
+
+def _config(settings: Settings) -> StreamConfig:
+    """The stream's settings with the broker's, topics in place."""
+    from streams.admin import broker_epoch, ensure_topics, touch_topics  # noqa: PLC0415 - confluent-kafka
+    from streams.topics import CHATS_CLEAN, CHATS_RAW, EXAMPLES  # noqa: PLC0415 - with it
+
+    kafka = settings.kafka
+    config = replace(
+        settings.stream, bootstrap=kafka.bootstrap, prefix=kafka.prefix, epoch=kafka.epoch, extra=kafka.extra
+    )
+    if kafka.embedded:
+        touch_topics(config)
+        return config
+    ensure_topics(config)
+    return config if config.epoch else replace(config, epoch=broker_epoch(config, [CHATS_RAW, CHATS_CLEAN, EXAMPLES]))
+
+
+def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: Any) -> Parts:
+    from confluent_kafka import Producer  # noqa: PLC0415 - imports are paid by the process that uses them
+
+    from services.local.redis_server import client as redis_client  # noqa: PLC0415
+    from streams.app import Parts  # noqa: PLC0415
+    from streams.assemble.store import AssembleStore  # noqa: PLC0415
+    from streams.assemble_stage import AssembleStage  # noqa: PLC0415
+    from streams.clock import StreamClock  # noqa: PLC0415
+    from streams.insert_stage import InsertStage  # noqa: PLC0415
+    from streams.near_copies_store import RedisCopies  # noqa: PLC0415
+    from streams.replay import Offsets, open_tables  # noqa: PLC0415
+    from streams.scrub import Scrubber  # noqa: PLC0415
+    from streams.scrub.identity import ledger_key  # noqa: PLC0415
+    from streams.scrub_stage import ScrubStage, ScrubStore  # noqa: PLC0415
+
+    keys = settings.keys.keys()
+    key = ledger_key(keys)
+    client = redis_client(settings.redis.url)
+    tables = open_tables(client, settings.replay, key, config.epoch, configure=True)
+    offsets = Offsets(client, config.epoch, config.source_retention_s)
+    producer = Producer(
+        config.client(
+            "clean",
+            **{
+                "acks": "all", "enable.idempotence": True, "linger.ms": LINGER_MS, "compression.type": "lz4",
+                "message.timeout.ms": 0, "partitioner": "murmur2_random", "queue.buffering.max.messages": 200_000,
+            },
+        )
+    )  # fmt: skip
+    scrub = ScrubStage(
+        Scrubber(settings.scrub, keys), ScrubStore(client, config, config.epoch, settings.scrub.state_ttl_s), keys,
+        config, metrics,
+    )  # fmt: skip
+    assemble = AssembleStage(
+        AssembleStore(client, config, settings.quality, key, config.epoch), RedisCopies(client, settings.quality),
+        config, settings.quality, key, metrics,
+    )  # fmt: skip
+    return Parts(
+        scrub=scrub, assemble=assemble, insert=InsertStage(tables, offsets, config, key, metrics), producer=producer,
+        move=_mover(client, key, config), clock=StreamClock(client, config.epoch, time.time),  # noqa: TID251 - the edge
+        resume=lambda topic, partition, committed: _resume(offsets, topic, partition, committed),
+        changed=_watch(client), metrics=metrics, caught=runtime.caught, beat=runtime.tick,
+    )  # fmt: skip
+
+
+def _mover(client: redis.Redis, key: bytes, config: StreamConfig) -> Callable[[Sequence[tuple[str, Entry]]], None]:
+    from streams.ledger import Ledger  # noqa: PLC0415 - with redis
+
+    ledger = Ledger(client, key, config.ledger_ttl_s)
+
+    def move(moves: Sequence[tuple[str, Entry]]) -> None:
+        for digest, entry in moves:
+            ledger.move(digest, entry)
+
+    return move
+
+
+def _resume(offsets: Any, topic: str, partition: int, committed: int | None) -> int | None:
+    """Where Redis knows all effects up to; None where nothing was ever committed."""
+    from streams.replay import TopicPartition  # noqa: PLC0415 - with redis
+
+    return None if committed is None else int(offsets.resume_offset(TopicPartition(topic, partition)))
+
+
+def _watch(client: redis.Redis) -> Callable[[], bool]:
+    """Tells whether the server's run id is another one than at start: it may have lost its last second."""
+    first = str(client.info("server")["run_id"])
+    calls = count(1)
+
+    def changed() -> bool:
+        return next(calls) % ASK_EVERY == 0 and str(client.info("server")["run_id"]) != first
+
+    return changed

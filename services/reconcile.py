@@ -1,0 +1,169 @@
+"""`driftline reconcile FILE`: what became of every event of a file of chats, by the ledger.
+
+An event without entry is `waiting` while the workers have not committed the ends that were read at the start, and
+`missing` only after that. `removed` is derived: accepted, but no sample of it is stored and none was ever trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from services.settings import Settings
+from streams.ledger import Entry, Outcome
+
+if TYPE_CHECKING:
+    import redis
+
+    from streams.replay import Tables
+
+CHUNK = 1_000
+"""Entries read at once."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One event of the file: its id as reported, and the digest under which the ledger files it."""
+
+    event_id: str
+    digest: str
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The file, and where the answer goes."""
+    parser.add_argument("file", type=Path, help="traffic JSONL, plain or gzip: events, or records with key and value")
+    parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
+    parser.add_argument("--events", type=Path, help="write one line an event here")
+    parser.add_argument("--tenant", default="", help="tenant under which the file was ingested")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """0 when every event is accounted for, 1 when any is missing or had its effect more than once."""
+    from services.local.redis_server import client  # noqa: PLC0415 - redis
+
+    keys = settings.keys.keys()
+    connection = client(settings.redis.url)
+    behind = _behind(settings)
+    rows = list(distinct(args.file, keys, settings.ingest.agents))
+    entries = outcomes(connection, settings, rows, behind=behind)
+    if args.events is not None:
+        args.events.write_text("".join(json.dumps(line) + "\n" for line in lines(rows, entries)))
+    found = summary(rows, entries)
+    print(json.dumps(found) if args.json else table(found), file=sys.stdout)  # noqa: T201 - the command's answer
+    return 1 if found["missing"] or any(entry is not None and entry.effects > 1 for entry in entries) else 0
+
+
+def distinct(file: Path, keys: Any, agents: Sequence[str] = ()) -> Iterator[Row]:
+    """The file's distinct events, read as `ingest` reads them; a record without readable id by its number (`#17`)."""
+    from streams.events import readable_id  # noqa: PLC0415 - msgspec
+    from streams.ledger import event_digest, record_digest  # noqa: PLC0415 - redis
+    from streams.scrub.identity import clean_event_id, ledger_key  # noqa: PLC0415 - with it
+
+    key = ledger_key(keys)
+    seen: set[str] = set()
+    for number, (record_key, value) in enumerate(_records(file, agents), 1):
+        event_id = readable_id(value)
+        name = f"#{number}" if event_id is None else event_id
+        if name not in seen:
+            seen.add(name)
+            digest = (
+                record_digest(record_key, value, key)
+                if event_id is None
+                else event_digest(clean_event_id(keys, event_id), key)
+            )
+            yield Row(name, digest)
+
+
+def outcomes(connection: redis.Redis, settings: Settings, rows: Sequence[Row], *, behind: bool) -> list[Entry | None]:
+    """The outcome of each event, None for one that is missing."""
+    from streams.ledger import Ledger  # noqa: PLC0415 - redis
+    from streams.replay import open_tables  # noqa: PLC0415 - redis
+    from streams.scrub.identity import ledger_key  # noqa: PLC0415 - redis
+
+    key = ledger_key(settings.keys.keys())
+    ledger = Ledger(connection, key, settings.stream.ledger_ttl_s)
+    found: list[Entry | None] = []
+    for at in range(0, len(rows), CHUNK):
+        found += ledger.read([row.digest for row in rows[at : at + CHUNK]])
+    if behind:
+        found = [Entry(Outcome.WAITING) if entry is None else entry for entry in found]
+    accepted = any(entry is not None and entry.samples for entry in found)
+    return _removed(open_tables(connection, settings.replay, key), found) if accepted else found
+
+
+def summary(rows: Sequence[Row], entries: Sequence[Entry | None]) -> dict[str, Any]:
+    """Counts by outcome, and the ids that are missing."""
+    reasons: dict[Outcome, Counter[str]] = {outcome: Counter() for outcome in Outcome}
+    for entry in entries:
+        if entry is not None:
+            reasons[entry.outcome][entry.reason] += 1
+    counted: dict[str, Any] = {"events": len(rows)}
+    for outcome in Outcome:
+        plain = outcome in {Outcome.ACCEPTED, Outcome.WAITING}
+        counted[outcome.value] = reasons[outcome].total() if plain else dict(sorted(reasons[outcome].items()))
+    counted["missing"] = [row.event_id for row, entry in zip(rows, entries, strict=True) if entry is None]
+    return counted
+
+
+def lines(rows: Sequence[Row], entries: Sequence[Entry | None]) -> Iterator[dict[str, Any]]:
+    """One object an event: its id, outcome, reason and how often it took effect."""
+    for row, entry in zip(rows, entries, strict=True):
+        shown = entry or Entry(Outcome.WAITING, "missing")
+        outcome = "missing" if entry is None else shown.outcome.value
+        reason = "" if entry is None else shown.reason
+        yield {"event_id": row.event_id, "outcome": outcome, "reason": reason, "effects": shown.effects}
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The summary for people."""
+    rows = [f"events         {found['events']:>8}"]
+    for outcome in Outcome:
+        value = found[outcome.value]
+        rows.append(f"{outcome.value:14} {value if isinstance(value, int) else sum(value.values()):>8}")
+        if isinstance(value, dict):
+            rows += [f"  {reason:20} {count:>8}" for reason, count in value.items()]
+    rows.append(f"missing        {len(found['missing']):>8}")
+    return "\n".join(rows)
+
+
+def _records(file: Path, agents: Sequence[str]) -> Iterator[tuple[bytes | None, bytes]]:
+    """Keys and values of the records that `ingest` makes of a file. Raises ValueError for an unknown format."""
+    from streams.sources import Chat, Unreadable, chat_records, detect, read  # noqa: PLC0415 - parsers
+
+    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as source:
+        form = detect(file.name, source.read(65_536))
+        if form is None:
+            raise ValueError(f"{file}: format not recognised")
+        source.seek(0)
+        for item in read(source, form, file.name.split(".")[0], agents):
+            if isinstance(item, Unreadable):
+                continue
+            for record in chat_records(item) if isinstance(item, Chat) else [item]:
+                yield record.key, record.value
+
+
+def _removed(tables: Tables, entries: Sequence[Entry | None]) -> list[Entry | None]:
+    digests = sorted({digest for entry in entries if entry is not None for digest in entry.samples})
+    fates = dict(zip(digests, tables.fates([bytes.fromhex(digest) for digest in digests]), strict=True))
+    found: list[Entry | None] = []
+    for entry in entries:
+        gone = (
+            entry is not None and entry.outcome is Outcome.ACCEPTED and entry.samples
+            and not any(fates[digest].resident or fates[digest].trained for digest in entry.samples)
+        )  # fmt: skip
+        found.append(replace(entry, outcome=Outcome.REMOVED, reason="evicted") if entry is not None and gone else entry)
+    return found
+
+
+def _behind(settings: Settings) -> bool:
+    """Whether the workers have still to commit what stood on chats.raw and chats.clean when this was asked."""
+    from services.stream_lag import lag  # noqa: PLC0415 - confluent-kafka
+
+    return any(messages > 0 for messages in lag(settings).values())

@@ -1,0 +1,249 @@
+"""The stream worker as one Faust process: chats.raw -> chats.clean -> examples -> replay buffer.
+
+Three agents hand their records to lanes; a lane runs its stage and acknowledges in order. `create_app` builds a worker,
+`run` runs it until it is told to stop. Nothing else of driftline imports faust, except the files it alone uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import faust
+from mode.supervisors import CrashingSupervisor
+
+from streams.assemble_stage import AssembleStage, Produced
+from streams.clock import StreamClock
+from streams.config import StreamConfig
+from streams.insert_stage import InsertStage
+from streams.lanes import Counters, Incoming, Lane, Stage
+from streams.ledger import Entry
+from streams.metrics import StreamMetrics
+from streams.outbox import Outbox, Record
+from streams.lean import transport_with
+from streams.topics import CHATS_CLEAN, CHATS_RAW, EXAMPLES
+
+TICK_S = 0.1
+"""Between two looks at conversations that may be due."""
+
+EXIT_FATAL = 70
+"""Exit code after an error that only a restart can heal; supervisors restart it."""
+
+BUFFER = 65_536
+"""Faust's buffer a stream: below it the fetcher sleeps a second whenever all buffers are full."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a worker is made of besides Faust: its stages, its producer, and where ledger entries go."""
+
+    scrub: Stage
+    assemble: AssembleStage
+    insert: InsertStage
+    producer: Any
+    """A confluent-kafka producer: acks=all, idempotent, murmur2_random."""
+    move: Callable[[Sequence[tuple[str, Entry]]], None]
+    """Write ledger entries of events whose only effect is a record."""
+    clock: StreamClock
+    resume: Callable[[str, int, int | None], int | None]
+    """Topic, partition, committed offset -> where to read on; earlier when Redis went back in time."""
+    changed: Callable[[], bool]
+    """Whether Redis is another server than at start, so that offsets have to be compared again."""
+    metrics: StreamMetrics
+    caught: Callable[[str, BaseException], None]
+    """Count and log an error that was handled."""
+    beat: Callable[[], None] = lambda: None
+    """The main loop is alive."""
+
+
+@dataclass
+class Worker:
+    """A Faust app with its lanes."""
+
+    app: Any
+    config: StreamConfig
+    parts: Parts
+    lanes: dict[str, Lane] = field(default_factory=dict)
+    error: BaseException | None = None
+    begun: set[int] = field(default_factory=set)
+    """Partitions of chats.clean that this worker has taken over."""
+    ready: bool = False
+    assigned_at: float = 0.0
+
+    def fail(self, error: BaseException) -> None:
+        """End the worker: nothing past the failed record is acknowledged."""
+        if self.error is None:
+            self.error = error
+
+    def partitions(self, topic: str) -> set[int]:
+        """Partitions of a topic that this worker owns."""
+        name = self.config.topic(topic)
+        try:
+            return {tp.partition for tp in self.app.consumer.assignment() if tp.topic == name}
+        except Exception:  # noqa: BLE001 - the consumer has not started yet
+            return set()
+
+    def at_end(self, topic: str, partition: int) -> bool:
+        """Whether everything in a partition has been read and acknowledged."""
+        tp = faust.types.TP(self.config.topic(topic), partition)
+        highwater = self.app.consumer.highwater(tp)
+        lane = self.lanes[topic]
+        if highwater is None or not lane.idle:
+            return False
+        return bool(lane.done.get(partition, self.app.consumer.started_at(tp)) >= highwater)
+
+
+def create_app(config: StreamConfig, parts: Parts) -> Worker:
+    """A worker that is not started yet; makes no connection."""
+    app = faust.App(
+        config.prefix + config.group, broker=[f"kafka://{host}" for host in config.bootstrap.split(",")],
+        autodiscover=False, web_enabled=False, topic_disable_leader=True, topic_allow_declare=False,
+        store="memory://", key_serializer="raw", value_serializer="raw", stream_buffer_maxsize=BUFFER,
+        broker_commit_interval=config.commit_interval_s, broker_session_timeout=config.session_timeout_s,
+        broker_heartbeat_interval=min(2.0, config.session_timeout_s / 3), broker_rebalance_timeout=30.0,
+        broker_request_timeout=max(30.0, config.session_timeout_s + 5), consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=config.instance or None, stream_wait_empty=False, processing_guarantee="at_least_once",
+        broker_max_poll_records=4_000, consumer_metadata_max_age_ms=10_000, loghandlers=[],
+    )  # fmt: skip
+    worker = Worker(app, config, parts)
+    app._transport = transport_with(app, config, parts.resume)  # noqa: SLF001 - the driver is chosen by URL otherwise
+    for topic, stage, size in (
+        (CHATS_RAW, parts.scrub, config.batch), (CHATS_CLEAN, parts.assemble, config.batch), (EXAMPLES, parts.insert, 64),
+    ):  # fmt: skip
+        _lane(worker, topic, stage, size)
+    return worker
+
+
+def run(worker: Worker, stop: threading.Event) -> int:
+    """Run a worker until `stop`; 0 after an orderly end, 70 after an error that a restart heals."""
+    return asyncio.run(_run(worker, stop))
+
+
+def _lane(worker: Worker, topic: str, stage: Stage, size: int) -> None:
+    config, parts = worker.config, worker.parts
+    name = {CHATS_RAW: "scrub", CHATS_CLEAN: "assemble", EXAMPLES: "buffer"}[topic]
+    counters = Counters(
+        paused=lambda waits: parts.metrics.paused(name, waits=waits),
+        took=lambda seconds, events: parts.metrics.took(name, seconds, events),
+        caught=lambda error: parts.caught(name, error),
+    )
+
+    async def move(moves: Sequence[tuple[str, Entry]]) -> None:
+        await lane.call(parts.move, moves)
+
+    outbox = Outbox(parts.producer, move, config.in_flight, worker.fail)
+    lane = Lane(stage, outbox, counters, batch=size, limit=config.in_flight)
+    worker.lanes[topic] = lane
+
+    async def process(stream: Any) -> None:
+        async for event in stream.noack().events():
+            message = event.message
+            record = Incoming(
+                message.partition, message.offset, message.key, message.value, message.timestamp,
+                tuple((message.headers or {}).items()) if isinstance(message.headers, Mapping) else tuple(message.headers or ()),
+            )  # fmt: skip
+            await lane.take(event, record)
+
+    source = worker.app.topic(config.topic(topic), key_type=bytes, value_type=bytes, internal=False)
+    worker.app.agent(source, name=name, concurrency=1, supervisor_strategy=CrashingSupervisor)(process)
+
+
+async def _run(worker: Worker, stop: threading.Event) -> int:
+    app = worker.app
+    app.loop = asyncio.get_running_loop()
+    app.finalize()
+    worker.assigned_at = monotonic()
+    tasks: list[asyncio.Task[Any]] = []
+    try:
+        await app.start()
+        for lane in worker.lanes.values():
+            tasks += [asyncio.create_task(lane.run()), asyncio.create_task(lane.outbox.run())]
+        tasks.append(asyncio.create_task(_assemble(worker)))
+        worker.ready = True
+        while not (stop.is_set() or worker.error or app.should_stop):
+            worker.parts.beat()
+            _supervise(worker, tasks)
+            await asyncio.sleep(TICK_S / 2)
+        crashed = worker.error is not None or (app.should_stop and not stop.is_set())
+        if crashed:
+            worker.parts.caught("worker", worker.error or RuntimeError("faust stopped"))
+        await _stop(worker, drain=not crashed)
+    finally:
+        for task in tasks:
+            task.cancel()
+        for lane in worker.lanes.values():
+            lane.close()
+    return EXIT_FATAL if crashed else 0
+
+
+def _supervise(worker: Worker, tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Whatever ends by itself ends the worker; so does a minute without partitions, and another Redis server."""
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            worker.fail(task.exception() or RuntimeError("a task of the worker ended"))
+    now = monotonic()
+    if worker.partitions(CHATS_RAW) | worker.partitions(CHATS_CLEAN) | worker.partitions(EXAMPLES):
+        worker.assigned_at = now
+    elif now - worker.assigned_at > worker.config.no_assignment_s:
+        worker.fail(RuntimeError("no partitions assigned"))
+    for topic, lane in worker.lanes.items():
+        worker.parts.metrics.held(topic, lane.outbox.waiting)
+
+
+async def _stop(worker: Worker, *, drain: bool) -> None:
+    """No more reads, deliver and acknowledge what is under way, commit, leave the group."""
+    consumer = worker.app.consumer
+    consumer.stop_flow()
+    if drain:
+        try:
+            await asyncio.wait_for(_drained(worker), worker.config.stop_s)
+        except TimeoutError:
+            worker.parts.caught("worker", TimeoutError("stopped before everything was delivered"))
+    try:
+        await asyncio.wait_for(worker.app.stop(), worker.config.stop_s)
+    except TimeoutError:
+        worker.parts.caught("worker", TimeoutError("faust did not stop in time"))
+
+
+async def _drained(worker: Worker) -> None:
+    while not all(lane.idle for lane in worker.lanes.values()):
+        await asyncio.sleep(TICK_S / 10)
+
+
+async def _assemble(worker: Worker) -> None:
+    """Look at conversations that are due, on the clocks of chats.raw, and produce what leaves them."""
+    lane, parts, config = worker.lanes[CHATS_CLEAN], worker.parts, worker.config
+    stage = parts.assemble
+    reported: list[tuple[int, str]] = []
+
+    async def produce(produced: Produced) -> None:
+        for (partition, name), pending in produced.items():
+            record = Record(config.topic(pending.topic), pending.key.encode(), pending.value)
+            await lane.outbox.produce(record, lambda place=(partition, name): reported.append(place))
+
+    while True:
+        owned = worker.partitions(CHATS_CLEAN)
+        if owned != worker.begun:
+            await lane.call(stage.end, worker.begun - owned)
+            for partition in sorted(owned - worker.begun):
+                await produce(await lane.call(stage.begin, partition))
+            worker.begun = set(owned)
+        raw = {p: worker.at_end(CHATS_RAW, p) for p in worker.partitions(CHATS_RAW)}
+        clocks = await lane.call(parts.clock.publish, raw, worker.lanes[CHATS_RAW].seen_at)
+        if await lane.call(parts.changed):
+            worker.fail(RuntimeError("redis was replaced; its offsets have to be compared"))
+        busy = False
+        for partition in sorted(owned):
+            known = clocks if parts.clock.settled(partition, end=worker.at_end(CHATS_CLEAN, partition)) else {}
+            produced = await lane.call(stage.tick, partition, known)
+            busy = busy or bool(produced)
+            await produce(produced)
+        done, reported[:] = reported[:], []
+        for partition in {place[0] for place in done}:
+            await lane.call(stage.delivered, partition, [name for p, name in done if p == partition])
+        parts.metrics.open(stage.open())
+        await asyncio.sleep(0 if busy else TICK_S)

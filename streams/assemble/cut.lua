@@ -1,0 +1,51 @@
+-- Writes what leaves a conversation: samples with their near copies and caps, records to produce, ledger entries, memo.
+-- Prepended: ledger.lua, near_copies.lua. ARGV[1] (msgpack): conversation, part, generation, memo, left, final, ttl,
+-- ledger_ttl, daily, hourly, samples = {{id, units, events}, ...} (events: digests that no sample held before),
+-- records = {{id, sample}, ...} (sample: number of the sample that it belongs to, 0 for none),
+-- rejected = {{digest, reason}, ...}, settled = {digest, ...}; then the content of each record.
+-- Answers nil when the conversation has changed meanwhile, else its generation and the reason of each sample ('' kept).
+local input = cmsgpack.unpack(ARGV[1])
+local conversation, out = 'asm:c:' .. input.conversation, 'asm:out:' .. input.part
+if tonumber(redis.call('HGET', conversation, 'g') or '-1') ~= input.generation then return false end
+
+local reasons = {}
+for i, sample in ipairs(input.samples) do
+  reasons[i] = ''
+  for _, unit in ipairs(sample[2]) do
+    local counts = dup_file(unit)
+    if counts[2] > input.hourly then
+      reasons[i] = 'source_flood'
+    elseif counts[1] > input.daily and reasons[i] == '' then
+      reasons[i] = 'customer_cap'
+    end
+  end
+  if reasons[i] == '' then
+    redis.call('HINCRBY', conversation, 'k', 1)
+  else
+    for _, digest in ipairs(sample[3]) do
+      ledger_move('led:' .. digest, 'rejected', reasons[i], 0, '', input.ledger_ttl)
+    end
+  end
+end
+for i, record in ipairs(input.records) do
+  if record[2] == 0 or reasons[record[2]] == '' then redis.call('HSET', out, record[1], ARGV[i + 1]) end
+end
+for _, entry in ipairs(input.rejected) do
+  ledger_move('led:' .. entry[1], 'rejected', entry[2], 0, '', input.ledger_ttl)
+end
+local kept = tonumber(redis.call('HGET', conversation, 'k') or '0')
+for _, digest in ipairs(input.settled) do
+  if kept > 0 then
+    ledger_move('led:' .. digest, 'accepted', '', 1, '', input.ledger_ttl)
+  else
+    ledger_move('led:' .. digest, 'rejected', 'no_reply', 0, '', input.ledger_ttl)
+  end
+end
+redis.call('HSET', conversation, 'm', input.memo, 'l', input.left)
+redis.call('EXPIRE', conversation, input.ttl)
+if input.final then
+  redis.call('SREM', 'asm:open:' .. input.part, input.conversation)
+else
+  redis.call('SADD', 'asm:open:' .. input.part, input.conversation)
+end
+return { redis.call('HINCRBY', conversation, 'g', 1), reasons }

@@ -1,0 +1,374 @@
+"""From a conversation at one moment to what leaves it: samples, edits, annotations, rejections. Pure.
+
+Two steps, because near copies are looked up in a store between them: `prepare` decides what is due and judges it,
+`cut` makes the samples once the store has said what each question and reply is a copy of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from streams.assemble.conversation import NEVER, Conversation, Memo, Reply, View, reply_of, view
+from streams.assemble.split import split_of
+from streams.config import StreamConfig
+from streams.events import Annotation, CleanEvent, Sample, Split, Turn
+from streams.near_copies import template_weight
+from streams.near_copies_store import Copies, Unit
+from streams.quality import QualityConfig, Reason, Tag, judge_reply, judge_turn
+from streams.signals import Signal, pair_from_edit, signals
+
+KEPT = "kept"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A reply that may be learned: what is known of it, and its unit for near copies."""
+
+    reply: Reply
+    signal: Signal
+    tags: tuple[str, ...]
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is due of a conversation, judged; `again_at` says when to look again if nothing arrives."""
+
+    conversation: Conversation
+    view: View
+    split: Split
+    candidates: tuple[Candidate, ...]
+    rejected: Mapping[str, str]
+    """Reply -> reason."""
+    dropped: Mapping[str, str]
+    """Turns of customers -> reason."""
+    waiting: tuple[Reply, ...]
+    """Unrated replies of the model."""
+    due: bool
+    again_at: float
+
+    @property
+    def units(self) -> list[Unit]:
+        """The units whose copies `cut` wants to know."""
+        return [candidate.unit for candidate in self.candidates]
+
+
+@dataclass
+class Cut:
+    """What leaves a conversation in one write."""
+
+    conversation: Conversation
+    memo: Memo
+    samples: list[Sample] = field(default_factory=list)
+    units: list[list[Unit]] = field(default_factory=list)
+    """Of each sample, the units that are filed with it."""
+    clusters: dict[str, str] = field(default_factory=dict)
+    """Reply -> cluster of near copies that it joins."""
+    annotations: list[Annotation] = field(default_factory=list)
+    rejected: dict[str, str] = field(default_factory=dict)
+    """Event -> reason."""
+    settled: tuple[str, ...] = ()
+    """Closes: accepted if the conversation has any sample, else rejected."""
+
+
+def prepare(conversation: Conversation, now: float, config: StreamConfig, quality: QualityConfig) -> Prepared:
+    """What of a conversation is due at `now` (seconds on the clock of chats.raw)."""
+    memo = conversation.memo
+    seen = view(conversation, now, config)
+    expiry = seen.completed_at + config.rating_wait_s / config.speed if seen.complete else NEVER
+    open_ = [r for r in seen.replies if r.completed_at is not None and r.name not in memo.targets]
+    known = {r.name: signals(r.text, r.following, _about(conversation, r, seen)) for r in open_}
+    unrated = [r for r in open_ if r.role == "assistant" and known[r.name].label == "unknown"]
+    waiting = tuple(r for r in unrated if now < expiry)
+    ready = [r for r in open_ if r not in waiting]
+    emit_at = min((r.completed_at for r in ready if r.completed_at is not None), default=NEVER) + config.emit_after_s
+    due = (seen.complete and (not memo.complete or (not memo.final and not waiting))) or emit_at <= now
+    due = due or bool(ready and memo.complete) or _has_news(conversation, seen)
+    again_at = min(seen.again_at, seen.completed_at if not seen.complete else NEVER, emit_at if ready else NEVER)
+    if waiting:
+        again_at = min(again_at, expiry)
+    if not due:
+        ready = []
+    elif not seen.complete and emit_at > now:
+        ready = []
+    split = _split(conversation, config)
+    rejected = {r.name: Reason.UNRATED.value for r in ready if r in unrated}
+    dropped = _noise(conversation, seen, ready, quality)
+    candidates = []
+    for reply in ready:
+        if reply.name in rejected:
+            continue
+        found = _judged(conversation, reply, known[reply.name], seen, dropped, split, quality)
+        if isinstance(found, Candidate):
+            candidates.append(found)
+        else:
+            rejected[reply.name] = found
+    return Prepared(conversation, seen, split, tuple(candidates), rejected, dropped, waiting, due, again_at)
+
+
+def cut(prepared: Prepared, copies: Sequence[Copies], uses: Sequence[int], config: StreamConfig) -> Cut:
+    """What leaves; `copies` and `uses` (how often the reply occurred before) belong to `prepared.units`."""
+    conversation, seen = prepared.conversation, prepared.view
+    memo = msgspec.convert(msgspec.to_builtins(conversation.memo), Memo)
+    memo.split = prepared.split
+    made = Cut(conversation, memo)
+    made.rejected.update(prepared.dropped)
+    memo.dropped.update(prepared.dropped)
+    refused = dict(prepared.rejected)
+    kept: list[tuple[Candidate, Copies, int]] = []
+    for candidate, copy, count in zip(prepared.candidates, copies, uses, strict=True):
+        if copy.reason is not None:
+            refused[candidate.reply.name] = copy.reason.value
+        else:
+            kept.append((candidate, copy, count))
+            made.clusters[candidate.reply.name] = copy.cluster
+    memo.targets.update(refused)
+    for at in range(0, len(kept), config.max_replies):
+        _sample(made, prepared, kept[at : at + config.max_replies], config)
+    for reply in (r for r in seen.replies if r.name in refused):
+        _refuse(made, reply, refused[reply.name])
+    _feedback(made, prepared, config)
+    if seen.complete:
+        _completion(made, prepared)
+    return made
+
+
+def _about(conversation: Conversation, reply: Reply, seen: View) -> list[CleanEvent]:
+    return [f for f in conversation.feedback() if reply in reply_of(f, seen.replies)]
+
+
+def _has_news(conversation: Conversation, seen: View) -> bool:
+    """Whether a feedback waits that speaks of a reply which has left, or of none that ever will."""
+    memo = conversation.memo
+    for event in conversation.feedback():
+        if event.event_id in memo.dropped:
+            continue
+        targets = reply_of(event, seen.replies)
+        if memo.final or any(memo.targets.get(r.name) == KEPT for r in targets):
+            return True
+    return memo.final and any(close.event_id not in memo.dropped for close in conversation.closes())
+
+
+def _split(conversation: Conversation, config: StreamConfig) -> Split:
+    if conversation.memo.split:
+        return msgspec.convert(conversation.memo.split, Split)
+    ordered = sorted(
+        conversation.events.values(), key=lambda event: (event.customer is None, event.seq, event.event_id)
+    )
+    return split_of(ordered[0].split_key, config.salt, config.shares)
+
+
+def _noise(conversation: Conversation, seen: View, ready: Sequence[Reply], quality: QualityConfig) -> dict[str, str]:
+    """Customers' turns before the last ready reply (all of them once complete) that are no context, with reasons."""
+    memo = conversation.memo
+    last = (
+        seen.messages[-1].seq
+        if seen.complete and seen.messages
+        else max((r.messages[-1].seq for r in ready), default=-1)
+    )
+    found = {}
+    for message in seen.messages:
+        known = message.event_id in memo.held or message.event_id in memo.dropped
+        if known or message.seq > last or message.role in {"agent", "assistant"}:
+            continue
+        verdict = judge_turn(message.text or "", message.role or "customer", quality)
+        if not verdict.keep:
+            found[message.event_id] = verdict.reasons[0].value
+    return found
+
+
+def _judged(
+    conversation: Conversation,
+    reply: Reply,
+    signal: Signal,
+    seen: View,
+    dropped: Mapping[str, str],
+    split: Split,
+    quality: QualityConfig,
+) -> Candidate | str:
+    """The reply as candidate, or the reason of its rejection."""
+    if len(_adapters([*_before(seen, reply), *reply.messages])) > 1 and reply.role == "assistant":
+        return Reason.VERSION_MIXED.value
+    before = [
+        m for m in _before(seen, reply) if m.event_id not in dropped and m.event_id not in conversation.memo.dropped
+    ]
+    verdict = judge_reply([Turn(role=m.role or "customer", text=m.text or "") for m in before], reply.text, quality)
+    if not verdict.keep:
+        return verdict.reasons[0].value
+    question = next((m.text or "" for m in reversed(before) if m.role == "customer"), "")
+    tags = (*verdict.tags, *((Tag.LOW_SIGNAL.value,) if signal.label == "bad" else ()))
+    unit = Unit(reply.name, question, reply.text, split)
+    return Candidate(reply, signal, tags, unit)
+
+
+def _before(seen: View, reply: Reply) -> list[CleanEvent]:
+    first = reply.messages[0]
+    return [m for m in seen.messages if (m.seq, m.event_id) < (first.seq, first.event_id)]
+
+
+def _adapters(messages: Iterable[CleanEvent]) -> set[str]:
+    return {m.adapter for m in messages if m.role == "assistant" and m.adapter}
+
+
+def _sample(made: Cut, prepared: Prepared, kept: Sequence[tuple[Candidate, Copies, int]], config: StreamConfig) -> None:
+    memo, seen = made.memo, prepared.view
+    replies = {m.event_id: c for c, _, _ in kept for m in c.reply.messages}
+    weights = {c.reply.name: _weight(c.signal) * template_weight(count) for c, _, count in kept}
+    turns, held = _turns(made, seen, [c.reply for c, _, _ in kept], config)
+    labelled = tuple(
+        msgspec.structs.replace(turn, label=replies[turn.event_id].signal.label, weight=weights[turn.event_id])
+        if turn.event_id is not None
+        else turn
+        for turn in turns
+    )
+    last = kept[-1][0].reply
+    used = [f for c, _, _ in kept for f in _about(made.conversation, c.reply, seen)]
+    notes = list(dict.fromkeys(f.event_id for f in used if f.event_id not in memo.dropped))
+    tags = tuple(dict.fromkeys(tag for c, copies, _ in kept for tag in (*c.tags, *copies.tags)))
+    made.samples.append(_build(made, f"{last.name}/sft/0", labelled, last, held, notes, tags))
+    made.units.append([c.unit for c, _, _ in kept])
+    memo.dropped.update(notes)
+    memo.held.update(m.event_id for m in held)
+    memo.left = max(memo.left, last.messages[-1].seq)
+    for candidate, _, _ in kept:
+        memo.targets[candidate.reply.name] = KEPT
+
+
+def _turns(
+    made: Cut, seen: View, targets: Sequence[Reply], config: StreamConfig
+) -> tuple[list[Turn], list[CleanEvent]]:
+    """The turns of a sample, replies as one turn each, and the messages that they hold; the oldest context is cut off."""
+    reply_by_message = {m.event_id: r for r in seen.replies for m in r.messages}
+    names = {r.name for r in targets}
+    end = targets[-1].messages[-1]
+    rows: list[tuple[Turn, tuple[CleanEvent, ...]]] = []
+    first_target = -1
+    for message in seen.messages:
+        if (message.seq, message.event_id) > (end.seq, end.event_id):
+            break
+        reply = reply_by_message.get(message.event_id)
+        if reply is None:
+            if message.event_id not in made.memo.dropped and message.role is not None:
+                rows.append((Turn(role=message.role, text=message.text or ""), (message,)))
+            continue
+        if message is not reply.messages[-1]:
+            continue
+        role = message.role or "agent"
+        if reply.name in names:
+            first_target = len(rows) if first_target < 0 else first_target
+            rows.append((Turn(role=role, text=reply.text, is_target=True, event_id=reply.name), reply.messages))
+        elif made.memo.targets.get(reply.name, KEPT) == KEPT:
+            rows.append((Turn(role=role, text=reply.text), reply.messages))
+    start, chars = first_target, 0
+    while start > 0 and first_target - start < config.context_turns:
+        chars += len(rows[start - 1][0].text)
+        if chars > config.context_chars:
+            break
+        start -= 1
+    chosen = rows[start:]
+    return [turn for turn, _ in chosen], [m for _, messages in chosen for m in messages]
+
+
+def _build(
+    made: Cut,
+    sample_id: str,
+    turns: tuple[Turn, ...],
+    last: Reply,
+    held: Sequence[CleanEvent],
+    notes: Sequence[str],
+    tags: tuple[str, ...] = (),
+) -> Sample:
+    everything = sorted(made.conversation.events.values(), key=lambda event: (event.seq, event.event_id))
+    end = last.messages[-1]
+    spans: dict[str, tuple[int, int]] = {}
+    for message in held:
+        partition, offset = message.offset
+        low, high = spans.get(f"chats.raw-{partition}", (offset, offset))
+        spans[f"chats.raw-{partition}"] = (min(low, offset), max(high, offset))
+    completed_at = max([last.completed_at or end.received_at, *(m.received_at for m in held)])
+    return Sample(
+        sample_id=sample_id, conversation=made.conversation.name, customer=customer_of(everything),
+        lane="chat", split=msgspec.convert(made.memo.split, Split), turns=turns, received_at=end.received_at,
+        completed_at=completed_at, tenant=end.tenant, line=end.line, adapter=end.adapter, arm=end.arm, p=end.p,
+        agent_id=end.agent_id, lang=next((m.lang for m in held if m.lang), "und"), tags=tags,
+        event_ids=(*(m.event_id for m in held), *notes), offsets=spans,
+    )  # fmt: skip
+
+
+def customer_of(ordered: Sequence[CleanEvent]) -> str:
+    """The customer's pseudonym where any event names one, else the conversation's."""
+    return next((event.customer for event in ordered if event.customer), ordered[0].conversation)
+
+
+def _weight(signal: Signal) -> float:
+    """A training weight above 0: a bad reply's says how sure that is, for preference learning."""
+    return signal.weight if signal.weight > 0 else max(signal.confidence, 0.05)
+
+
+def _refuse(made: Cut, reply: Reply, reason: str) -> None:
+    for message in reply.messages:
+        if message.event_id not in made.memo.held:
+            made.rejected[message.event_id] = reason
+            made.memo.dropped.add(message.event_id)
+
+
+def _feedback(made: Cut, prepared: Prepared, config: StreamConfig) -> None:
+    """Feedback on replies that have left: annotations and edits; on none that ever will: rejected."""
+    seen, memo = prepared.view, made.memo
+    for event in made.conversation.feedback():
+        new = event.event_id not in made.conversation.memo.dropped
+        targets = [r for r in reply_of(event, seen.replies) if memo.targets.get(r.name) == KEPT]
+        if not new or not targets:
+            if new and _is_final(prepared) and event.event_id not in memo.dropped:
+                made.rejected[event.event_id] = Reason.NO_TARGET.value
+                memo.dropped.add(event.event_id)
+            continue
+        if event.corrected_text is not None:
+            _edit(made, prepared, event, targets[-1], config)
+        if event.event_id in memo.dropped:
+            continue
+        signal = signals(targets[-1].text, (), [event])
+        made.annotations.append(
+            Annotation(
+                feedback_id=event.event_id, conversation=event.conversation, targets=tuple(r.name for r in targets),
+                label=signal.label, weight=_weight(signal), received_at=event.received_at,
+            )
+        )  # fmt: skip
+        memo.dropped.add(event.event_id)
+
+
+def _edit(made: Cut, prepared: Prepared, event: CleanEvent, reply: Reply, config: StreamConfig) -> None:
+    """The agent's better text as a sample of kind `edit` with its preference over the draft."""
+    pair = pair_from_edit(reply.text, event.corrected_text or "")
+    if pair is None:
+        return
+    turns, held = _turns(made, prepared.view, [reply], config)
+    final = msgspec.structs.replace(turns[-1], text=pair.final, label="good", weight=1.0)
+    n = made.memo.edits.get(reply.name, 0)
+    made.memo.edits[reply.name] = n + 1
+    sample = _build(made, f"{reply.name}/edit/{n}", (*turns[:-1], final), reply, held, [event.event_id])
+    made.samples.append(msgspec.structs.replace(sample, pair=pair))
+    made.units.append([])
+
+
+def _is_final(prepared: Prepared) -> bool:
+    return prepared.view.complete and not prepared.waiting
+
+
+def _completion(made: Cut, prepared: Prepared) -> None:
+    memo, seen = made.memo, prepared.view
+    memo.complete = True
+    memo.left = max([memo.left, *(m.seq for m in seen.messages)])
+    if not _is_final(prepared):
+        return
+    memo.final = True
+    for message in seen.messages:
+        if message.event_id not in memo.held and message.event_id not in memo.dropped:
+            made.rejected[message.event_id] = Reason.NO_REPLY.value
+            memo.dropped.add(message.event_id)
+    closes = [close.event_id for close in made.conversation.closes() if close.event_id not in memo.dropped]
+    memo.dropped.update(closes)
+    made.settled = tuple(closes)

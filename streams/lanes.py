@@ -1,0 +1,161 @@
+"""One input topic's way through its stage: collect what is there, run the stage in a thread, put the outcome out.
+
+A stage is synchronous and idempotent: it takes a batch of records and answers one `Output` each. While Redis is away
+or full the same batch is tried again, so reading stops and Kafka's heartbeats go on. A batch that fails otherwise is
+run record by record, and the one that fails alone becomes a dead letter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import redis
+
+from streams.outbox import Acknowledged, Outbox, Output
+
+T = TypeVar("T")
+
+RETRY_S = (0.05, 0.1, 0.2, 0.5)
+"""Pauses before a batch is tried again while Redis is away; the last one repeats."""
+
+_TRANSIENT = ("OOM", "LOADING", "BUSY", "MISCONF", "READONLY", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNBLOCKED")
+
+
+class Incoming(NamedTuple):
+    """A record as a stage sees it; `at` is its Kafka timestamp, seconds."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    at: float
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Stage(Protocol):
+    """What a lane runs: pure but for its store, the same answer however often it is asked."""
+
+    def run(self, batch: Sequence[Incoming]) -> list[Output]:
+        """One output for each record. Raises redis.RedisError when it has to be repeated."""
+
+    def poison(self, record: Incoming, error: BaseException) -> Output:
+        """The dead letter of a record on which `run` failed."""
+
+
+@dataclass
+class Counters:
+    """What a lane tells its metrics."""
+
+    paused: Callable[[bool], None]
+    """True while the lane waits for Redis."""
+    took: Callable[[float, int], None]
+    """Seconds that a batch took, and its size."""
+    caught: Callable[[BaseException], None]
+    """An error that was handled."""
+
+
+def is_transient(error: redis.RedisError) -> bool:
+    """True if the same call may succeed later: no connection, a full server, one that loads its data."""
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        return True
+    return str(error).startswith(_TRANSIENT) or "OOM command not allowed" in str(error)
+
+
+class Lane:
+    """The queue between an agent and its stage, and the loop that empties it."""
+
+    def __init__(self, stage: Stage, outbox: Outbox, counters: Counters, *, batch: int, limit: int) -> None:
+        self.stage = stage
+        self.outbox = outbox
+        self._counters = counters
+        self._batch = batch
+        self._limit = limit
+        self._queue: deque[tuple[Acknowledged, Incoming]] = deque()
+        self._arrived = asyncio.Event()
+        self._left = asyncio.Event()
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self.done: dict[int, int] = {}
+        """Partition -> offset behind the last acknowledged record."""
+        self.seen_at: dict[int, float] = {}
+        """Partition -> newest timestamp of an acknowledged record."""
+        self._working = 0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is queued, worked on or waiting for acknowledgment."""
+        return not (self._queue or self._working or self.outbox.waiting)
+
+    async def take(self, event: Acknowledged, record: Incoming) -> None:
+        """Queue a record; waits while the lane is full."""
+        while len(self._queue) >= self._limit:
+            self._left.clear()
+            await self._left.wait()
+        self._queue.append((event, record))
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Work off the queue, for ever."""
+        while True:
+            if not self._queue:
+                self._arrived.clear()
+                await self._arrived.wait()
+            taken = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+            self._left.set()
+            self._working = len(taken)
+            records = [record for _, record in taken]
+            started = perf_counter()
+            outputs = await self._outputs(records)
+            self._counters.took(perf_counter() - started, len(taken))
+            await self.outbox.put([event for event, _ in taken], outputs, self._acknowledged(records))
+            self._working = 0
+
+    async def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Run something in the stage's thread, again and again while Redis is away."""
+        loop = asyncio.get_running_loop()
+        for attempt in range(1 << 62):
+            try:
+                found = await loop.run_in_executor(self._thread, function, *args)
+            except redis.RedisError as error:
+                if not is_transient(error):
+                    raise
+                self._counters.paused(True)  # noqa: FBT003 - a gauge
+                self._counters.caught(error)
+                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+            else:
+                if attempt:
+                    self._counters.paused(False)  # noqa: FBT003 - a gauge
+                return found
+        raise AssertionError("unreachable")
+
+    def forget(self) -> None:
+        """Drop what is queued (its partitions were revoked: it will be read again)."""
+        self._queue.clear()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _outputs(self, records: Sequence[Incoming]) -> list[Output]:
+        try:
+            return await self.call(self.stage.run, records)
+        except redis.RedisError:
+            raise  # a script that fails is no fault of a record: the worker ends, nothing is acknowledged
+        except Exception as error:  # noqa: BLE001 - the stage's edge: what fails alone becomes a dead letter
+            self._counters.caught(error)
+            if len(records) == 1:
+                return [self.stage.poison(records[0], error)]
+        return [output for record in records for output in await self._outputs([record])]
+
+    def _acknowledged(self, records: Sequence[Incoming]) -> Callable[[], None]:
+        def done() -> None:
+            for record in records:
+                self.done[record.partition] = record.offset + 1
+                self.seen_at[record.partition] = max(record.at, self.seen_at.get(record.partition, 0.0))
+
+        return done

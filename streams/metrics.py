@@ -1,0 +1,74 @@
+"""The stream worker's metrics: counted by its stages, named as dashboards and alert rules expect them."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
+
+
+class StreamMetrics:
+    """Counters and gauges of one worker process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._events = Counter(
+            "driftline_events_total", "Chat events leaving a stage", ["stage", "outcome"], registry=registry
+        )
+        self._rejections = Counter(
+            "driftline_rejections_total", "Chat events that teach nothing", ["stage", "reason"], registry=registry
+        )
+        self._duration = Histogram(
+            "driftline_stage_duration_seconds", "Wall time of one event in one stage", ["stage"],
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self._lag = Gauge(
+            "driftline_consumer_lag_messages", "High watermark minus committed offset", ["topic", "partition"],
+            registry=registry,
+        )  # fmt: skip
+        self._paused = Gauge(
+            "driftline_replay_buffer_writes_paused", "1 while consumption waits for Redis", registry=registry
+        )
+        self._open = Gauge(
+            "driftline_open_conversations", "Conversations that wait in the assembler", registry=registry
+        )
+        self._rebalances = Counter("driftline_rebalances_total", "Assignments of partitions", registry=registry)
+        self._redactions = Counter("driftline_pii_redactions_total", "Masked spans", ["entity"], registry=registry)
+        self._unacknowledged = Gauge(
+            "driftline_unacknowledged_events", "Events read and not yet acknowledged", ["stage"], registry=registry
+        )
+        self._waiting: set[str] = set()
+
+    def outcome(self, stage: str, outcome: str, reason: str = "", count: int = 1) -> None:
+        """Events that left a stage; a reason where they were rejected or dead-lettered."""
+        self._events.labels(stage, outcome).inc(count)
+        if reason and outcome != "accepted":
+            self._rejections.labels(stage, reason).inc(count)
+
+    def took(self, stage: str, seconds: float, events: int) -> None:
+        """A batch's wall time, booked as so many events of equal time (one observation a batch)."""
+        self._duration.labels(stage).observe(seconds / max(events, 1))
+
+    def redacted(self, entity: str, count: int) -> None:
+        """Masked spans of one label."""
+        self._redactions.labels(entity).inc(count)
+
+    def lag(self, topic: str, partition: int, messages: int) -> None:
+        """How far a partition's committed offset is behind its end."""
+        self._lag.labels(topic, str(partition)).set(messages)
+
+    def paused(self, stage: str, *, waits: bool) -> None:
+        """Whether a stage waits for Redis."""
+        (self._waiting.add if waits else self._waiting.discard)(stage)
+        self._paused.set(1 if self._waiting else 0)
+
+    def assigned(self) -> None:
+        """Partitions were assigned."""
+        self._rebalances.inc()
+
+    def held(self, stage: str, unacknowledged: int) -> None:
+        """Events that a stage has not acknowledged."""
+        self._unacknowledged.labels(stage).set(unacknowledged)
+
+    def open(self, conversations: int) -> None:
+        """Conversations in the assembler."""
+        self._open.set(conversations)

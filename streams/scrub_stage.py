@@ -1,0 +1,173 @@
+"""chats.raw -> chats.clean, or a dead letter: the scrubber with its conversations' states in Redis.
+
+States, offset bits and generations are written by one script a batch, before anything is produced: the same event then
+gives the same output wherever it is read again.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+import redis
+
+from streams import dead_letters
+from streams.config import StreamConfig
+from streams.dead_letters import Letter
+from streams.events import BadEvent, ChatEvent, DeadLetter, decode, encode_record, from_object
+from streams.lanes import Incoming
+from streams.ledger import Entry, Outcome, event_digest, record_digest
+from streams.outbox import Output, Record
+from streams.replay import offsets
+from streams.scrub import ConversationState, Keys, Quarantined, Scrubber
+from streams.scrub.identity import clean_event_id, conversation_pseudonym, ledger_key
+from streams.topics import CHATS_CLEAN, CHATS_DEAD_LETTER, CHATS_RAW
+
+_SCRIPT = offsets.SCRIPT + files("streams").joinpath("scrub_state.lua").read_text()
+_pack = msgspec.msgpack.Encoder().encode
+_GENERATION = struct.Struct(">Q")
+
+_TRIES = 20
+"""Times a batch is scrubbed again because another worker changed a state; a zombie loses its partitions before."""
+
+CARRIED = frozenset({"traceparent", "tracestate"})
+"""Headers that go on with the event."""
+
+
+class ScrubStore:
+    """Conversation states under `scrub:`, each behind its generation."""
+
+    def __init__(self, client: redis.Redis, config: StreamConfig, epoch: str, ttl_s: int) -> None:
+        self._client = client
+        self._config = config
+        self._epoch = epoch
+        self._ttl_s = ttl_s
+        self._save = client.register_script(_SCRIPT)
+
+    def load(self, names: Sequence[str]) -> dict[str, tuple[int, ConversationState]]:
+        """State and generation of each conversation; new ones at generation 0."""
+        if not names:
+            return {}
+        found = {}
+        for name, raw in zip(names, self._client.mget([f"scrub:{name}" for name in names]), strict=True):
+            if raw is None:
+                found[name] = (0, ConversationState())
+            else:
+                found[name] = (_GENERATION.unpack_from(raw)[0], ConversationState.decode(raw[_GENERATION.size :]))
+        return found
+
+    def save(self, states: Mapping[str, tuple[int, ConversationState]], places: Sequence[tuple[int, int]]) -> bool:
+        """Store states with the offsets that led to them; False when another worker was faster."""
+        request = {
+            "epoch": self._epoch, "topic": CHATS_RAW, "ttl": self._ttl_s, "places": places,
+            "retention": self._config.source_retention_s,
+            "states": [[name, generation] for name, (generation, _) in states.items()],
+        }  # fmt: skip
+        return bool(self._save(args=[_pack(request), *(state.encode() for _, state in states.values())]))
+
+
+class ScrubStage:
+    """Decodes, scrubs and passes on; what cannot be read or scrubbed becomes a dead letter."""
+
+    def __init__(
+        self, scrubber: Scrubber, store: ScrubStore, keys: Keys, config: StreamConfig, count: Any = None
+    ) -> None:
+        self._scrubber = scrubber
+        self._store = store
+        self._keys = keys
+        self._key = ledger_key(keys)
+        self._config = config
+        self._count = count
+        self._clean = config.topic(CHATS_CLEAN)
+        self._letters = config.topic(CHATS_DEAD_LETTER)
+
+    def run(self, batch: Sequence[Incoming]) -> list[Output]:
+        """One output a record: clean events under their conversation's pseudonym, or a dead letter."""
+        read = [self._read(record) for record in batch]
+        names = [
+            None if isinstance(event, Output) else conversation_pseudonym(self._keys, event.conversation_id, tenant)
+            for event, tenant in read
+        ]
+        for _ in range(_TRIES):
+            states = self._store.load(sorted({name for name in names if name is not None}))
+            changed: dict[str, tuple[int, ConversationState]] = {}
+            outputs = []
+            for record, (event, tenant), name in zip(batch, read, names, strict=True):
+                if isinstance(event, Output) or name is None:
+                    outputs.append(event if isinstance(event, Output) else Output())
+                    continue
+                generation, state = changed.get(name, states[name])
+                output, after = self._scrub(record, event, tenant, state)
+                if after is not state:
+                    changed[name] = (generation, after)
+                outputs.append(output)
+            if self._store.save(changed, [(record.partition, record.offset) for record in batch]):
+                return outputs
+        raise redis.ConnectionError("states change under this worker; it is no longer their owner")
+
+    def poison(self, record: Incoming, error: BaseException) -> Output:
+        """The dead letter of a record on which the stage itself failed."""
+        return self._letter(record, "scrub_failed", type(error).__name__, self._entry(record, None))
+
+    def _read(self, record: Incoming) -> tuple[ChatEvent | Output, str]:
+        headers = dict(record.headers)
+        tenant = headers.get("tenant", b"").decode(errors="replace")
+        try:
+            if "ce_id" in headers:
+                return from_object(_cloud_event(record, headers), record.key), tenant
+            return decode(record.key, record.value), tenant
+        except BadEvent as bad:
+            entry = self._entry(record, bad.event_id)
+            return self._letter(record, bad.reason.value, "BadEvent", entry), tenant
+
+    def _scrub(
+        self, record: Incoming, event: ChatEvent, tenant: str, state: ConversationState
+    ) -> tuple[Output, ConversationState]:
+        try:
+            cleaned, after = self._scrubber.scrub_event(
+                event, state, received_at=record.at, offset=(record.partition, record.offset), tenant=tenant
+            )
+        except Quarantined as reason:
+            entry = self._entry(record, event.event_id)
+            return self._letter(record, reason.reason, "Quarantined", entry), state
+        carried = tuple(header for header in record.headers if header[0] in CARRIED)
+        records = tuple(
+            Record(self._clean, clean.conversation.encode(), encode_record(clean), carried) for clean in cleaned
+        )
+        if self._count is not None:
+            self._count.outcome("scrub", "accepted", count=len(cleaned))
+        return Output(records), after
+
+    def _entry(self, record: Incoming, event_id: str | None) -> str:
+        """The ledger's digest of a record, under its clean event id where one can be read."""
+        if event_id is None:
+            return record_digest(record.key, record.value, self._key)
+        return event_digest(clean_event_id(self._keys, event_id), self._key)
+
+    def _letter(self, record: Incoming, reason: str, error: str, entry: str) -> Output:
+        letter = Letter(
+            self._config.topic(CHATS_RAW), record.partition, record.offset, "scrub", error, reason, entry,
+            len(record.key or b""), len(record.value or b""),
+        )  # fmt: skip
+        if self._count is not None:
+            self._count.outcome("scrub", "dead_lettered", reason)
+        made = dead_letters.record(self._letters, letter, record, self._key)
+        return Output((made,), ((entry, Entry(Outcome.DEAD_LETTERED, reason, 0)),))
+
+
+def _cloud_event(record: Incoming, headers: Mapping[str, bytes]) -> dict[str, Any]:
+    """The body with what CloudEvents' binary mode puts into headers."""
+    try:
+        body = msgspec.json.decode(record.value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        decode(record.key, record.value)  # names the reason
+        raise BadEvent(DeadLetter.NOT_JSON) from None
+    if not isinstance(body, dict):
+        raise BadEvent(DeadLetter.WRONG_TYPE)
+    body.setdefault("event_id", headers["ce_id"].decode(errors="replace"))
+    if "ce_time" in headers:
+        body.setdefault("ts", headers["ce_time"].decode(errors="replace"))
+    return body
