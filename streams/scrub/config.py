@@ -12,6 +12,10 @@ class ScrubConfig:
 
     tagger: bool = True
     """Whether names and addresses are also looked for by the tagger (off: rules alone)."""
+    ner: str = ""
+    """A recogniser whose finds join: `presidio`, or a model for a transformers pipeline; empty for none."""
+    ner_required: bool = True
+    """Whether a turn that the recogniser fails on is quarantined; else rules and tagger stand alone."""
     hold_s: float = 0.0
     """Seconds that a turn that may be a piece of a value is held for the next one; 0 masks it at once instead."""
     max_chars: int = 16_384

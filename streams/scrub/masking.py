@@ -10,6 +10,7 @@ from streams.scrub.config import ScrubConfig
 from streams.scrub.conversation import ConversationState, Numbering, Placed, is_plain_word
 from streams.scrub.detectors import detect
 from streams.scrub.expectation import expected_labels, find_answer
+from streams.scrub.ner import NerBackend
 from streams.scrub.normalise import Plain, normalise
 from streams.scrub.residual import residue
 from streams.scrub.spans import Span, union
@@ -56,13 +57,15 @@ def _learn(label: str, value: str, numbering: Numbering) -> None:
     numbering.learn(label, value)
 
 
-def mask_turn(text: str, role: str, seq: int, numbering: Numbering, config: ScrubConfig) -> list[Placed]:
+def mask_turn(
+    text: str, role: str, seq: int, numbering: Numbering, config: ScrubConfig, ner: NerBackend | None = None
+) -> list[Placed]:
     """The numbered spans of one turn; changes the state behind `numbering`. Raises `Quarantined`."""
     state = numbering.state
     if len(text) > config.max_chars:
         raise Quarantined("too_long")
     plain = normalise(text)
-    found = detect(plain, config)
+    found = detect(plain, config) + (_recognised(plain.text, ner, config) if ner else [])
     if role == "assistant":
         found = [s for s in found if not (s[2] == "LITERAL" and _is_ours(plain.text[s[0] : s[1]], state))]
     found += find_known(plain.text, numbering)
@@ -82,6 +85,16 @@ def mask_turn(text: str, role: str, seq: int, numbering: Numbering, config: Scru
         raise Quarantined("conversation_overflow")
     check(render(text, placed), numbering, config)
     return placed
+
+
+def _recognised(text: str, ner: NerBackend, config: ScrubConfig) -> list[Span]:
+    """What the recogniser finds. Raises `Quarantined` if it fails and is required."""
+    try:
+        return ner.entities([text])[0]
+    except Exception:  # noqa: BLE001 - third-party code may raise anything, with text in it
+        if config.ner_required:
+            raise Quarantined("recogniser_failed") from None
+        return []
 
 
 def _is_ours(literal: str, state: ConversationState) -> bool:

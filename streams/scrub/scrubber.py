@@ -11,6 +11,7 @@ from streams.scrub.config import ScrubConfig
 from streams.scrub.conversation import ConversationState, Numbering, Placed
 from streams.scrub.identity import Keys, clean_event_id, conversation_pseudonym, pseudonym, split_pseudonym, value_key
 from streams.scrub.masking import Quarantined, learn_metadata, mask_turn, render
+from streams.scrub.ner import NerBackend, load
 
 _SAFE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ROLES = {"user": "customer", "developer": "system", "tool": "system", "function": "system"}
@@ -21,7 +22,8 @@ _CUSTOMER_IDS = ("id", "customer_id", "email", "phone")
 class Scrubber:
     """Scrubs the events of all conversations under one configuration; holds no state of its own."""
 
-    def __init__(self, config: ScrubConfig, keys: Keys) -> None:
+    def __init__(self, config: ScrubConfig, keys: Keys, ner: NerBackend | None = None) -> None:
+        self._ner = ner or (load(config.ner) if config.ner else None)
         self._config = config
         self._keys = keys
         self._key = value_key(keys)
@@ -87,7 +89,7 @@ class Scrubber:
         if text is None:
             return [], None
         role = event.role if isinstance(event, Message) else "agent"
-        placed = mask_turn(text, role, event.seq, numbering, self._config)
+        placed = mask_turn(text, role, event.seq, numbering, self._config, self._ner)
         if len(state.replies) >= self._config.max_events:
             raise Quarantined("conversation_overflow")
         state.replies[digest] = placed
