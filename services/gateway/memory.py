@@ -16,6 +16,9 @@ from redis.exceptions import RedisError
 
 NUMBER = files("services.gateway").joinpath("number.lua").read_text()
 
+REMEMBER = "for _, key in ipairs(KEYS) do redis.call('SET', key, '1', 'EX', ARGV[1]) end"
+"""A whole batch in one call: a pipeline of SETs costs our side 20 us each."""
+
 
 class Forgetful(Exception):
     """Redis does not answer, and without it turns of a webhook cannot be numbered."""
@@ -30,6 +33,7 @@ class Memory:
         self._keep_s = int(keep_s)
         self._failed = failed
         self._number = client.register_script(NUMBER)
+        self._remember = client.register_script(REMEMBER)
 
     async def known(self, tenant: str, event_ids: Sequence[str]) -> list[bool]:
         """Which of these ids Kafka has acknowledged before; all new while Redis is away (the ledger drops repeats)."""
@@ -45,10 +49,8 @@ class Memory:
     async def remember(self, tenant: str, event_ids: Sequence[str]) -> None:
         """These ids are acknowledged. A failure is counted and costs a repeat."""
         try:
-            async with self._client.pipeline(transaction=False) as pipe:
-                for name in event_ids:
-                    pipe.set(self._id(tenant, name), b"1", ex=self._keep_s)
-                await pipe.execute()
+            call = self._remember(keys=[self._id(tenant, name) for name in event_ids], args=[self._keep_s])
+            await cast("Awaitable[Any]", call)
         except RedisError as error:
             self._failed(error)
 

@@ -12,7 +12,7 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from hashlib import sha1, sha256
+from hashlib import sha256
 
 from streams.events import timestamp
 
@@ -92,13 +92,13 @@ def _slack(body: bytes, headers: Mapping[str, str]) -> Claim:
     stamp = _header(headers, "x-slack-request-timestamp")
     signed = b"v0:" + stamp.encode() + b":" + body
     ids = EventIds(_digest("slack", signed), _seconds(stamp))
-    return ids, [given.encode()], lambda s: b"v0=" + hmac.new(s.encode(), signed, sha256).hexdigest().encode()
+    return ids, [given.encode()], lambda s: b"v0=" + hmac.digest(s.encode(), signed, "sha256").hex().encode()
 
 
 def _intercom(body: bytes, headers: Mapping[str, str]) -> Claim:
     given = _header(headers, "x-hub-signature")
     ids = EventIds(_digest("intercom", body), None)
-    return ids, [given.encode()], lambda s: b"sha1=" + hmac.new(s.encode(), body, sha1).hexdigest().encode()
+    return ids, [given.encode()], lambda s: b"sha1=" + hmac.digest(s.encode(), body, "sha1").hex().encode()
 
 
 def _standard(body: bytes, headers: Mapping[str, str]) -> Claim:
@@ -139,7 +139,7 @@ def _standard_key(secret: str) -> bytes:
 
 
 def _base64(key: bytes, signed: bytes) -> bytes:
-    return base64.b64encode(hmac.new(key, signed, sha256).digest())
+    return base64.b64encode(hmac.digest(key, signed, "sha256"))
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:
