@@ -18,6 +18,7 @@ from learner.config import TrainConfig
 from streams.events import Sample
 from streams.replay.buffer import ReplayBuffer
 from streams.replay.config import ANCHOR, QUARANTINE
+from streams.replay.lineage import entries
 from streams.replay.mix import Mix, Part, draw_seed
 from streams.replay.shapes import Handle, Wait
 
@@ -137,6 +138,8 @@ class Feed:
             if row["component"] == "fresh" and row["window"] == 0 and sample is not None:
                 fresh.append(sample)
         self._count(chosen)
+        self.debt, self._since = dict(entry["debt"]), entry["since"]
+        self.restore_pending(entry["pending"])
         return Plan(entry["step"], tuple(chosen), handles, tuple(fresh), missing)
 
     def quarantine(self, keys: Iterable[str]) -> int:
@@ -159,6 +162,10 @@ class Feed:
         if handles:
             self._buffer.update(handles, priorities, run=run, step=plan.step)
 
+    def told(self, run: int) -> int:
+        """The last step of a run that the buffer has heard of; telling it again would reorder its bins."""
+        return max((step for known, step, _ in entries(self._buffer) if known == run), default=0)
+
     def forget(self, customers: Callable[[str], bool]) -> None:
         """Drop what is held of erased customers."""
         self._pending = deque(item for item in self._pending if not customers(item.sample.customer))
@@ -167,14 +174,30 @@ class Feed:
         """Everything that a checkpoint needs, as JSON."""
         return {
             "lengths": dict(self.lengths), "debt": dict(self.debt), "superseded": sorted(self.superseded),
-            "anchor_share": self.anchor_share, "used": list(self._used),
+            "anchor_share": self.anchor_share, "used": list(self._used), "since": self._since,
+            "pending": self.pending(),
         }  # fmt: skip
 
+    def pending(self) -> list[list[Any]]:
+        """Fresh samples that were drawn and wait for a step: [key, slot, seq] each."""
+        return [[item.handle.digest.hex(), item.handle.slot, item.handle.seq] for item in self._pending]
+
+    def restore_pending(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Hold these samples again; their leases are still ours."""
+        samples = self._buffer.samples(bytes.fromhex(row[0]) for row in rows)
+        self._pending.clear()
+        for (key, slot, seq), sample in zip(rows, samples, strict=True):
+            if sample is not None:
+                made = tuple(self._documents(sample, key, "fresh"))
+                self._pending.append(Item(Handle(slot, seq, bytes.fromhex(key)), sample, made))
+
     def load(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state()`; fresh samples that were drawn and not trained come back when their lease ends."""
+        """Continue from `state()`."""
         self.lengths, self.debt = dict(state["lengths"]), dict(state["debt"])
         self.superseded, self.anchor_share = set(state["superseded"]), state["anchor_share"]
         self._used.extend(state["used"])
+        self._since = state["since"]
+        self.restore_pending(state["pending"])
 
     def _shares(self) -> dict[str, float]:
         config = self._config
@@ -299,8 +322,14 @@ class Feed:
         return replace(document, replies=tuple(replies))
 
 
-def log_rows(plan: Plan) -> list[dict[str, Any]]:
-    """A plan as the draw log keeps it: no text, only names, windows and references."""
+def log_entry(run: int, plan: Plan, feed: Feed) -> dict[str, Any]:
+    """A step as the draw log keeps it: no text, only names, windows and references, and what waits behind it."""
+    state = feed.state()
+    kept = {name: state[name] for name in ("debt", "since", "pending")}
+    return {"run": run, "step": plan.step, "rows": _rows(plan), **kept}
+
+
+def _rows(plan: Plan) -> list[dict[str, Any]]:
     rows, windows = list[dict[str, Any]](), dict[str, int]()
     for document in plan.documents:
         key = document.drawn.key

@@ -19,7 +19,7 @@ from torch import Tensor
 from learner.adapter import Base, Lora, Tree, new_lora, tree_of
 from learner.checkpoint import Checkpoint, Checkpoints
 from learner.config import TrainConfig
-from learner.feed import Feed, Plan, log_rows
+from learner.feed import Feed, Plan, log_entry
 from learner.update import StepReport, Trajectory, new_trajectory, step, with_references
 
 BASE = "base"
@@ -128,7 +128,8 @@ class Learner:
         self.window = Window(first=1)
         self.ring: deque[Tensor] = deque(maxlen=config.average)
         self.promotions = 0
-        self.skipped_missing = 0
+        self.missing = 0
+        """Logged samples that were gone at resume: above 0 the weights are not those of an uninterrupted run."""
         self.rollbacks: dict[str, int] = {"canary": 0, "gate": 0, "spikes": 0}
         self.trajectory = self._cold()
         self._reference = Tree(base)
@@ -156,26 +157,29 @@ class Learner:
         if plan is None:
             return None
         plan = replace(plan, documents=tuple(with_references(self._reference, plan.documents)))
-        self._checkpoints.append({"run": self.run, "step": plan.step, "rows": log_rows(plan)})
+        self._checkpoints.append(log_entry(self.run, plan, self.feed))
         return self._take(plan)
 
     def resume(self) -> int:
-        """Continue from the newest checkpoint and its draw log; gives the steps that were repeated."""
+        """Continue from the newest checkpoint and its draw log; gives the steps that were repeated.
+
+        Repeated steps offer no candidate: theirs may have been published before the process died.
+        """
         found = self._checkpoints.load()
-        if found is None:
-            return 0
-        self._restore(found)
+        if found is not None:
+            self._restore(found)
         entries = self._checkpoints.entries(self.trajectory.step, self.run)
+        told = self.feed.told(self.run) if entries else 0
         for entry in entries:
             plan = self.feed.logged(entry)
-            self.skipped_missing += plan.missing
-            self._take(plan)
+            self.missing += plan.missing
+            self._take(plan, again=True, told=entry["step"] <= told)
         return len(entries)
 
-    def _take(self, plan: Plan) -> StepReport:
+    def _take(self, plan: Plan, *, again: bool = False, told: bool = False) -> StepReport:
         report = step(self.base, self.trajectory, plan.documents)
         self.window.add(plan)
-        self._untold = (plan, report)
+        self._untold = None if told else (plan, report)
         self._observe(report, plan)
         config, at = self.config, self.trajectory.step
         if report.lost:
@@ -187,7 +191,7 @@ class Learner:
         if offered or at % config.checkpoint_every == 0:
             self.save()
         self.tell()
-        if offered:
+        if offered and not again:
             self._offer(self.candidate())
         return report
 

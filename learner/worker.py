@@ -17,10 +17,10 @@ HARM = ("slice", "golden", "pinned", "tail", "safety", "memorisation", "fairness
 class Judging(Protocol):
     """What judges; learner.publish.Judge is one."""
 
-    def consider(self, candidate: Candidate, stable: str) -> Judged:
+    def consider(self, candidate: Candidate, stable: str, /) -> Judged:
         """Decide and publish."""
 
-    def reconsider(self, version: str, stable: str) -> Decision:
+    def reconsider(self, version: str, stable: str, /) -> Decision:
         """Decide again about a published version."""
 
     def promoted(self, version: str) -> None:

@@ -197,7 +197,9 @@ class Process:
         newest = registry.newest(config.line)
         if newest is not None:
             manifest = registry.manifest(newest)
-            # a process that died after the commit had not sent it
+            # a process that died after the commit had neither sent it nor told the loop
+            known = manifest.training
+            self._learner.notices.put(Notice("published", newest, known.steps[1], int(known.run)))
             self._record(newest, manifest.eval.decision, manifest.eval.gated_against)
 
     def _follow(self) -> None:

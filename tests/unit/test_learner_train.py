@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event
+
+import pytest
+import redis
+import torch
+
+from learner.adapter import Base, Lora, load_base, new_lora
+from learner.batch import Document, Drawn, Reply
+from learner.checkpoint import LOG_FILE, Checkpoints
+from learner.config import TrainConfig
+from learner.feed import Feed, Plan
+from learner.gate import Decision
+from learner.publish import Judged
+from learner.train import BASE, Candidate, Learner, Notice
+from learner.update import StepReport
+from learner.worker import Worker
+from streams.events import Sample, Turn
+from streams.replay import QUARANTINE, ReplayBuffer, TableConfig, open_table
+from streams.replay.figures import stats
+from tests.bases import TEXTS, tiny_base
+
+CONFIG = TrainConfig(
+    learning_rate=5e-3, warmup_steps=2, fresh_batch=4, document_tokens=96, snapshot_every=2, decide_every=4,
+    checkpoint_every=3, fresh_wait_s=0.0, lease_s=3600.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return load_base(tiny_base(tmp_path_factory.mktemp("base")))
+
+
+def sample(number: int, *, customer: str | None = None, words: str = "") -> Sample:
+    text = words or f"{TEXTS[number % 5]} {number}"
+    return Sample(
+        sample_id=f"e{number}/sft/0", conversation=f"c{number}", customer=customer or f"k{number}", lane="chat",
+        split="train", received_at=2e9, completed_at=1e6 + number, offsets={"chats.raw-0": (number, number)},
+        turns=(Turn(role="customer", text=text), Turn(role="agent", text=TEXTS[number % 6][::-1], is_target=True)),
+    )  # fmt: skip
+
+
+def table(client: redis.Redis, **settings: float) -> ReplayBuffer:
+    client.flushall()
+    return open_table(client, "train", TableConfig(**settings), b"k" * 16, configure=True)  # type: ignore[arg-type]
+
+
+@dataclass
+class Shelf:
+    """Published weights by version."""
+
+    kept: dict[str, Lora] = field(default_factory=dict)
+
+    def lora(self, version: str) -> Lora:
+        """Those of one version."""
+        return self.kept[version]
+
+
+@dataclass
+class Line:
+    """A learner with everything that it told."""
+
+    learner: Learner
+    reports: list[StepReport] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+
+
+def line(
+    base: Base, buffer: ReplayBuffer, folder: Path, config: TrainConfig = CONFIG, shelf: Shelf | None = None
+) -> Line:
+    anchors = [
+        Document(tuple(range(4 + at, 60 + at)), (Reply(20, 56, 1.0),), Drawn("anchor", str(at))) for at in range(8)
+    ]
+
+    def observe(report: StepReport, plan: Plan) -> None:
+        made.reports.append(report)
+        made.plans.append(plan)
+
+    feed = Feed(buffer, base.chat, anchors, config)
+    learner = Learner(
+        base, feed, config, Checkpoints(folder / "line", 3), shelf or Shelf(),
+        offer=lambda candidate: made.candidates.append(candidate),  # noqa: PLW0108 - made later
+        clock=lambda: float(learner.trajectory.step),
+        observe=observe,
+    )  # fmt: skip
+    made = Line(learner)
+    return made
+
+
+def advance(made: Line, buffer: ReplayBuffer, until: int) -> None:
+    """Steps up to `until`; each is preceded by inserts that depend on its number alone, repeats being duplicates."""
+    while made.learner.trajectory.step < until:
+        at = made.learner.trajectory.step
+        buffer.insert([sample(number) for number in range(at * 5, at * 5 + 5)])
+        assert made.learner.turn() is not None
+
+
+def test_train_resume_is_bitwise(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """Killed five times, a line ends with the losses and weights of one that ran through, bit for bit."""
+    buffer = table(redis_client)
+    straight = line(base, buffer, tmp_path / "straight")
+    advance(straight, buffer, 24)
+    wanted = straight.learner.trajectory.lora.flat.detach().clone()
+
+    buffer = table(redis_client)
+    losses: dict[int, float | None] = {}
+    killed = line(base, buffer, tmp_path / "killed")
+    for stop in (2, 7, 8, 14, 19, 24):
+        advance(killed, buffer, stop)
+        losses |= {report.step: report.fresh_loss for report in killed.reports}
+        killed = line(base, buffer, tmp_path / "killed")
+        killed.learner.resume()
+        assert killed.learner.trajectory.step == stop
+        assert not killed.candidates
+    assert losses == {report.step: report.fresh_loss for report in straight.reports}
+    assert torch.equal(killed.learner.trajectory.lora.flat, wanted)
+
+
+def test_train_resume_survives_torn_files_and_erasure(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """A torn checkpoint falls back to the one before it, a torn log line is dropped, erased samples are counted."""
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path)
+    advance(made, buffer, 8)
+    newest = max((tmp_path / "line").glob("step-*"))
+    newest.write_bytes(newest.read_bytes()[:100])
+    log = tmp_path / "line" / LOG_FILE
+    log.write_bytes(log.read_bytes() + b'{"step": 9, "ru')
+    gone = [bytes.fromhex(d.drawn.key) for d in made.plans[-1].documents if d.drawn.component == "fresh"]
+    assert buffer.retire(gone[:2], "erased") == 2
+    again = line(base, buffer, tmp_path)
+    again.learner.resume()
+    assert again.learner.missing > 0
+    advance(again, buffer, again.learner.trajectory.step + 2)
+
+
+def test_train_mix_keeps_its_shares(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """Over many steps the tokens of each component are within two points of the declared shares."""
+    config = replace(CONFIG, learning_rate=1e-5, checkpoint_every=1000, decide_every=1000, snapshot_every=1000)
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path, config)
+    advance(made, buffer, 100)
+    total: dict[str, int] = {}
+    for report in made.reports[10:]:
+        for component, tokens in report.tokens.items():
+            total[component] = total.get(component, 0) + tokens
+    for component, share in (("fresh", 0.25), ("rehearsal", 0.5), ("anchor", 0.25)):
+        assert total[component] / sum(total.values()) == pytest.approx(share, abs=0.02), total
+
+
+def test_train_one_conversation_per_customer(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """A customer stands once in a step; the other conversations wait for later steps and are not lost."""
+    buffer = table(redis_client)
+    buffer.insert([sample(number, customer="same") for number in range(4)])
+    made = line(base, buffer, tmp_path)
+    for _ in range(4):
+        assert made.learner.turn() is not None
+    fresh = [[d.drawn.customer for d in plan.documents if d.drawn.component == "fresh"] for plan in made.plans]
+    assert fresh == [["same"]] * 4
+    for plan in made.plans:
+        named = [d.drawn.customer for d in plan.documents if d.drawn.customer]
+        assert len(named) == len(set(named))
+
+
+def test_train_candidate_is_the_mean_of_snapshots(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """Candidates carry the mean of the newest snapshots, their step range since the parent, and the data window."""
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path)
+    advance(made, buffer, 8)
+    first, second = made.candidates
+    assert (first.steps, second.steps) == ((1, 4), (1, 8))
+    assert torch.allclose(second.lora.flat, torch.stack(list(made.learner.ring)).mean(0))
+    samples = [found for plan in made.plans for found in plan.samples]
+    assert second.fresh_from == min(found.completed_at for found in samples)
+    assert second.offsets["chats.raw-0"][1] == max(found.offsets["chats.raw-0"][1] for found in samples)
+    made.learner.notices.put(Notice("published", "a000001-00000001", 4, made.learner.run))
+    made.learner._store.kept["a000001-00000001"] = first.lora  # type: ignore[attr-defined]
+    advance(made, buffer, 12)
+    assert made.candidates[-1].parent == "a000001-00000001"
+    assert made.candidates[-1].steps == (5, 12)
+
+
+def test_train_rollback_restarts_from_stable(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """A denied version sends weights, moments, ring and rate back to stable; the new waits for review."""
+    shelf = Shelf({"a000001-00000001": new_lora(base.shape, 16, 32, torch.Generator().manual_seed(9))})
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path, shelf=shelf)
+    learner = made.learner
+    advance(made, buffer, 3)
+    learner.notices.put(Notice("promoted", "a000001-00000001"))
+    advance(made, buffer, 6)
+    trained = {d.drawn.key for plan in made.plans for d in plan.documents if d.drawn.component == "fresh"}
+    learner.notices.put(Notice("denied", "a000002-00000002"))
+    run = learner.run
+    learner._hear(learner.notices.get_nowait())
+    assert torch.equal(learner.trajectory.lora.flat, shelf.kept["a000001-00000001"].flat)
+    assert not learner.trajectory.optimizer.state
+    assert not learner.ring
+    assert learner.trajectory.rate_factor == 0.5
+    assert learner.trajectory.warm == 0
+    assert (learner.run, learner.parent, learner.trajectory.step) == (run + 1, "a000001-00000001", 6)
+    lanes = {lane.name: lane.total for lane in stats(buffer).lanes}
+    assert lanes[QUARANTINE] == len(trained)
+    for _ in range(3):
+        learner._hear(Notice("promoted", "a000001-00000001"))
+    assert learner.trajectory.rate_factor == 1.0
+
+
+def test_train_old_trajectories_are_not_sent_back_again(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """A harmful verdict on a trajectory that has ended meanwhile changes nothing."""
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path)
+    advance(made, buffer, 2)
+    made.learner._hear(Notice("harmful", "a-step2", 2, made.learner.run - 1))
+    assert made.learner.rollbacks["gate"] == 0
+    made.learner._hear(Notice("harmful", "a-step2", 2, made.learner.run))
+    assert made.learner.rollbacks["gate"] == 1
+    assert made.learner.parent == BASE
+
+
+class Frozen:
+    """A judge whose gate or registry hangs."""
+
+    def __init__(self, entered: Event, release: Event, seen: list[str]) -> None:
+        self._entered, self._release, self._seen = entered, release, seen
+
+    def consider(self, candidate: Candidate, _stable: str) -> Judged:
+        """Hang until released, then fail."""
+        self._seen.append(candidate.name)
+        self._entered.set()
+        self._release.wait(30)
+        raise OSError("registry away")
+
+    def reconsider(self, version: str, _stable: str) -> Decision:
+        """Never asked."""
+        raise AssertionError(version)
+
+    def promoted(self, version: str) -> None:
+        """Nothing."""
+
+
+def test_train_never_waits(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """With gate and registry frozen steps go on, one candidate is kept, and the newest is judged next."""
+    entered, release, seen, errors = Event(), Event(), list[str](), list[BaseException]()
+    judge = Frozen(entered, release, seen)
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path)
+    worker = Worker(
+        judge,
+        made.learner.notices.put,
+        done=lambda _: None,
+        again=lambda *_: None,
+        failed=errors.append,  # type: ignore[arg-type]
+    )
+    made.learner._offer = worker.offer
+    worker.start()
+    advance(made, buffer, 4)
+    assert entered.wait(10)
+    advance(made, buffer, 16)
+    assert worker.dropped == 2
+    release.set()
+    for _ in range(200):
+        if len(seen) == 2:
+            break
+        Event().wait(0.05)
+    worker.stop(10)
+    assert seen == ["a-step4", "a-step16"]
+    assert all(isinstance(error, OSError) for error in errors)
