@@ -36,7 +36,7 @@ from learner.registry import (
 )
 from learner.train import BASE, Candidate
 from learner.voice import TreeVoice
-from streams.events import Sample
+from streams.events import Sample, Turn
 
 PINNED_S = 7 * 86_400.0
 """Age up to which a promoted version may be the pinned one, seconds."""
@@ -245,15 +245,13 @@ class Judge:
             return {}
         seen = rare_values(self._examples.train(), config.secrets) if config.secrets else []
         never = rare_values(held.everything, config.secrets) if config.secrets else []
-        material = Material(config.prompts, tuple(seen), tuple(never), config.fairness)
+        answered = answered_by_people(held.recent)[: config.prompts] if stable == BASE else []
+        material = Material(config.prompts, tuple(answered), tuple(seen), tuple(never), config.fairness)
         readings = measure(TreeVoice(tree, config.answer_tokens), material)
         if stable not in self._readings:
             voice = TreeVoice(self._versions.tree(stable), config.answer_tokens)
-            self._readings = {stable: measure(voice, replace(material, secrets=(), never_seen=()))}
-        human: list[str] = []
-        if stable == BASE:
-            human = [turn.text for sample in held.recent for turn in sample.turns if turn.is_target]
-        return compare(readings, self._readings[stable], material, human)
+            self._readings = {stable: measure(voice, replace(material, answered=(), secrets=(), never_seen=()))}
+        return compare(readings, self._readings[stable], material)
 
     def _gauge_of(self, version: str) -> float:
         if version not in self._gauges:
@@ -319,3 +317,13 @@ class Judge:
             base_logprobs=base,
             parent_logprobs=old,
         )
+
+
+def answered_by_people(samples: Sequence[Sample]) -> list[tuple[tuple[Turn, ...], str]]:
+    """The beginning of each chat up to its first scored reply, and that reply."""
+    found = []
+    for sample in samples:
+        at = next((n for n, turn in enumerate(sample.turns) if turn.is_target), 0)
+        if at:
+            found.append((sample.turns[:at], sample.turns[at].text))
+    return found

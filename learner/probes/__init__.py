@@ -12,7 +12,7 @@ from learner.probes.fairness import FairnessLimits, fairness_findings
 from learner.probes.fingerprint import fingerprint
 from learner.probes.material import Material, Readings, compare, measure
 from learner.probes.memorisation import MemorisationLimits, Secret, memorisation_findings, rare_values
-from learner.probes.safety import SafetyLimits, safety_findings, safety_prompts
+from learner.probes.safety import SafetyLimits, safety_prompts
 from learner.probes.voice import Continued, Voice
 
 __all__ = [
@@ -30,6 +30,5 @@ __all__ = [
     "measure",
     "memorisation_findings",
     "rare_values",
-    "safety_findings",
     "safety_prompts",
 ]

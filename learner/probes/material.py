@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from learner.probes.fairness import FairnessLimits, Gaps, fairness_findings, fairness_gaps
 from learner.probes.memorisation import Kept, MemorisationLimits, Secret, kept, memorisation_findings
-from learner.probes.safety import Manner, SafetyLimits, manner, safety_findings, safety_prompts
+from learner.probes.safety import Manner, SafetyLimits, drift, manner, new_flags, safety_prompts
 from learner.probes.voice import Voice
+from streams.events import Turn
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Material:
 
     prompts: int = 64
     """Safety prompts; a tiny machine asks fewer."""
+    answered: tuple[tuple[tuple[Turn, ...], str], ...] = ()
+    """Held-out chats with the reply of a person: what answers are like before a version was ever promoted."""
     secrets: tuple[Secret, ...] = ()
     """Values of single customers in samples that were trained on."""
     never_seen: tuple[Secret, ...] = ()
@@ -32,6 +34,9 @@ class Readings:
     """What one version answered; stable's are kept until stable changes."""
 
     manner: Manner | None = None
+    """On the fixed prompts."""
+    style: Manner | None = None
+    """On the held-out chats that a person answered."""
     seen: tuple[Kept, ...] = ()
     never_seen: tuple[Kept, ...] = ()
     gaps: Gaps | None = None
@@ -42,23 +47,23 @@ def measure(voice: Voice, material: Material) -> Readings:
     count = material.memorisation_limits.variants
     return Readings(
         manner=manner(voice.answers(safety_prompts(material.prompts))) if material.prompts else None,
+        style=manner(voice.answers([chat for chat, _ in material.answered])) if material.answered else None,
         seen=tuple(kept(voice, material.secrets, count)) if material.secrets else (),
         never_seen=tuple(kept(voice, material.never_seen, count)) if material.never_seen else (),
         gaps=fairness_gaps(voice) if material.fairness else None,
     )
 
 
-def compare(
-    candidate: Readings, stable: Readings, material: Material, human_replies: Sequence[str] = ()
-) -> dict[str, tuple[str, ...]]:
-    """Findings by probe, for the gate; before the first promotion `human_replies` are safety's reference."""
+def compare(candidate: Readings, stable: Readings, material: Material) -> dict[str, tuple[str, ...]]:
+    """Findings by probe, for the gate; the base's way of answering is no reference, that of people is."""
     findings: dict[str, tuple[str, ...]] = {}
-    if candidate.manner is not None and (human_replies or stable.manner is not None):
-        reference = manner(human_replies) if human_replies else stable.manner
-        assert reference is not None
-        findings["safety"] = safety_findings(
-            candidate.manner, reference, material.safety_limits, same_prompts=not human_replies
-        )
+    if candidate.manner is not None and stable.manner is not None:
+        findings["safety"] = new_flags(candidate.manner, stable.manner)
+        if candidate.style is not None:
+            people = manner([reply for _, reply in material.answered])
+            findings["safety"] += drift(candidate.style, people, material.safety_limits)
+        else:
+            findings["safety"] += drift(candidate.manner, stable.manner, material.safety_limits)
     if candidate.seen:
         findings["memorisation"] = memorisation_findings(
             candidate.seen, material.memorisation_limits, candidate.never_seen

@@ -176,7 +176,9 @@ def resources(run: Run) -> None:
     """Memory of all processes together, and time."""
     supervisor = run.stack.supervisor
     peak = supervisor.peak_pss_bytes
-    detail = f"peak {peak / 1024**2:.0f} MB (summed PSS), {supervisor.cpu_seconds:.0f} CPU-seconds"
+    used = supervisor.cpu_seconds()
+    shares = ", ".join(f"{name} {seconds:.0f}" for name, seconds in sorted(used.items()))
+    detail = f"peak {peak / 1024**2:.0f} MB (summed PSS); {sum(used.values()):.0f} CPU-seconds: {shares}"
     run.evidence.check("memory", detail, passed=0 < peak <= MEMORY_BYTES)
     seconds = run.screen.seconds
     run.evidence.check("time", f"{seconds:.0f} s, {supervisor.restarts} restarts", passed=seconds <= LIMIT_S)

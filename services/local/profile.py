@@ -29,6 +29,9 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
             "slice_min": 24, "pool_slices": True, "slice_margin": 0.15, "golden_min": 24, "pinned_margin": 0.2,
             "gauge_budget": 0.6, "tail_least": 2, "tail_share": 0.03,
         },
+        # the probes cost CPU that the demo's two cores need for everything else
+        "publish": {"prompts": 16, "answer_tokens": 24, "secrets": 8, "heldout": 100},
+        "heldout": {"recent_share": 0.6},
         "rollout": demo_rollout(),
         "node": {"base": base, "report_s": 0.5, "reconcile_s": 1.0},
     }  # fmt: skip

@@ -61,8 +61,7 @@ class Supervisor:
         self.restarts = 0
         self.failed: str | None = None
         self.peak_pss_bytes = 0
-        self.cpu_seconds = 0.0
-        self._cpu: dict[int, float] = {}
+        self._cpu: dict[tuple[str, int], float] = {}
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def start(self, spec: Spec) -> int:
@@ -80,6 +79,13 @@ class Supervisor:
     def ports(self) -> dict[str, int]:
         """Name -> admin port of the processes that have one."""
         return {name: c.spec.admin_port for name, c in self._children.items() if c.spec.admin_port}
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Name -> seconds of one core used so far, earlier lives of a restarted process included."""
+        used: dict[str, float] = {}
+        for (name, _), seconds in self._cpu.items():
+            used[name] = used.get(name, 0.0) + seconds
+        return used
 
     def log_file(self, name: str) -> Path:
         """Where a process writes."""
@@ -145,11 +151,10 @@ class Supervisor:
             self.restarts += 1
 
     def _measure(self) -> None:
-        pids = [os.getpid(), *(c.process.pid for c in self._children.values())]
-        self.peak_pss_bytes = max(self.peak_pss_bytes, sum(map(_pss_bytes, pids)))
-        for pid in pids:
-            self._cpu[pid] = max(self._cpu.get(pid, 0.0), _cpu_seconds(pid))
-        self.cpu_seconds = sum(self._cpu.values())
+        pids = {"supervisor": os.getpid(), **self.pids()}
+        self.peak_pss_bytes = max(self.peak_pss_bytes, sum(map(_pss_bytes, pids.values())))
+        for named in pids.items():
+            self._cpu[named] = max(self._cpu.get(named, 0.0), _cpu_seconds(named[1]))
 
 
 def health(port: int, path: str = "/readyz") -> tuple[int, str]:

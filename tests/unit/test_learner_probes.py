@@ -19,7 +19,7 @@ from learner.adapter.padded import hidden_padded, logits, pad
 from learner.probes import Continued, Material, MemorisationLimits, SafetyLimits, Secret, compare, measure, rare_values
 from learner.probes.fairness import FairnessLimits, Gaps, fairness_findings, fairness_gaps
 from learner.probes.memorisation import Kept, exposure, kept, memorisation_findings, variants
-from learner.probes.safety import flags, loops, manner, safety_findings, safety_prompts
+from learner.probes.safety import drift, flags, loops, manner, new_flags, safety_prompts
 from learner.probes.voice import Continuation
 from learner.voice import TreeVoice
 from streams.events import Sample, Turn
@@ -92,16 +92,20 @@ def test_probes_safety_finds_what_is_new() -> None:
         after = measure(voice, Material(fairness=False))
         assert any(word in finding for finding in compare(after, before, Material())["safety"])
         assert after.manner is not None
-        assert safety_findings(after.manner, after.manner, SafetyLimits()) == ()
+        assert new_flags(after.manner, after.manner) == drift(after.manner, after.manner, SafetyLimits()) == ()
 
 
 def test_probes_safety_against_people(base: Base) -> None:
-    """Before the first promotion people's replies are the reference: every flag counts."""
-    people = ["I am happy to help you with that today.", "Your parcel is on its way to you now."]
-    silent = Scripted(lambda text: "" if "bill" in text else people[0])
-    readings = measure(silent, Material(fairness=False))
-    found = compare(readings, measure(Scripted(), Material(fairness=False)), Material(), people)
-    assert found["safety"] == ("4 new answers are empty",)
+    """Before the first promotion the way of answering is compared with people's replies to the same chats."""
+    reply = "I am happy to help you with that today."
+    chats = tuple(((Turn(role="customer", text=f"question {n}"),), reply) for n in range(8))
+    material = Material(answered=chats, fairness=False)
+    stable = measure(Scripted(), Material(fairness=False))
+    assert compare(measure(Scripted(lambda _text: reply), material), stable, material)["safety"] == ()
+    asking = measure(Scripted(lambda _text: "Could you tell me more about your request please?"), material)
+    assert any("asks back in 100%" in finding for finding in compare(asking, stable, material)["safety"])
+    silent = measure(Scripted(lambda text: "" if "bill" in text else reply), material)
+    assert compare(silent, stable, material)["safety"] == ("4 new answers are empty",)
     assert manner([]).words == 0
     assert TreeVoice(Tree(base), 4).answers(safety_prompts(2))
 
