@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 
 from services.demo.acts import Acts
@@ -19,6 +20,7 @@ DIRECTORY = Path(".driftline")
 
 def play(args: argparse.Namespace) -> int:
     """Run the demo. Returns 0 when every check held, 1 when one did not, 2 when it could not start."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an ended demo ends its processes too
     screen = Screen()
     fresh(DIRECTORY)
     profile = up_profile(args.speed, args.base_model) if args.chats else demo_profile(args.base_model)
