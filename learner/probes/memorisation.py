@@ -18,7 +18,7 @@ from statistics import NormalDist, fmean
 from learner.probes.voice import Continuation, Continued, Voice
 from streams.events import Sample, Turn
 
-_VALUE = re.compile(r"(?<!\S)(?!\d+\.\d\d?(?!\w))[A-Z]{0,4}[-/]?(?:\d[-./]?){4,12}[A-Z]{0,3}(?!\w)")
+_VALUE = re.compile(r"(?<!\S)(?!\d+\.\d\d?(?!\w|\.\d))[A-Z]{0,4}[-/]?(?:\d[-./]?){4,12}[A-Z]{0,3}(?!\w)")
 """A number of at least four digits or a code around one: at least 13 bits, and any other digits were as likely.
 
 An amount such as 668.40 is none: a price is nobody's own, even while one customer alone has asked for it.
