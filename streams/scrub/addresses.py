@@ -10,21 +10,7 @@ import re
 
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, PROPER, lexicon
 from streams.scrub.spans import Span
-from streams.scrub.streets import (
-    CODES,
-    COMPOUNDS,
-    HOUSE,
-    HOUSES,
-    MILITARY,
-    PARTICLES,
-    PLACES,
-    PREFIXES,
-    STATES,
-    STRONG,
-    SUFFIXES,
-    UNITS,
-    VAGUE,
-)
+from streams.scrub.streets import CODES, COMPOUNDS, HOUSE, HOUSES, LEAD_PAIRS, LEADS, MILITARY, PARTICLES, PLACES, PREFIXES, STATES, STRONG, SUFFIXES, UNITS, VAGUE
 
 _TOKEN = re.compile(
     r"[A-Za-z\x01](?:[A-Za-z\x01'\-]*[A-Za-z\x01])?|\d+(?:[A-Za-z](?![A-Za-z]))?(?:[\-/]\d+[A-Za-z]?(?![A-Za-z]))?|\n+|[^\sA-Za-z\d]"
@@ -72,7 +58,12 @@ def find_addresses(text: str, lower: str) -> list[Span]:
 def _may_begin(tokens: list[Token], at: int) -> bool:
     """Whether an address can begin here: the cheap test that most tokens fail."""
     word = tokens[at].lower
-    return word[0].isdigit() or word in _OPENERS or word.endswith(COMPOUNDS) or (at > 0 and tokens[at - 1].lower in PLACES)
+    if word[0].isdigit() or word in _OPENERS or word.endswith(COMPOUNDS):
+        return True
+    return at > 0 and (tokens[at - 1].lower in PLACES or tokens[at - 1].lower in _BEHIND or _capital(tokens[at]))
+
+
+_BEHIND = frozenset({"to", "is", ":", *LEADS})
 
 
 _OPENERS = PREFIXES | UNITS | MILITARY | HOUSES | {"corner"}
@@ -82,7 +73,7 @@ def _anchor(tokens: list[Token], at: int) -> tuple[int, int] | None:
     """First and last token of an address's core that begins at `at`."""
     word = tokens[at].lower
     if _is_number(tokens, at):
-        return _numbered(tokens, at)
+        return _numbered(tokens, at) or _led(tokens, at)
     if word in PREFIXES and (street := _prefixed(tokens, at)):
         return street
     if word in UNITS and at + 1 < len(tokens) and (end := _unit(tokens, at)) is not None:
@@ -97,7 +88,38 @@ def _anchor(tokens: list[Token], at: int) -> tuple[int, int] | None:
     if word in HOUSES:
         number = _number_after(tokens, at)
         return None if number is None else (at, number)
-    return _unnumbered(tokens, at)
+    return _european(tokens, at) or _unnumbered(tokens, at) or _led(tokens, at)
+
+
+def _european(tokens: list[Token], at: int) -> tuple[int, int] | None:
+    """Name, number, code and town, without any word for street: "Lipova 41, 820 51 Zilina"."""
+    i = at
+    while i < len(tokens) and i - at < 4 and tokens[i].text[0].isalpha() and (_capital(tokens[i]) or (i > at and tokens[i].lower in PARTICLES)):  # noqa: PLR2004
+        i += 1
+    if i == at or tokens[at].flags & OFTEN or not (i < len(tokens) and _is_number(tokens, i)):
+        return None
+    code = i + 2 if i + 1 < len(tokens) and tokens[i + 1].text[0] in ",\n" else i + 1
+    if code < len(tokens) and code > i + 1 and 4 <= sum(len(t.text) for t in tokens[code : code + 2] if t.text.isdigit()) <= _SHORT and tokens[code].text.isdigit():  # noqa: PLR2004
+        return at, code
+    return None
+
+
+def _led(tokens: list[Token], at: int) -> tuple[int, int] | None:
+    """Whatever stands behind "address:", "deliver to" or "moved to", if it holds a number and a name."""
+    if at == 0 or tokens[at].lower in _STOPS:
+        return None
+    before = tokens[at - 1].lower
+    pair = f"{tokens[at - 2].lower} {before}" if at > 1 else ""
+    noun = tokens[at - 2].lower if before in {"is", ":", "at", "ist", "es"} and at > 1 else before
+    if pair not in LEAD_PAIRS and noun not in LEADS:
+        return None
+    last = _right(tokens, at - 1)
+    if last < at or last - at > MAX_GROWTH:
+        return None
+    inside = tokens[at : last + 1]
+    numbers = [t for t in inside if t.text[0].isdigit()]
+    named = [t for t in inside if t.text[0].isalpha() and len(t.text) > 2 and not t.flags & OFTEN]  # noqa: PLR2004
+    return (at, last) if numbers and named else None
 
 
 def _numbered(tokens: list[Token], at: int) -> tuple[int, int] | None:
@@ -283,8 +305,12 @@ def _belongs(tokens: list[Token], at: int, small: bool) -> bool:
             and not CODES.match(token.text + tokens[at + 1].text)
         )
         return len(token.text) <= _SHORT + 1 and not glued
+    if token.text[0] == "\x01":
+        return True
     if not token.text[0].isalpha():
         return False
+    if len(token.text) == 1 and at + 2 < len(tokens) and tokens[at + 1].text == "." and tokens[at + 2].text[0].isdigit():
+        return True
     if token.lower in UNITS or token.lower in SUFFIXES and _capital(token):
         return True
     if token.lower in PARTICLES or token.lower == "and" and at + 1 < len(tokens):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from streams.scrub import addresses, contacts, keyed, names, numbers, persons, secrets, spelled, streets
+from streams.scrub import addresses, contacts, foreign, keyed, names, numbers, persons, secrets, spelled, streets
 from streams.scrub.config import ScrubConfig
 from streams.scrub.gate import (
     AT,
@@ -27,11 +27,12 @@ from streams.scrub.gate import (
     is_quiet,
     look,
 )
-from streams.scrub.normalise import Plain, normalise
+from streams.scrub.normalise import LETTER, Plain, normalise
 from streams.scrub.spans import Span, union
 
 STRUCTURED = frozenset({"EMAIL", "PHONE", "CARD", "NATIONAL_ID", "IBAN", "IP"})
 _PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]{1,20}_\d{1,6}>")
+_ORDER_PREFIX = re.compile(r"(?i:ord|po|inv|bk|so|rma|ref|tkt|cs|case|clm|wo|pnr|acc|cust|usr|cus)[-_#/]?[A-Z]{0,3}\d")
 _ALNUM_ID = re.compile(r"(?<![A-Za-z0-9])#?[A-Za-z0-9](?:[A-Za-z0-9]|[\-_/.](?=[A-Za-z0-9])){5,40}(?![A-Za-z0-9])")
 
 
@@ -47,7 +48,8 @@ def find_structured(text: str) -> list[Span]:
 def find_rules(text: str) -> list[Span]:
     """Spans of all labels by rules alone."""
     plain = normalise(text)
-    return finish(text, plain, _rules(plain.text, look(plain.text)))
+    found = _rules(plain.text, look(plain.text))
+    return finish(text, plain, found + foreign.find_foreign(plain.text) if LETTER in plain.text else found)
 
 
 def detect(plain: Plain, config: ScrubConfig) -> list[Span]:
@@ -55,6 +57,8 @@ def detect(plain: Plain, config: ScrubConfig) -> list[Span]:
     text = plain.text
     seen = look(text)
     found = _rules(text, seen)
+    if LETTER in text:
+        found += foreign.find_foreign(text)
     if config.tagger and seen.flags & UNUSUAL:
         found += names.tag(text)
     for rule in config.id_formats:

@@ -12,7 +12,7 @@ from streams.scrub.spans import Span
 
 _FILLER = re.compile(
     r"(?:[ \t]{0,3}(?:[#:=,\-.?]{1,2}|\b(?:numbers?|num|nr|no|nos|id|ids|code|card|account|is|was|are|its|it's|it is|the|my|your|his|her|our|for|of|to|on|with|as|"
-    r"ending|ends|ended|in|last|four|4|digits?|digit|under|here|and it's|called|named|set|now|actually|ist|es|est|son|e|lautet|meine?|mi|mon|ma|la|le|el|der|die|das|de|du|"
+    r"ending|ends|ended|am|at|you|we|sent|i|got|received|security|insurance|that|says|reads|in|last|four|4|digits?|digit|under|here|and it's|called|named|set|now|actually|ist|es|est|son|e|lautet|meine?|mi|mon|ma|la|le|el|der|die|das|de|du|"
     r"numero|nummer|nomor|numer|sono|sind|mein)\b)){0,8}[ \t]{0,3}\n?[ \t]{0,3}"
 )
 _TOKEN = re.compile(r"[#]?[A-Za-z0-9](?:[A-Za-z0-9]|[\-_/.](?=[A-Za-z0-9])){0,40}")
@@ -58,7 +58,7 @@ _WORDS = {
     Key("CARD_SEC", "code"): "cvv cvc cvv2 csc cvn security",
     Key("CARD_SEC", "expiry"): "exp expiry expires expiration expiring gultig valid",
     Key("OTP", "code"): "code codes otp verification passcode 2fa pin tan mtan codigo codice kode sms-code one-time authentication authenticator",
-    Key("DOB", "date"): "born birth dob birthday birthdate birthdate geboren geburtsdatum geburtstag naissance nacimiento nascita nascido nascimento geboortedatum d.o.b ne nato nata nacido nacida urodzenia",
+    Key("DOB", "date"): "born nee birth dob birthday birthdate birthdate geboren geburtsdatum geburtstag naissance nacimiento nascita nascido nascimento geboortedatum d.o.b ne nato nata nacido nacida urodzenia",
     Key("USERNAME", "login"): "username user login userid user-id user-name benutzername nutzername usuario utilisateur skype twitter instagram insta telegram handle discord nickname gamertag screenname",
 }  # fmt: skip
 
@@ -73,6 +73,12 @@ LOGINS = frozenset(word for word, keys in KEYS.items() if any(key.kind == "login
 _DIGIT = re.compile(r"\d")
 _REACH = 64
 """Characters behind a key word within which its value begins."""
+
+_MIN_DIGITS = 3
+"""Fewer digits are a quantity."""
+_TAIL_LETTERS, _GROUP_LETTERS = 3, 4
+_OTHER_CODES = re.compile(r"\b(?:error|promo\w*|coupon|discount|status|area|country|product|qr|bar|source|dress|gate|voucher|gift|exit|response) code (?:is )?$|\b(?:error|promo\w*|coupon|discount|status|area|country|product|qr|bar|source|dress|voucher|gift|exit|response) $")
+"""What makes a code no one-time code."""
 
 MAX_KEYS = 200
 """Key words looked at in one turn; beyond that a turn is a flood."""
@@ -95,6 +101,8 @@ def find_keyed(text: str, lower: str, fired: set[str]) -> list[Span]:
                 begin = _FILLER.match(lower, end)
                 value = end if begin is None else begin.end()
                 for key in keys:
+                    if key.label == "OTP":
+                        found += _code_before(text, lower, at)
                     span = _value(text, lower, value, end, key)
                     if span:
                         found.append(span)
@@ -103,11 +111,22 @@ def find_keyed(text: str, lower: str, fired: set[str]) -> list[Span]:
     return found
 
 
+def _code_before(text: str, lower: str, at: int) -> list[Span]:
+    """A one-time code that stands before its key word: "4410 is the code", "got 4410 as verification code"."""
+    match = _CODE_FIRST.search(lower, max(0, at - 40), at)
+    return [(match.start(1), match.end(1), "OTP")] if match else []
+
+
+_CODE_FIRST = re.compile(r"(?<![\w.$/:-])(\d{4,8}|\d{3}[ -]\d{3})(?![\w%$/:]|\.\d) (?:[a-z]{1,10} ){0,4}$")
+
+
 def _value(text: str, lower: str, at: int, floor: int, key: Key) -> Span | None:
     """The value of `key`'s grammar at `at`, None when what stands there is no such value."""
     if key.kind == "id":
-        end = take_id(text, lower, at)
+        end = take_id(text, at, 1 if key.label == "VEHICLE" else _MIN_DIGITS)
         return (at, end, key.label) if end > at else None
+    if key.label == "OTP" and _OTHER_CODES.search(lower, max(0, floor - 32), floor):
+        return None
     pattern = {"code": _CODE, "date": _DATE, "expiry": _EXPIRY, "login": _LOGIN}[key.kind]
     match = pattern.match(text, at)
     if not match or text[match.end() : match.end() + 1].isalnum():
@@ -124,7 +143,7 @@ def _is_login(value: str, between: str) -> bool:
     return bool(re.search(r"[:=]|\bis\b", between)) and value.lower() not in _STOP
 
 
-def take_id(text: str, lower: str, at: int) -> int:
+def take_id(text: str, at: int, min_digits: int) -> int:
     """Where an id that starts at `at` ends: tokens with digits, and short letter groups beside them; `at` if none."""
     end = last = at
     digits = 0
@@ -134,19 +153,27 @@ def take_id(text: str, lower: str, at: int) -> int:
             break
         word = token[0]
         count = sum(c.isdigit() for c in word)
-        if not count and not (len(word) <= 4 and word.lower() not in _STOP and _digit_follows(text, token.end())):  # noqa: PLR2004
+        if not count and not _is_letter_group(text, token, bool(digits)):
             break
-        if digits >= 3 and count and end > at and not _grouped(text[at:end], word):  # noqa: PLR2004
+        if digits >= _MIN_DIGITS and count and end > at and not _grouped(text[at:end], word):
             break
         digits += count
         last = token.end()
-        if count:
+        if count or digits:
             end = last
         gap = _GAP.match(text, last)
         if not gap:
             break
         last = gap.end()
-    return end if digits >= 3 else at  # noqa: PLR2004 - two digits are a quantity
+    return end if digits >= min_digits else at
+
+
+def _is_letter_group(text: str, token: re.Match[str], behind: bool) -> bool:
+    """Letters of an id: up to four before digits, or up to three capitals behind them ("AB 76 48 69 C")."""
+    word = token[0]
+    if behind and word.isupper() and len(word) <= _TAIL_LETTERS:
+        return True
+    return len(word) <= _GROUP_LETTERS and word.lower() not in _STOP and _digit_follows(text, token.end())
 
 
 def _digit_follows(text: str, at: int) -> bool:

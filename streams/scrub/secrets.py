@@ -27,7 +27,8 @@ _MAC = re.compile(
 )
 _GEO = re.compile(r"(?<![\d.])-?\d{1,3}\.\d{3,12} ?[,;/] ?-?\d{1,3}\.\d{3,12}(?![\d.])")
 _LINK = re.compile(
-    r"[ \t]{0,3}(?:(?:for|to|on|of) (?:the|my|this|that|your) [a-z\-]{1,20} )?(?:[ \t]{0,3}(?::|=|->|is|was|are|ist|es|est|e|it's|its|lautet|to|set|now|currently|called|here|just|still|number|key|word|value|i use|i used|secreto|de passe|de|new|old)(?![a-z])){0,5}[ \t]{0,3}[\"'`]?"
+    r"[ \t]{0,3}(?:(?:for|to|on|of) (?:the|my|this|that|your) [a-z\-]{1,20} )?(?:[ \t]{0,3}(?::|=|->|(?:is|was|are|ist|es|est|e|it's|its|lautet|to|set|now|currently|called|here|just|still"
+    r"|number|key|word|value|i use|i used|secreto|de passe|de|new|old|you gave me)(?= ))){0,5}[ \t]{0,3}[\"'`]?"
 )
 _SECRET = re.compile(r"[^\s\"`]{3,256}")
 _ORDINARY = re.compile(r"[a-z]+('[a-z]+)?[.,!?;:)]*|[.,!?;:)\-]+")

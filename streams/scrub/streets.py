@@ -38,23 +38,28 @@ CLEAR = SUFFIXES - VAGUE
 
 PREFIXES = frozenset(
     """rue avenue av boulevard bd place chemin impasse allee quai route cours passage villa cite sentier via viale piazza piazzetta corso vicolo largo
-    strada calle avenida avda plaza paseo carrer camino carretera rua travessa praca alameda ulica ul al aleja aleje prospekt ulitsa bulevar trg jalan
-    jl soi square leoforos odos rruga utca""".split()  # noqa: SIM905
+    strada calle avenida avda plaza paseo carrer camino carretera rua travessa praca alameda ulica ul al aleja aleje prospekt ulitsa bulevar trg jalan gang intrarea aleea bulevardul jardim vila quadra colonia barrio carrera cra diagonal transversal pasaje privada cerrada andador lugar urbanizacion pl os so duong pho khu phuong xa
+    per pr prosp jl soi square leoforos odos rruga utca""".split()  # noqa: SIM905
 )
 """Street words that stand before the name."""
 
 COMPOUNDS = (
     "strasse", "gasse", "allee", "platz", "weg", "damm", "ufer", "ring", "steig", "straat", "laan", "plein", "gracht", "kade", "dreef", "singel", "gatan", "vagen", "gata",
-    "vej", "gade", "veien", "vegen", "veg", "gaten", "katu", "kuja", "polku", "tie", "braut", "stigur", "utca", "caddesi", "sokak", "moor", "holz", "dijk", "wei", "stien", "torg", "torget", "allé", "brinken",
+    "vej", "gade", "veien", "vegen", "veg", "gaten", "katu", "kuja", "polku", "tie", "braut", "stigur", "utca", "caddesi", "sokak", "moor", "holz", "dijk", "wei", "stien", "torg", "torget", "brinken", "backen", "stigen", "toppen", "svingen", "boulevard", "pad", "hof", "steeg", "markt", "ranta", "rinne", "kai", "grand",
 )  # fmt: skip
 """Endings of words that are streets by themselves."""
 
 UNITS = frozenset(
-    "apt apartment suite ste unit flat fl floor room rm building bldg block box door postbox postfach apartado bp tower wing".split()
+    "apt apartment suite ste unit flat fl floor room rm building bldg block box door postbox postfach apartado bp tower wing studio ap bl sc".split()
 )
 """What a number of a flat, a floor or a box stands behind."""
 
 HOUSE = frozenset("no nr h.no h house plot door hno flat".split())
+LEADS = frozenset("address adresse lieferadresse rechnungsadresse anschrift direccion indirizzo endereco adres adresa osoite adress alamat place home house flat apartment".split())
+"""Nouns behind which an address stands, after "is", "at" or a colon."""
+LEAD_PAIRS = frozenset("deliver to,delivered to,ship to,shipped to,it to,moved to,move to,live at,live in,lives at,lives in,living at,living in,located at,is at,up from,stay at,staying at,sent to,send to,them to,order to,parcel to,package to,wohne in,vivo en,habite au".split(","))
+"""Pairs of words behind which an address may stand."""
+
 HOUSES = frozenset("h.no hno house plot door".split())
 """What a house number stands behind: `HOUSE` in front of an address, `HOUSES` by itself."""
 
@@ -77,11 +82,11 @@ STATES = frozenset(
 ANYWHERE = (
     PREFIXES
     | MILITARY
-    | frozenset("apt apartment suite ste flat box postbox postfach apartado h.no hno house plot address corner".split())
+    | frozenset("apt apartment suite ste flat box postbox postfach apartado h.no hno house plot corner deliver delivered ship shipped moved live lives living located pick staying lieferadresse rechnungsadresse anschrift direccion indirizzo endereco adres adresa osoite adress alamat adresse address place".split())
 )
 """Words that are evidence in lower case too."""
 
-EVIDENCE = (SUFFIXES | PREFIXES | UNITS | MILITARY | HOUSE | frozenset({"address", "corner"})) - frozenset(
+EVIDENCE = (SUFFIXES | PREFIXES | UNITS | MILITARY | HOUSE | LEADS | frozenset({"corner", "deliver", "delivered", "ship", "shipped", "moved", "live", "lives", "living", "located", "pick", "staying"})) - frozenset(
     {"the", "of"}
 )
 """Words without one of which, or a compound, a text holds no address."""
