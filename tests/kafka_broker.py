@@ -1,0 +1,104 @@
+"""Apache Kafka for tests: one KRaft broker started from its jars, which a test may kill and start again."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+START_S = 60
+LOGGING = """Configuration:
+  Appenders:
+    Console: {name: out, target: SYSTEM_OUT, PatternLayout: {pattern: "%d %p %c %m%n"}}
+  Loggers:
+    Root: {level: warn, AppenderRef: {ref: out}}
+"""
+SETTINGS = """process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={directory}/data
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=2000
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+auto.create.topics.enable=false
+"""
+"""Short time-outs: killed members leave after 2 s, and a killed broker is back after 4 s."""
+
+
+class KafkaBroker:
+    """One broker on a port of its own; its records live in `directory` and survive `kill`."""
+
+    def __init__(self, libs: Path, directory: Path, port: int, controller: int) -> None:
+        self.bootstrap = f"127.0.0.1:{port}"
+        self._directory = directory
+        self._java = ["java", "-Xms128m", "-Xmx512m", f"-Dlog4j2.configurationFile={directory}/log4j2.yaml"]
+        self._java += ["-cp", f"{libs}/*"]
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "log4j2.yaml").write_text(LOGGING)
+        settings = SETTINGS.format(port=port, controller=controller, directory=directory)
+        (directory / "server.properties").write_text(settings)
+
+    def start(self) -> None:
+        """Start it, formatted at the first time, and wait until it answers."""
+        properties = str(self._directory / "server.properties")
+        log = (self._directory / "broker.log").open("ab")
+        if not (self._directory / "data/meta.properties").exists():
+            tool = [*self._java, "kafka.tools.StorageTool", "format"]
+            name = ["--cluster-id", "AAAAAAAAAAAAAAAAAAAAAA", "--config", properties]
+            subprocess.run([*tool, *name], stdout=log, stderr=log, check=True)
+        self._process = subprocess.Popen([*self._java, "kafka.Kafka", properties], stdout=log, stderr=log)
+        log.close()
+        pause = threading.Event()
+        for _ in range(START_S):
+            if self.answers():
+                return
+            pause.wait(0.5)
+        raise TimeoutError("Kafka did not start")
+
+    def answers(self) -> bool:
+        """Whether it serves metadata now."""
+        client = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        try:
+            return bool(client.list_topics(timeout=1).brokers)
+        except KafkaException:
+            return False
+
+    def create(self, topics: Sequence[str], partitions: int = 4) -> None:
+        """Create topics."""
+        client = AdminClient({"bootstrap.servers": self.bootstrap})
+        made = client.create_topics([NewTopic(name, partitions, 1) for name in topics])
+        for future in made.values():
+            future.result(20)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def stop(self) -> None:
+        """End it in order, or kill it."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
