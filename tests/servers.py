@@ -64,6 +64,7 @@ class RedisServer:
         for _ in range(TRIES):
             try:
                 assert client.info("server")["process_id"] == self.pid
+                client.ping()  # refused while data is loading
             except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
                 pause.wait(WAIT_S)
             else:
@@ -73,6 +74,12 @@ class RedisServer:
     def client(self) -> redis.Redis:
         """A client as every process of driftline makes it: short time-outs, no retries of its own."""
         return redis.Redis(port=self.port, socket_timeout=10, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
+
+    def __enter__(self) -> RedisServer:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.kill()
 
     def kill(self) -> None:
         """End the server at once, as a crash does."""

@@ -53,19 +53,27 @@ local function lane_add(lane, field, by)
   lane_dirty[lane] = true
 end
 
+local rules = {}
 -- quota, fresh quota, policy, exempt from ttl, drawn by "*", counted by the limiter
-local function lane_rules(lane) return struct.unpack('>I4I4BBBB', quotas, lane * 12 + 1) end
+local function lane_rules(lane)
+  local r = rules[lane]
+  if not r then
+    r = { struct.unpack('>I4I4BBBB', quotas, lane * 12 + 1) }
+    rules[lane] = r
+  end
+  return r[1], r[2], r[3], r[4], r[5], r[6]
+end
 
 -- The id of a lane's name; a new name gets the next id, for ever.
 local function lane_id(name)
   local id = redis.call('HGET', T .. ':lanes', name)
   if id then return tonumber(id) end
   id = lane_count()
-  local rules = redis.call('HGET', T .. ':cfg', 'rules:' .. name) or redis.call('HGET', T .. ':cfg', 'rules:*')
+  local packed = redis.call('HGET', T .. ':cfg', 'rules:' .. name) or redis.call('HGET', T .. ':cfg', 'rules:*')
   redis.call('HSET', T .. ':lanes', name, id)
-  redis.call('SETRANGE', T .. ':lq', id * 12, rules)
+  redis.call('SETRANGE', T .. ':lq', id * 12, packed)
   redis.call('SETRANGE', T .. ':lc', id * LANE_U32 * 4, string.rep('\0', LANE_U32 * 4))
-  quotas = quotas .. rules
+  quotas = quotas .. packed
   for _ = 1, LANE_U32 do lanes[#lanes + 1] = 0 end
   return id
 end
@@ -79,13 +87,136 @@ local function bins_of(lane)
   return counts[lane]
 end
 
-local function flush()
-  local pairs_ = {}
-  for name in pairs(changed) do
-    pairs_[#pairs_ + 1] = name
-    pairs_[#pairs_ + 1] = string.format('%d', N[name])
+-- Records and bin arrays are read once and written back once: an array cell or record that several moves touch costs
+-- one call, and neighbours go out together.
+local records, stored, shifts, arrays = {}, {}, {}, {}
+
+local function record_at(slot)
+  return T .. ':m:' .. math.floor(slot / PAGE), (slot % PAGE) * RECORD
+end
+
+-- The record of a slot, live or not; nil where no page exists.
+local function record(slot)
+  local r = records[slot]
+  if r then return r end
+  local page, offset = record_at(slot)
+  local raw = redis.call('GETRANGE', page, offset, offset + RECORD - 1)
+  if #raw < RECORD then return nil end
+  r = { slot = slot }
+  r.digest, r.ts, r.seq, r.cust, r.lane, r.bin, r.flags, r.pos, r.bytes, r.times, r.prev, r.pad, r.first, r.last =
+    struct.unpack(FORMAT, raw)
+  r.pos = shifts[slot] or r.pos
+  records[slot] = r
+  return r
+end
+
+local function live(r, seq) return r and has(r.flags, LIVE) and (not seq or r.seq == seq) end
+
+local function store(r)
+  records[r.slot] = r
+  stored[#stored + 1] = r.slot
+end
+
+local function array(lane, bin)
+  local name = lane .. ':' .. bin
+  local a = arrays[name]
+  if not a then
+    a = { lane = lane, bin = bin, key = T .. ':b:' .. name, cells = {}, dirty = {} }
+    arrays[name] = a
   end
-  if #pairs_ > 0 then redis.call('HSET', T .. ':n', unpack(pairs_)) end
+  return a
+end
+
+-- The slot at `pos`; what is not known yet is read together with the `before` cells that precede it.
+local function cell(a, pos, before)
+  local slot = a.cells[pos]
+  if slot then return slot end
+  local from = math.max(0, pos - before)
+  local found = unpack_u32(redis.call('GETRANGE', a.key, from * 4, pos * 4 + 3))
+  for i, value in ipairs(found) do
+    if not a.cells[from + i - 1] then a.cells[from + i - 1] = value end
+  end
+  return a.cells[pos]
+end
+
+local function set_cell(a, pos, slot)
+  a.cells[pos] = slot
+  a.dirty[#a.dirty + 1] = pos
+end
+
+local function slot_in(lane, bin, pos) return cell(array(lane, bin), pos, 0) end
+
+-- Calls write(first, count) for each run of neighbours among numbers, repeated ones once.
+local function runs(numbers, write, together)
+  table.sort(numbers)
+  local first, last
+  for _, number in ipairs(numbers) do
+    if number ~= last then
+      if last and number == last + 1 and together(first, number) then
+        last = number
+      else
+        if first then write(first, last - first + 1) end
+        first, last = number, number
+      end
+    end
+  end
+  if first then write(first, last - first + 1) end
+end
+
+local function write_array(a)
+  local count = counts[a.lane][a.bin + 1]
+  if count == 0 then return redis.call('DEL', a.key) end
+  local alive = {}
+  for _, pos in ipairs(a.dirty) do
+    if pos < count then alive[#alive + 1] = pos end
+  end
+  runs(alive, function(first, size)
+    redis.call('SETRANGE', a.key, first * 4, struct.pack('>' .. string.rep('I4', size), unpack(a.cells, first, first + size - 1)))
+  end, function(first, pos) return pos - first < 1000 end)
+end
+
+local function packed_record(r)
+  return struct.pack(FORMAT, r.digest, r.ts, r.seq, r.cust, r.lane, r.bin, r.flags, r.pos, r.bytes, r.times, r.prev, 0, r.first, r.last)
+end
+
+local function write_records()
+  for slot, pos in pairs(shifts) do
+    if records[slot] then
+      stored[#stored + 1] = slot
+    else
+      local page, offset = record_at(slot)
+      redis.call('SETRANGE', page, offset + 28, struct.pack('>I4', pos))
+    end
+  end
+  runs(stored, function(first, size)
+    local page, offset = record_at(first)
+    local parts = {}
+    for slot = first, first + size - 1 do parts[#parts + 1] = packed_record(records[slot]) end
+    redis.call('SETRANGE', page, offset, table.concat(parts))
+  end, function(first, slot) return math.floor(first / PAGE) == math.floor(slot / PAGE) end)
+end
+
+local function push_all(suffix, pushed)
+  for lane, entries in pairs(pushed) do redis.call('RPUSH', T .. suffix .. lane, unpack(entries)) end
+end
+
+local queued, ringed = {}, {}
+local function enqueue(pushed, lane, entry)
+  pushed[lane] = pushed[lane] or {}
+  table.insert(pushed[lane], entry)
+end
+
+local function flush()
+  local fields = {}
+  for name in pairs(changed) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = string.format('%d', N[name])
+  end
+  if #fields > 0 then redis.call('HSET', T .. ':n', unpack(fields)) end
+  for _, a in pairs(arrays) do
+    if #a.dirty > 0 or a.shrunk then write_array(a) end
+  end
+  write_records()
   for lane in pairs(lane_dirty) do
     local at = lane * LANE_U32
     redis.call('SETRANGE', T .. ':lc', at * 4, struct.pack('>I4I4I4I4', lanes[at + 1], lanes[at + 2], lanes[at + 3], lanes[at + 4]))
@@ -93,35 +224,14 @@ local function flush()
   for lane in pairs(count_dirty) do
     redis.call('SET', T .. ':bc:' .. lane, struct.pack('>' .. string.rep('I4', BINS), unpack(counts[lane])))
   end
+  push_all(':q:', queued)
+  push_all(':r:', ringed)
+  for lane in pairs(ringed) do redis.call('LTRIM', T .. ':r:' .. lane, -cfg.recent, -1) end
   for bucket, by in pairs(buckets) do
     if by ~= 0 and redis.call('HINCRBY', T .. ':bk', bucket, by) == 0 then redis.call('HDEL', T .. ':bk', bucket) end
   end
   for what, by in pairs(evictions) do redis.call('HINCRBY', T .. ':ev', what, by) end
   if #spare > 0 then redis.call('RPUSH', T .. ':free', unpack(spare)) end
-end
-
-local function record_at(slot)
-  local offset = (slot % PAGE) * RECORD
-  return T .. ':m:' .. math.floor(slot / PAGE), offset
-end
-
--- The record of a slot, live or not; nil where no page exists.
-local function record(slot)
-  local page, offset = record_at(slot)
-  local raw = redis.call('GETRANGE', page, offset, offset + RECORD - 1)
-  if #raw < RECORD then return nil end
-  local r = { slot = slot }
-  r.digest, r.ts, r.seq, r.cust, r.lane, r.bin, r.flags, r.pos, r.bytes, r.times, r.prev, r.pad, r.first, r.last =
-    struct.unpack(FORMAT, raw)
-  return r
-end
-
-local function live(r, seq) return r and has(r.flags, LIVE) and (not seq or r.seq == seq) end
-
-local function store(r)
-  local page, offset = record_at(r.slot)
-  redis.call('SETRANGE', page, offset, struct.pack(FORMAT, r.digest, r.ts, r.seq, r.cust, r.lane, r.bin, r.flags, r.pos,
-    r.bytes, r.times, r.prev, 0, r.first, r.last))
 end
 
 local function tally(r, by)
@@ -139,23 +249,25 @@ end
 
 -- Takes a record out of its bin: the bin's last slot moves into its place.
 local function take(r)
-  local array = T .. ':b:' .. r.lane .. ':' .. r.bin
+  local a = array(r.lane, r.bin)
   local last = bins_of(r.lane)[r.bin + 1] - 1
   if r.pos ~= last then
-    local moved = redis.call('GETRANGE', array, last * 4, last * 4 + 3)
-    redis.call('SETRANGE', array, r.pos * 4, moved)
-    local page, offset = record_at(struct.unpack('>I4', moved))
-    redis.call('SETRANGE', page, offset + 28, struct.pack('>I4', r.pos))
+    local moved = cell(a, last, 15)
+    set_cell(a, r.pos, moved)
+    if records[moved] then records[moved].pos = r.pos end
+    shifts[moved] = r.pos
   end
-  if last == 0 then redis.call('DEL', array) end
+  a.cells[last] = nil
+  a.shrunk = true
+  shifts[r.slot] = nil
   tally(r, -1)
 end
 
--- Puts a record at the end of a bin and writes it.
+-- Puts a record at the end of a bin.
 local function place(r, bin)
   r.bin = bin
   r.pos = bins_of(r.lane)[bin + 1]
-  redis.call('SETRANGE', T .. ':b:' .. r.lane .. ':' .. bin, r.pos * 4, struct.pack('>I4', r.slot))
+  set_cell(array(r.lane, bin), r.pos, r.slot)
   tally(r, 1)
   store(r)
 end
@@ -186,8 +298,8 @@ local function remove(r, counter)
   redis.call('SREM', T .. ':c:' .. r.cust, r.slot)
   if r.bin == LEASED then redis.call('ZREM', T .. ':ls', r.slot) end
   if r.times > 0 then fold(r) end
-  local page, offset = record_at(r.slot)
-  redis.call('SETRANGE', page, offset + 27, '\0')
+  r.flags = 0
+  store(r)
   buckets[bucket] = (buckets[bucket] or 0) - 1
   spare[#spare + 1] = r.slot
   add('n', -1)
@@ -195,14 +307,14 @@ local function remove(r, counter)
   add(counter, 1)
 end
 
-local function slot_in(lane, bin, pos)
-  return struct.unpack('>I4', redis.call('GETRANGE', T .. ':b:' .. lane .. ':' .. bin, pos * 4, pos * 4 + 3))
-end
-
 -- Oldest live item of a lane's queue; for a reservoir only items that were never trained. Stale entries are dropped.
 local function oldest(lane, untrained)
   while true do
     local entry = redis.call('LPOP', T .. ':q:' .. lane)
+    if not entry and queued[lane] then
+      entry = table.remove(queued[lane], 1)
+      if #queued[lane] == 0 then queued[lane] = nil end
+    end
     if not entry then return nil end
     local slot, seq = struct.unpack('>I4I4', entry)
     local r = record(slot)

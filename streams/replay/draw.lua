@@ -6,7 +6,6 @@ load()
 local input = cmsgpack.unpack(ARGV[1])
 math.randomseed(input.seed)
 
-local LAST = { fresh = 0, prio = 62, uniform = 62 }
 local powers = {}
 for bin = 1, 62 do powers[bin] = 2 ^ ((bin - 40) / 4 * input.alpha) end
 
@@ -65,17 +64,17 @@ local function lanes_of(part)
 end
 
 -- Spreads `amount` over cells by weight; where `cap` holds back (fresh: each item once) the others take the rest.
-local function spread(amount, cells, weight, cap)
+local function spread(amount, cells)
   local open, left = cells, amount
   for _, cell in ipairs(cells) do cell.expected = 0 end
   while left > 1e-12 and #open > 0 do
     local sum, rest, used = 0, {}, 0
-    for _, cell in ipairs(open) do sum = sum + weight(cell) end
+    for _, cell in ipairs(open) do sum = sum + cell.weight end
     for _, cell in ipairs(open) do
-      local give = math.min(left * weight(cell) / sum, cap(cell) - cell.expected)
+      local give = math.min(left * cell.weight / sum, cell.cap - cell.expected)
       cell.expected = cell.expected + give
       used = used + give
-      if cell.expected < cap(cell) - 1e-9 then rest[#rest + 1] = cell end
+      if cell.expected < cell.cap - 1e-9 then rest[#rest + 1] = cell end
     end
     if #rest == #open then break end
     open, left = rest, left - used
@@ -84,24 +83,25 @@ end
 
 -- Parts and their lanes with the expected number of draws from each.
 local function plan()
-  local parts = {}
+  local parts, all = {}, {}
   for i, part in ipairs(input.parts) do
-    local cells, total = {}, 0
+    local policy, cells, total = part[1], {}, 0
+    local once = policy == 'fresh'
     for _, lane in ipairs(lanes_of(part)) do
-      local n = eligible(part[1], lane)
+      local n = eligible(policy, lane)
       if n > 0 then
-        cells[#cells + 1] = { policy = part[1], lane = lane, n = n, part = i }
+        local weight = input.tau == 1 and n or n ^ input.tau
+        cells[#cells + 1] = { policy = policy, lane = lane, n = n, part = i, weight = weight, cap = once and n or math.huge }
         total = total + n
       end
     end
-    if total > 0 and part[2] > 0 then parts[#parts + 1] = { cells = cells, total = total, share = part[2], policy = part[1] } end
+    if total > 0 and part[2] > 0 then
+      parts[#parts + 1] = { cells = cells, weight = part[2], cap = once and total or math.huge }
+    end
   end
-  local function room(p) return p.policy == 'fresh' and p.total or math.huge end
-  spread(input.k, parts, function(p) return p.share end, room)
-  local all = {}
+  spread(input.k, parts)
   for _, part in ipairs(parts) do
-    local function cap(c) return part.policy == 'fresh' and c.n or math.huge end
-    spread(part.expected, part.cells, function(c) return c.n ^ input.tau end, cap)
+    spread(part.expected, part.cells)
     for _, cell in ipairs(part.cells) do all[#all + 1] = cell end
   end
   return all
@@ -141,13 +141,21 @@ local function pick_bin(lane, policy)
   end
 end
 
--- One more slot of a cell, or nil when a draw without replacement has seen them all.
+local function slot_at(lane, bin, pos)
+  return (struct.unpack('>I4', redis.call('GETRANGE', T .. ':b:' .. lane .. ':' .. bin, pos * 4, pos * 4 + 3)))
+end
+
+-- One more slot of a cell and its bin, or nil when a draw without replacement has seen them all.
 local function next_slot(cell)
   if cell.policy == 'recent' then
-    local slots = ring(cell.lane).slots
-    return slots[math.random(#slots)]
+    local newest = ring(cell.lane)
+    local slot = newest.slots[math.random(#newest.slots)]
+    return slot, newest.bin_of[slot]
   end
-  if cell.policy ~= 'fresh' then return slot_in(cell.lane, pick_bin(cell.lane, cell.policy)) end
+  if cell.policy ~= 'fresh' then
+    local bin, pos = pick_bin(cell.lane, cell.policy)
+    return slot_at(cell.lane, bin, pos), bin
+  end
   cell.swaps, cell.used = cell.swaps or {}, cell.used or 0
   if cell.used >= cell.n then return nil end
   local at = math.random(cell.n - cell.used) - 1
@@ -155,7 +163,7 @@ local function next_slot(cell)
   local pos = cell.swaps[at] or at
   cell.swaps[at] = cell.swaps[top] or top
   cell.used = cell.used + 1
-  return slot_in(cell.lane, FRESH, pos)
+  return slot_at(cell.lane, FRESH, pos), FRESH
 end
 
 local erasing = nil
@@ -164,19 +172,19 @@ if redis.call('SCARD', T .. ':er') > 0 then
   for _, cust in ipairs(redis.call('SMEMBERS', T .. ':er')) do erasing[cust] = true end
 end
 
-local function drawable(r)
-  return live(r) and not (erasing and erasing[r.cust]) and (has(r.flags, EXEMPT) or r.ts + cfg.ttl > cfg.now)
+-- What a drawn item is named by: digest, ts, seq, flags, times; nil when it may not leave.
+local function drawable(slot)
+  local page, offset = record_at(slot)
+  local raw = redis.call('GETRANGE', page, offset, offset + 37)
+  local digest, ts, seq, cust, _, _, flags, _, _, times = struct.unpack('>c8I4I4c8I2BBI4I4I2', raw)
+  local exempt = has(flags, EXEMPT)
+  if not exempt and ts + cfg.ttl <= cfg.now or erasing and erasing[cust] then return nil end
+  return digest, exempt and 4294967295 or math.floor(ts / cfg.bucket), seq, times
 end
 
 local covering = {}
 -- Declared probability of an item: sum over the parts of expected share times chance inside the part.
-local function probability(cells, lane, bin, slot)
-  if not covering[lane] then
-    covering[lane] = {}
-    for _, cell in ipairs(cells) do
-      if cell.lane == lane then table.insert(covering[lane], cell) end
-    end
-  end
+local function probability(lane, bin, slot)
   local p = 0
   for _, cell in ipairs(covering[lane]) do
     if cell.policy == 'fresh' then
@@ -192,9 +200,13 @@ local function probability(cells, lane, bin, slot)
   return p / input.planned
 end
 
--- Scored bins between which the probability can differ: the lowest one has the least.
+-- The scored bin of a lane whose items have the least probability: the lowest, if priorities matter there.
 local function lowest_scored(lane)
-  if input.alpha == 0 then return 1 end
+  local matters = false
+  for _, cell in ipairs(covering[lane]) do
+    matters = matters or cell.policy == 'prio' and input.alpha > 0
+  end
+  if not matters then return 62 end
   for bin = 1, 62 do
     if bins_of(lane)[bin + 1] > 0 then return bin end
   end
@@ -211,12 +223,12 @@ local function support(cells)
     local lane, new, scored = cell.lane, false, false
     if not seen[lane] then
       seen[lane] = true
-      if lane_get(lane, NEW) > 0 then new = count(lane_get(lane, NEW), probability(cells, lane, FRESH, nil)) end
+      if lane_get(lane, NEW) > 0 then new = count(lane_get(lane, NEW), probability(lane, FRESH, nil)) end
       if lane_get(lane, SCORED) > 0 then
-        scored = count(lane_get(lane, SCORED), probability(cells, lane, lowest_scored(lane), nil))
+        scored = count(lane_get(lane, SCORED), probability(lane, lowest_scored(lane), nil))
       end
       for slot, bin in pairs(rings[lane] and rings[lane].bin_of or {}) do
-        if not (bin == FRESH and new or bin > FRESH and scored) then count(1, probability(cells, lane, bin, slot)) end
+        if not (bin == FRESH and new or bin > FRESH and scored) then count(1, probability(lane, bin, slot)) end
       end
     end
   end
@@ -244,6 +256,10 @@ if input.spi and (N.ins - N.anchors) * input.spi - N.smp - limited < -input.erro
   return { 'wait', 'limiter', N.n }
 end
 
+for _, cell in ipairs(cells) do
+  covering[cell.lane] = covering[cell.lane] or {}
+  table.insert(covering[cell.lane], cell)
+end
 local n, least = support(cells)
 local rows, slots, shares, realised = {}, {}, {}, {}
 for i = 1, #input.parts do shares[i], realised[i] = 0, 0 end
@@ -252,17 +268,16 @@ for _, cell in ipairs(cells) do
   local tries = cell.count * 4 + 16
   while cell.count > 0 and tries > 0 do
     tries = tries - 1
-    local slot = next_slot(cell)
+    local slot, bin = next_slot(cell)
     if not slot then break end
-    local r = record(slot)
-    if drawable(r) then
-      local bucket = has(r.flags, EXEMPT) and 4294967295 or math.floor(r.ts / cfg.bucket)
-      local p = probability(cells, r.lane, r.bin, slot)
-      rows[#rows + 1] = struct.pack('>c8I4I4I4I2I2Bd', r.digest, bucket, r.seq, slot, r.lane, r.times, cell.part - 1, p)
+    local digest, bucket, seq, times = drawable(slot)
+    if digest then
+      local p = probability(cell.lane, bin, slot)
+      rows[#rows + 1] = struct.pack('>c8I4I4I4I2I2Bd', digest, bucket, seq, slot, cell.lane, times, cell.part - 1, p)
       slots[#slots + 1] = slot
       realised[cell.part] = realised[cell.part] + 1
       cell.count = cell.count - 1
-      if select(6, lane_rules(r.lane)) == 1 then add('smp', 1) end
+      if select(6, lane_rules(cell.lane)) == 1 then add('smp', 1) end
     end
   end
 end

@@ -37,13 +37,14 @@ local function cleared(item)
   return mask, left
 end
 
+local tombs = redis.call('ZCARD', T .. ':tomb') > 0
 local seen_here = {}
 -- Why an item does not enter: letter and reason; nil when it does.
 local function refused(item)
   if item.reason ~= '' then return 'r', item.reason end
   if not usable(item.numbers) then return 'r', 'bad_weight' end
   if #item.payload + 8 > cfg.max_item then return 'r', 'too_big' end
-  if redis.call('ZSCORE', T .. ':tomb', item.customer) then return 't', 'erased' end
+  if tombs and redis.call('ZSCORE', T .. ':tomb', item.customer) then return 't', 'erased' end
   local exempt = select(4, lane_rules(item.lane)) == 1
   item.flags = LIVE + (exempt and EXEMPT or 0)
   if not exempt and item.ts + cfg.ttl <= cfg.now then return 'e', 'expired' end
@@ -78,9 +79,11 @@ local function make_room(item)
   end
 end
 
+local free = N.hi - N.n -- slots that `:free` holds at the start of this call
 local function new_slot()
   if #spare > 0 then return table.remove(spare) end
-  local slot = redis.call('RPOP', T .. ':free')
+  local slot = free > 0 and redis.call('RPOP', T .. ':free')
+  free = free - 1
   if slot then return tonumber(slot) end
   slot = N.hi
   add('hi', 1)
@@ -115,10 +118,8 @@ local function write(item)
   redis.call('SADD', T .. ':c:' .. item.customer, slot)
   local entry = struct.pack('>I4I4', slot, r.seq)
   local _, _, policy, _, _, limited = lane_rules(item.lane)
-  if policy ~= LOWEST then redis.call('RPUSH', T .. ':q:' .. item.lane, entry) end
-  if cfg.recent > 0 and redis.call('RPUSH', T .. ':r:' .. item.lane, entry) > cfg.recent then
-    redis.call('LPOP', T .. ':r:' .. item.lane)
-  end
+  if policy ~= LOWEST then enqueue(queued, item.lane, entry) end
+  if cfg.recent > 0 then enqueue(ringed, item.lane, entry) end
   for _, claim in ipairs(item.claims) do
     if not claim[4] then
       local key = '{rb:src}:t:' .. claim[1]
@@ -142,6 +143,7 @@ end
 local COUNTER = { d = 'dup', t = 'tomb', e = 'late', r = 'rej' }
 local letters = {}
 
+local ids = {}
 -- Gates, room, writes, ledger, and last of all the offset's bit. False when the group has to come again.
 local function insert_group(group, first, last)
   local bit_set = group[1] and offset_seen(input.epoch, group[1], group[2], group[3])
@@ -152,7 +154,9 @@ local function insert_group(group, first, last)
     if bit_set then
       letters[i] = 'd'
     else
-      item.lane = lane_id(input.lanes[item.lane])
+      local name = input.lanes[item.lane]
+      ids[name] = ids[name] or lane_id(name)
+      item.lane = ids[name]
       letters[i], reasons[i] = refused(item)
       if not letters[i] then
         local room = make_room(item)

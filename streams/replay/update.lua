@@ -47,7 +47,6 @@ local function train(r, bin)
     evict(r)
     return new
   end
-  r = record(r.slot)
   take(r)
   if new or r.last < input.step then
     r.first = new and input.step or r.first
