@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from services.ingest import Ingest, Summary
 from services.ingest_broker import open_broker
 from services.ingest_state import FilePositions
 from services.local.supervisor import free_port
@@ -41,7 +42,7 @@ def kafka(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def door(kafka: KafkaBroker, redis_url: str) -> Iterator[tuple[str, str, int]]:
     """API and admin URL and pid of a gateway process."""
     port, admin = free_port(), free_port()
-    values = {
+    values: dict[str, dict[str, object]] = {
         "kafka": {"bootstrap": kafka.bootstrap},
         "redis": {"url": redis_url},
         "gateway": {"port": port, "api_keys": {"key": "acme"}},
@@ -118,8 +119,6 @@ def test_t4_t5_gateway_acknowledges_only_what_kafka_stored(kafka: KafkaBroker, d
 
 def test_t4_ingest_waits_for_a_broker_that_restarts(kafka: KafkaBroker, tmp_path: Path) -> None:
     """A broker killed in the middle of a file makes ingest wait: every record arrives, in order, without duplicates."""
-    from services.ingest import Ingest, Summary  # noqa: PLC0415 - argparse and signals are of no use to the other test
-
     settings = Settings(kafka=KafkaConfig(bootstrap=kafka.bootstrap))
 
     def records() -> Iterator[SourceRecord]:
