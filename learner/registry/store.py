@@ -255,14 +255,18 @@ class Registry:
         return {
             "count": len(weights.entries), "keyset_sha256": tensors.keyset_digest(weights.shapes), "nonfinite": 0,
             "fro_norm": numbers.fro_norm, "max_abs": numbers.max_abs,
-            "delta_norm_to_parent": tensors.distance(weights, self._parent_weights(facts.parent)),
+            "delta_norm_to_parent": self._distance(weights, facts.parent, numbers.fro_norm),
         }  # fmt: skip
 
-    def _parent_weights(self, parent: str) -> tensors.Weights | None:
+    def _distance(self, weights: tensors.Weights, parent: str, norm: float) -> float:
+        """Norm of the difference to the parent; the own norm where that is the base, gone, or of other shapes."""
         if parent == BASE:
-            return None
+            return norm
         blob = self._blob_path(self.manifest(parent).file(WEIGHTS_FILE).sha256)
-        return tensors.open_weights(blob) if blob.exists() else None
+        other = tensors.open_weights(blob) if blob.exists() else None
+        if other is None or other.shapes != weights.shapes or other.dtypes != weights.dtypes:
+            return norm
+        return tensors.distance(weights, other)
 
     def _put_file(self, name: str, source: Path) -> File:
         """Store a file under its digest; the digest is that of the bytes written."""

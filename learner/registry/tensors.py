@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from learner.registry.manifest import Base, Lora, Malformed, canonical
 
 ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
+EXPONENTS = {"BF16": (0x7F80, 0x7FFF), "F16": (0x7C00, 0x7FFF), "F32": (0x7F800000, 0x7FFFFFFF)}
+"""Bits of infinity, and the mask of a magnitude: from the first on a magnitude is not finite."""
+
 MAX_HEADER_BYTES = 1 << 24
 CHUNK = 1 << 16
 """Numbers scanned at once: small enough for the processor's cache."""
@@ -94,26 +97,22 @@ def scan(weights: Weights) -> Numbers:
     """Count non-finite numbers and measure norms with integer views, without copying the file."""
     nonfinite, squares, largest = 0, 0.0, 0.0
     for dtype, begin, end in _runs(weights.entries):
-        for chunk in _chunks(weights.data[begin:end], dtype):
-            bad, chunk_squares, chunk_largest = _scan_chunk(chunk, dtype)
-            nonfinite += bad
-            squares += chunk_squares
-            largest = max(largest, chunk_largest)
+        bad, run_squares, run_largest = _scan_run(_bits(weights.data[begin:end], dtype), dtype)
+        nonfinite += bad
+        squares += run_squares
+        largest = max(largest, run_largest)
     return Numbers(nonfinite, math.sqrt(squares), largest)
 
 
-def distance(one: Weights, other: Weights | None) -> float:
-    """Frobenius norm of the difference of two files with the same tensors; of one alone when there is no other."""
-    if other is None or one.shapes != other.shapes or one.dtypes != other.dtypes:
-        return scan(one).fro_norm
+def distance(one: Weights, other: Weights) -> float:
+    """Frobenius norm of the difference of two files with the same names, shapes and dtypes."""
     squares = 0.0
     pairs = zip(_runs(one.entries), _runs(other.entries), strict=True)
     for (dtype, begin, end), (_, other_begin, other_end) in pairs:
-        chunks = zip(
-            _chunks(one.data[begin:end], dtype), _chunks(other.data[other_begin:other_end], dtype), strict=True
-        )
-        for mine, theirs in chunks:
-            difference = to_float32(mine, dtype) - to_float32(theirs, dtype)
+        mine, theirs = _bits(one.data[begin:end], dtype), _bits(other.data[other_begin:other_end], dtype)
+        for start in range(0, len(mine), CHUNK):
+            piece = slice(start, start + CHUNK)
+            difference = to_float32(mine[piece], dtype) - to_float32(theirs[piece], dtype)
             squares += float(np.dot(difference, difference))
     return math.sqrt(squares)
 
@@ -237,29 +236,40 @@ def _runs(entries: Sequence[Entry]) -> list[tuple[str, int, int]]:
     return runs
 
 
-def _chunks(data: NDArray[np.uint8], dtype: str) -> list[NDArray[Any]]:
-    unsigned = np.uint32 if dtype == "F32" else np.uint16
+def _bits(data: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
+    """The numbers' bits as unsigned integers."""
     aligned = data if data.ctypes.data % ITEM_BYTES[dtype] == 0 else data.copy()
-    bits = aligned.view(unsigned)
-    return [bits[start : start + CHUNK] for start in range(0, len(bits), CHUNK)]
+    return aligned.view(np.uint32 if dtype == "F32" else np.uint16)
 
 
-def _scan_chunk(bits: NDArray[Any], dtype: str) -> tuple[int, float, float]:
-    """Non-finite count, sum of squares and largest magnitude of one chunk; magnitudes order like their bits."""
-    exponent, magnitude = {
-        "BF16": (0x7F80, 0x7FFF),
-        "F16": (0x7C00, 0x7FFF),
-        "F32": (0x7F800000, 0x7FFFFFFF),
-    }[dtype]
-    sizes = bits & bits.dtype.type(magnitude)
-    top = sizes.max(initial=0)
-    bad = 0
-    if top >= exponent:
-        finite = sizes < exponent
-        bad = int(len(bits) - np.count_nonzero(finite))
-        bits = bits[finite]
-        top = sizes[finite].max(initial=0)
-    values = to_float32(bits, dtype)
-    largest = float(to_float32(np.array([top], dtype=bits.dtype), dtype)[0])
-    with np.errstate(over="ignore"):  # an absurd norm is inf, and refused as such
-        return bad, float(np.dot(values, values)), largest
+def _scan_run(bits: NDArray[Any], dtype: str) -> tuple[int, float, float]:
+    """Non-finite count, sum of squares and largest magnitude; magnitudes order like their bits."""
+    exponent, magnitude = EXPONENTS[dtype]
+    sizes, floats = np.empty(CHUNK, bits.dtype), np.zeros(CHUNK, np.float32)
+    nonfinite, squares, top = 0, 0.0, np.zeros(1, bits.dtype)
+    for start in range(0, len(bits), CHUNK):
+        chunk = bits[start : start + CHUNK]
+        found = np.bitwise_and(chunk, bits.dtype.type(magnitude), out=sizes[: len(chunk)])
+        largest = found.max()
+        if largest >= exponent:
+            broken = found >= exponent
+            nonfinite += int(np.count_nonzero(broken))
+            found[broken] = 0
+            largest = found.max()
+        top[0] = max(top[0], largest)
+        values = _widened(found, dtype, floats)
+        with np.errstate(over="ignore"):  # an absurd norm is inf, and refused as such
+            squares += float(np.dot(values, values))
+    return nonfinite, squares, float(to_float32(top, dtype)[0])
+
+
+def _widened(bits: NDArray[Any], dtype: str, floats: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The numbers of a chunk as float32, in `floats` where they must be converted: no new memory per chunk."""
+    if dtype == "F32":
+        return bits.view(np.float32)
+    values = floats[: len(bits)]
+    if dtype == "BF16":
+        values.view(np.uint16)[1::2] = bits  # a bf16 is the upper half of a float32, which comes second in memory
+    else:
+        values[:] = bits.view(np.float16)
+    return values
