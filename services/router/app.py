@@ -85,9 +85,12 @@ class Routes:
     async def watch(self) -> None:
         """Read the kill switch and send what waits for Redis, for ever."""
         while True:
-            with suppress(RedisError):
+            try:
                 self._door.view.killed_elsewhere(await self._door.pins.killed(self._config.line))
+                self._door.redis_answers = True
                 await self._door.backlog.drain(self._door.pins, self._door.spool, self._door.digest_key)
+            except RedisError:
+                self._door.redis_answers = False
             await asyncio.sleep(self._config.kill_poll_s)
 
     def _admin(self, request: Request) -> bool:

@@ -31,9 +31,6 @@ from streams.rollout_events import Exposure, Metric, Outcome, Source
 from streams.scrub.identity import Keys, conversation_pseudonym, ledger_key
 from streams.topics import CHATS_RAW, EXPOSURES, OUTCOMES
 
-REDIS_PAUSE_S = 1.0
-"""After a failed call Redis is not asked for so long, so that an absent one costs one answer a time-out."""
-
 ATTEMPTS = 3
 """Nodes that are asked for one version before another version takes over."""
 
@@ -103,7 +100,8 @@ class Door:
         self._metrics = metrics
         self._clock = clock
         self._wall = wall
-        self._redis_after = 0.0
+        self.redis_answers = True
+        """False from a failed call until `Routes.watch` got an answer again: nobody waits for an absent Redis."""
 
     async def begin(self, ask: Ask) -> Served:
         """Assign or follow, expose, record what was asked. Raises `BadRequest`."""
@@ -151,11 +149,11 @@ class Door:
         proposed, fallback = self.view.assign(turn.conversation, now)
         ask, fresh = turn.ask, True
         digests = [turn_digest(self.digest_key, t.role, t.text) for t in ask.recorded]
-        if now >= self._redis_after:
+        if self.redis_answers:
             try:
                 turn.begun = await self.pins.begin(turn.conversation, proposed, turn.answer_id, digests)
             except RedisError:
-                self._redis_lost()
+                self.redis_answers = False
         if turn.begun is not None:
             turn.pin, fresh = turn.begun.pin, turn.begun.fresh
         else:
@@ -198,7 +196,7 @@ class Door:
         try:
             stands = await self.pins.move(turn.conversation, old, pin)
         except RedisError:
-            self._redis_lost()
+            self.redis_answers = False
             return
         if self.view.servable(stands.version):
             turn.pin = stands
@@ -287,7 +285,7 @@ class Door:
             try:
                 turn.seq = await self.pins.answered(turn.conversation, turn.answer_id, digest)
             except RedisError:
-                self._redis_lost()
+                self.redis_answers = False
         if turn.seq is not None:
             value = answered(chat, text, turn.seq, turn.pin)
             self.spool.put(CHATS_RAW, ask.conversation_id, value, {"tenant": ask.tenant.encode()})
@@ -325,6 +323,3 @@ class Door:
         role = role if role in ROLES else "other"
         self._metrics.replies.labels(role, outcome).inc()
         self._metrics.duration.labels(role).observe(self._clock() - turn.began)
-
-    def _redis_lost(self) -> None:
-        self._redis_after = max(self._redis_after, self._clock() + REDIS_PAUSE_S)

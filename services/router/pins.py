@@ -14,7 +14,6 @@ from importlib.resources import files
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from services.router.view import Pin
 
@@ -50,7 +49,10 @@ def turn_digest(key: bytes, role: str, text: str) -> str:
 
 
 class Pins:
-    """The scripts over one asyncio Redis client. Every method may raise redis.RedisError: then the turn is degraded."""
+    """The scripts over one asyncio Redis client.
+
+    Every method may raise redis.RedisError: then the turn is degraded, and the backlog repeats what is idempotent.
+    """
 
     def __init__(self, client: Redis, ttl_s: float) -> None:
         self._client = client
@@ -62,18 +64,18 @@ class Pins:
     async def begin(self, conversation: str, proposed: Pin, job: str, digests: Sequence[str]) -> Begun:
         """Pin the conversation unless it is, and number its new messages (none of them when `digests` is empty)."""
         keys = [f"pin:{{{conversation}}}", f"pin:{{{conversation}}}:turns"]
-        args = [self._ttl_ms, proposed.encode(), job, ",".join(digests)]
-        pin, fresh, first, skip, count = await self._repeat(self._begin, keys, args)
+        args: list[str | int] = [self._ttl_ms, proposed.encode(), job, ",".join(digests)]
+        pin, fresh, first, skip, count = await self._begin(keys=keys, args=args)
         return Begun(Pin.decode(_text(pin)), bool(fresh), int(first), int(skip), int(count))
 
     async def answered(self, conversation: str, job: str, digest: str) -> int:
         """The seq of a job's answer."""
-        return int(await self._repeat(self._answered, [f"pin:{{{conversation}}}:turns"], [self._ttl_ms, job, digest]))
+        return int(await self._answered(keys=[f"pin:{{{conversation}}}:turns"], args=[self._ttl_ms, job, digest]))
 
     async def move(self, conversation: str, old: Pin, new: Pin) -> Pin:
         """Replace a pin whose version may not serve any more; gives the pin that stands now."""
-        args = [self._ttl_ms, old.encode(), new.encode()]
-        return Pin.decode(_text(await self._repeat(self._move, [f"pin:{{{conversation}}}"], args) or new.encode()))
+        args: list[str | int] = [self._ttl_ms, old.encode(), new.encode()]
+        return Pin.decode(_text(await self._move(keys=[f"pin:{{{conversation}}}"], args=args) or new.encode()))
 
     async def kill(self, line: str, version: str) -> None:
         """Switch a version off for every router."""
@@ -87,13 +89,6 @@ class Pins:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
-
-    async def _repeat(self, script: Any, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run an idempotent script; a time-out means unknown, so it is run once more."""
-        try:
-            return await script(keys=keys, args=args)
-        except RedisTimeoutError:
-            return await script(keys=keys, args=args)
 
 
 def _text(raw: bytes | str) -> str:

@@ -215,9 +215,18 @@ def test_router_pins_once_and_moves_by_compare_and_set(redis_url: str, redis_cli
     assert 0 < int(redis_client.pttl("pin:{c2}")) <= 60_000
 
 
-def producer_at(bootstrap: str) -> Callable[[], Any]:
-    """A factory of producers that give up quickly."""
-    return lambda: make_producer({"bootstrap.servers": bootstrap, "message.timeout.ms": 400, "log_level": 0})
+def producer_at(bootstrap: str, timeout_ms: int = 20_000) -> Callable[[], Any]:
+    """A factory of producers that give up after a while."""
+    return lambda: make_producer({"bootstrap.servers": bootstrap, "message.timeout.ms": timeout_ms, "log_level": 0})
+
+
+def delivered(spool: Spool) -> bool:
+    """Poll until nothing is pending, for 30 s at most."""
+    for _ in range(600):
+        spool.poll(0.05)
+        if not spool.pending():
+            return True
+    return False
 
 
 def test_router_spool_empties_when_the_broker_has_it_all(tmp_path: Path, mock_broker: dict[str, Any]) -> None:
@@ -225,11 +234,7 @@ def test_router_spool_empties_when_the_broker_has_it_all(tmp_path: Path, mock_br
     spool = Spool(tmp_path, producer_at(mock_broker["bootstrap"]), lambda: 0.0)
     spool.put(EXPOSURES, "c1", b"{}", {"tenant": b"t"})
     assert b'"topic":"rollout.exposures"' in next(tmp_path.glob("*.jsonl")).read_bytes()
-    for _ in range(100):
-        spool.poll(0.05)
-        if not spool.pending():
-            break
-    assert spool.pending() == {}
+    assert delivered(spool)
     spool.close()
     assert list(tmp_path.glob("*.jsonl")) == []
 
@@ -237,7 +242,7 @@ def test_router_spool_empties_when_the_broker_has_it_all(tmp_path: Path, mock_br
 def test_router_spool_survives_a_kill_and_an_absent_broker(tmp_path: Path, mock_broker: dict[str, Any]) -> None:
     """What was not delivered, a torn last line apart, is sent by the next process; the absent broker blocks nobody."""
     nobody = f"127.0.0.1:{free_port()}"
-    dead = Spool(tmp_path, producer_at(nobody), lambda: 0.0)
+    dead = Spool(tmp_path, producer_at(nobody, 400), lambda: 0.0)
     for number in range(5):
         dead.put(EXPOSURES, f"c{number}", b'{"n":%d}' % number)
     for _ in range(20):
@@ -248,11 +253,7 @@ def test_router_spool_survives_a_kill_and_an_absent_broker(tmp_path: Path, mock_
         file.write(b'{"topic":"rollout.exp')
     alive = Spool(tmp_path, producer_at(mock_broker["bootstrap"]), lambda: 10.0)
     assert alive.pending() == {EXPOSURES: 5}
-    for _ in range(100):
-        alive.poll(0.05)
-        if not alive.pending():
-            break
-    assert alive.pending() == {}
+    assert delivered(alive)
     alive.close()
 
 
