@@ -10,7 +10,7 @@ import re
 
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, PROPER, lexicon
 from streams.scrub.spans import Span
-from streams.scrub.streets import CODES, COMPOUNDS, HOUSE, HOUSES, LEAD_PAIRS, LEADS, MILITARY, PARTICLES, PLACES, PREFIXES, STATES, STRONG, SUFFIXES, UNITS, VAGUE
+from streams.scrub.streets import CODES, COMPOUNDS, FLATS, HOUSE, HOUSES, LEAD_PAIRS, LEADS, MILITARY, PARTICLES, PLACES, PREFIXES, STATES, STRONG, SUFFIXES, UNITS, VAGUE
 
 _TOKEN = re.compile(
     r"[A-Za-z\x01](?:[A-Za-z\x01'\-]*[A-Za-z\x01])?|\d+(?:[A-Za-z](?![A-Za-z]))?(?:[\-/]\d+[A-Za-z]?(?![A-Za-z]))?|\n+|[^\sA-Za-z\d]"
@@ -49,7 +49,8 @@ def find_addresses(text: str, lower: str) -> list[Span]:
         if anchor is None:
             at += 1
             continue
-        first, last = _left(tokens, anchor[0]), _right(tokens, anchor[1])
+        led = _led(tokens, anchor[0]) or anchor
+        first, last = _left(tokens, anchor[0]), max(_right(tokens, anchor[1]), led[1])
         found.append((tokens[first].start, tokens[last].end, "ADDRESS"))
         at = last + 1
     return found
@@ -66,7 +67,7 @@ def _may_begin(tokens: list[Token], at: int) -> bool:
 _BEHIND = frozenset({"to", "is", ":", *LEADS})
 
 
-_OPENERS = PREFIXES | UNITS | MILITARY | HOUSES | {"corner"}
+_OPENERS = PREFIXES | FLATS | MILITARY | HOUSES | {"corner"}
 
 
 def _anchor(tokens: list[Token], at: int) -> tuple[int, int] | None:
@@ -76,7 +77,7 @@ def _anchor(tokens: list[Token], at: int) -> tuple[int, int] | None:
         return _numbered(tokens, at) or _led(tokens, at)
     if word in PREFIXES and (street := _prefixed(tokens, at)):
         return street
-    if word in UNITS and at + 1 < len(tokens) and (end := _unit(tokens, at)) is not None:
+    if word in FLATS and at + 1 < len(tokens) and (end := _unit(tokens, at)) is not None:
         return at, end
     if word in MILITARY and (end := _military(tokens, at)) is not None:
         return at, end
@@ -267,7 +268,7 @@ def _left(tokens: list[Token], first: int) -> int:
 def _right(tokens: list[Token], last: int) -> int:
     """The last token that still belongs: units, town, state, country, code, over commas and line breaks."""
     at = last + 1
-    small = not any(_capital(t) for t in tokens[max(0, last - 3) : last + 1])
+    small = last < 1 or tokens[last].lower in LEADS or not any(_capital(t) for t in tokens[max(0, last - 3) : last + 1])
     while at < len(tokens) and at - last < MAX_GROWTH:
         token = tokens[at]
         if token.text in {",", ">", "(", ")", "-", "?", "."} or token.text[0] == "\n":
@@ -311,7 +312,7 @@ def _belongs(tokens: list[Token], at: int, small: bool) -> bool:
         return False
     if len(token.text) == 1 and at + 2 < len(tokens) and tokens[at + 1].text == "." and tokens[at + 2].text[0].isdigit():
         return True
-    if token.lower in UNITS or token.lower in SUFFIXES and _capital(token):
+    if token.lower in UNITS or (token.lower in SUFFIXES and (_capital(token) or small or tokens[at - 1].text[0].isalpha())):
         return True
     if token.lower in PARTICLES or token.lower == "and" and at + 1 < len(tokens):
         return at + 1 < len(tokens) and _capital(tokens[at + 1]) and not tokens[at + 1].flags & OFTEN
@@ -371,7 +372,7 @@ def _is_ordinal(tokens: list[Token], at: int) -> bool:
 def _number_after(tokens: list[Token], at: int) -> int | None:
     """The number right behind `at`, a comma, full stop, "no" or "#" between allowed."""
     i = at + 1
-    while i < len(tokens) and i - at <= 3 and (tokens[i].text in ",.#:" or tokens[i].lower in {"no", "nr", "n"}):  # noqa: PLR2004
+    while i < len(tokens) and i - at <= 3 and (tokens[i].text in ",.#:\x02" or tokens[i].lower in {"no", "nr", "n"}):  # noqa: PLR2004
         i += 1
     return i if i < len(tokens) and _is_number(tokens, i) else None
 

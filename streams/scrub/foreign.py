@@ -11,10 +11,10 @@ import re
 from streams.scrub.normalise import LETTER
 from streams.scrub.spans import Span
 
-_RUN = re.compile(rf"{LETTER}+(?:[ .,'\-]{{1,2}}{LETTER}+)*")
+_RUN = re.compile(rf"{LETTER}+(?:[ .,'()/\-\d]{{1,8}}{LETTER}+)*")
 _LATIN = re.compile(r"[A-Za-z]")
 _NEAR_NUMBER = re.compile(r"\d[\w/\-]{0,8}[ ,.]{0,3}$")
-MOSTLY = 0.6
+MOSTLY = 0.8
 """Share of such letters from which a text counts as written in their script."""
 
 
@@ -26,7 +26,7 @@ def find_foreign(text: str) -> list[Span]:
     found: list[Span] = []
     for match in _RUN.finditer(text):
         start, end = match.span()
-        beside = bool(_NEAR_NUMBER.search(text, max(0, start - 12), start)) or text[end : end + 4].strip(" ,.")[:1].isdigit()
+        beside = any(c.isdigit() for c in match[0]) or bool(_NEAR_NUMBER.search(text, max(0, start - 12), start)) or text[end : end + 4].strip(" ,.")[:1].isdigit()
         if beside:
             start, end = _numbers_around(text, start, end)
         found.append((start, end, "ADDRESS" if beside else "PERSON"))

@@ -12,7 +12,7 @@ PRIORITY = (
     "VEHICLE", "TRACKING", "OTP", "CARD_SEC", "PHONE", "DOB", "ORDER_ID", "ACCOUNT_ID", "ADDRESS", "ZIP", "USERNAME", "PERSON",
     "LITERAL",
 )  # fmt: skip
-"""Which label an overlap gets: the earlier one."""
+"""Which label an overlap of equally long spans gets: the earlier one."""
 
 _RANK = {label: rank for rank, label in enumerate(PRIORITY)}
 LABELS = frozenset(PRIORITY)
@@ -24,14 +24,18 @@ JOINED = frozenset(
 
 
 def union(spans: Iterable[Span], text: str) -> list[Span]:
-    """The spans sorted, overlapping or touching ones merged under the label of highest priority."""
+    """The spans sorted, overlapping or touching ones merged under the label of the longest."""
     merged: list[Span] = []
+    longest = 0
     for start, end, label in sorted(spans):
         if merged and _one(merged[-1], start, label, text):
             first, last, other = merged[-1]
-            merged[-1] = (first, max(last, end), min(label, other, key=_RANK.__getitem__))
+            wins = (end - start, -_RANK[label]) > (longest, -_RANK[other])
+            longest = max(longest, end - start)
+            merged[-1] = (first, max(last, end), label if wins else other)
         else:
             merged.append((start, end, label))
+            longest = end - start
     return merged
 
 

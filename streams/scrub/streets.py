@@ -55,6 +55,9 @@ UNITS = frozenset(
 """What a number of a flat, a floor or a box stands behind."""
 
 HOUSE = frozenset("no nr h.no h house plot door hno flat".split())
+FLATS = frozenset("apt apartment suite ste box postbox postfach apartado".split())
+"""Units that are an address by themselves."""
+
 LEADS = frozenset("address adresse lieferadresse rechnungsadresse anschrift direccion indirizzo endereco adres adresa osoite adress alamat place home house flat apartment".split())
 """Nouns behind which an address stands, after "is", "at" or a colon."""
 LEAD_PAIRS = frozenset("deliver to,delivered to,ship to,shipped to,it to,moved to,move to,live at,live in,lives at,lives in,living at,living in,located at,is at,up from,stay at,staying at,sent to,send to,them to,order to,parcel to,package to,wohne in,vivo en,habite au".split(","))

@@ -32,8 +32,8 @@ CARRIERS = (
 """Files of the data folder whose sentences carry names (MIT, Apache-2.0, CC-BY-4.0)."""
 
 LEFT_OUT = frozenset({"ABCD", "davidson-2017", "surge-ai-toxicity-toxic"})
-CARRIED = 26_000
-TEMPLATED = 34_000
+CARRIED = 40_000
+TEMPLATED = 40_000
 DROPOUT = 0.4
 """Share of name words that the model sees as if the lexicon did not hold them."""
 
@@ -109,7 +109,7 @@ def _invented(rng: random.Random) -> str:
 def _carry(text: str, rng: random.Random) -> list[tuple[str, bool]]:
     """A carrier with its names replaced, and at times a pronoun turned into a name."""
     pieces = _split(text, _STAR_NAMES, lambda found: name("F" if " " not in found else "P", rng))
-    if rng.random() < 0.6 and len(pieces) == 1:
+    if rng.random() < 0.75 and len(pieces) == 1:
         pattern, form = (_POSSESSIVE, "'s") if rng.random() < 0.3 else (_PRONOUN, "")
         pieces = _split(text, pattern, lambda _: name(rng.choice("FFPL"), rng), form)
     return pieces
@@ -193,13 +193,13 @@ def own_lists_cached(name_: str) -> dict[str, list[list[str]]]:
 def _example(pieces: list[tuple[str, bool]], rng: random.Random) -> Example:
     """Pieces cased as people type, tokenised and labelled."""
     draw = rng.random()
-    if draw < 0.28:
+    if draw < 0.33:
         pieces = [(text.lower(), is_name) for text, is_name in pieces]
-    elif draw < 0.34:
+    elif draw < 0.41:
         pieces = [(text.lower() if is_name else text, is_name) for text, is_name in pieces]
-    elif draw < 0.39:
+    elif draw < 0.45:
         pieces = [(text.upper() if is_name else text, is_name) for text, is_name in pieces]
-    elif draw < 0.42:
+    elif draw < 0.47:
         pieces = [(text.upper(), is_name) for text, is_name in pieces]
     text = "".join(piece for piece, _ in pieces)
     owned = [is_name for piece, is_name in pieces for _ in piece]

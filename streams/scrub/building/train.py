@@ -32,7 +32,7 @@ MIN_COUNT = 3
 """Features seen less often are left out."""
 SCALE = 64
 """Weights are stored as integers: 1/64 of a nat."""
-BIAS_POSITIVE = 1.15
+BIAS_POSITIVE = 1.6
 """Weight of a missed name against a false one: a leak is worse than a mask too many."""
 
 
