@@ -1,4 +1,4 @@
-"""T16 and T17: forged and replayed webhooks, body bombs."""
+"""T16, T17 and T18: forged and replayed webhooks, body bombs, requests that would have us call somewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from services.http_server import HttpServer
 from services.local.supervisor import free_port
 from services.settings import child_environment
 from streams.events import isoformat
@@ -46,8 +51,31 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
     process.wait(10)
 
 
+class Trap:
+    """A listener that counts who calls it, and answers with a redirect to itself."""
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+        app = Starlette(routes=[Route("/{path:path}", self._answer, methods=["GET", "POST", "PUT"])])
+        self.server = HttpServer(app, "127.0.0.1", 0)
+        self.url = self.server.url
+        self.server.start()
+
+    async def _answer(self, request: Request) -> Response:
+        self.called.append(request.url.path)
+        return Response(status_code=307, headers={"location": f"{self.url}/redirected"})
+
+
 @pytest.fixture(scope="module")
-def door(broker: dict[str, Any], redis_url: str) -> Iterator[tuple[str, int]]:
+def trap() -> Iterator[Trap]:
+    """One trap, which is also the upstream of the capture proxy."""
+    found = Trap()
+    yield found
+    found.server.stop()
+
+
+@pytest.fixture(scope="module")
+def door(broker: dict[str, Any], redis_url: str, trap: Trap) -> Iterator[tuple[str, int]]:
     """URL and pid of a gateway process with all four hooks, the old secret still valid beside the new one."""
     port = free_port()
     hooks = {f"{source}/acme": f"old-{secret} {secret}" for source, secret in SECRETS.items()}
@@ -55,7 +83,13 @@ def door(broker: dict[str, Any], redis_url: str) -> Iterator[tuple[str, int]]:
     values = {
         "kafka": {"bootstrap": broker["bootstrap"], "epoch": broker["epoch"], "embedded": True},
         "redis": {"url": redis_url},
-        "gateway": {"port": port, "webhooks": hooks, "api_keys": {"key": "acme"}, "body_timeout_s": 1.0},
+        "gateway": {
+            "port": port,
+            "webhooks": hooks,
+            "upstream": f"{trap.url}/v1",
+            "api_keys": {"key": "acme"},
+            "body_timeout_s": 1.0,
+        },
         "admin": {"port": free_port()},
     }
     command = [sys.executable, "-m", "services.cli", "gateway"]
@@ -240,3 +274,23 @@ def _p99(url: str, name: str) -> float:
             assert client.post(f"{url}/v1/events", json=event).status_code == 200
             times.append(time.perf_counter() - began)
     return sorted(times)[int(len(times) * 0.99)]
+
+
+def test_t18_nothing_that_is_sent_makes_us_call(door: tuple[str, int], trap: Trap) -> None:
+    """Links, attachments, callbacks and images stay text; a redirect of the upstream is passed on, never followed."""
+    url, _ = door
+    bait = [f"{trap.url}/bait", "http://169.254.169.254/latest", "file:///etc/passwd", f"{trap.url}/redirected"]
+    now = time.time()  # noqa: TID251 - as above
+    for number, link in enumerate(bait):
+        body = body_of("slack", f"see {link}", now)
+        event = json.loads(body)
+        event["event"] |= {"files": [{"url_private": link}], "attachments": [{"image_url": link, "from_url": link}]}
+        body = json.dumps({**event, "event_id": f"bait-{number}-{now}", "response_url": link}).encode()
+        hook = f"{url}/v1/webhooks/slack/acme"
+        assert httpx.post(hook, content=body, headers=signed("slack", body, now)).status_code == 200
+    assert trap.called == []
+    image = {"type": "image_url", "image_url": {"url": f"{trap.url}/bait"}}
+    request = {"model": f"{trap.url}/evil", "messages": [{"role": "user", "content": [image]}]}
+    answer = httpx.post(f"{url}/v1/chat/completions", json=request, headers={"authorization": "Bearer key"})
+    assert answer.status_code == 307
+    assert trap.called == ["/v1/chat/completions"]

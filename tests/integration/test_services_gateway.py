@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -303,3 +305,31 @@ def test_gateway_capture_answers_while_kafka_and_redis_are_away(start: Start, up
     client = start(config, bootstrap="127.0.0.1:1", url="redis://127.0.0.1:1/0")
     body = {"messages": [{"role": "user", "content": "hi"}]}
     assert client.post("/v1/chat/completions", json=body).status_code == 200
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 8), st.booleans()), max_size=30))
+def test_gateway_numbers_turns_without_gaps(
+    redis_url: str, redis_client: redis.Redis, calls: list[tuple[int, int, bool]]
+) -> None:
+    """Whatever comes twice or mixed: turns count 0, 1, 2 ... in each conversation, and an event keeps its number."""
+    redis_client.flushall()
+
+    async def numbers() -> list[int]:
+        memory = Memory(_redis(redis_url), "b", 60, lambda _error: None)
+        found = [
+            await memory.number("t", f"c-{chat}", f"{chat}-{number}-{turn}", turn=turn) for chat, number, turn in calls
+        ]
+        await memory.close()
+        return found
+
+    model: dict[tuple[int, int, bool], int] = {}
+    counts = [0, 0, 0]
+    expected = []
+    for call in calls:
+        chat, _, turn = call
+        if call not in model:
+            model[call] = counts[chat]
+            counts[chat] += turn
+        expected.append(model[call])
+    assert asyncio.run(numbers()) == expected

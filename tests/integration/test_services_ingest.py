@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.gateway_config import IngestConfig
 from services.ingest import Ingest, IngestFailed, Summary, arguments, run
@@ -261,3 +263,30 @@ def test_ingest_reader_offsets_are_empty_without_a_broker() -> None:
     reader = ReaderOffsets({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "g", CHATS_RAW, timeout_s=0.2)
     assert reader() == {}
     reader.close()
+
+
+@given(st.lists(st.tuples(st.sampled_from(["send", "deliver", "read", "fail"]), st.integers(0, 40)), max_size=80))
+def test_ingest_pace_never_lets_a_partition_overflow(steps: list[tuple[str, int]]) -> None:
+    """Under any order of sends, reports and reads no partition ever holds more unread than the limit allows."""
+    committed = {0: 0, 1: 0}
+    now = [0.0]
+    pace = Pace(lambda: committed, lambda: now[0], ahead_bytes=100, ahead_records=5)
+    flying: list[int] = []
+    stored: dict[int, list[int]] = {0: [], 1: []}
+    for step, size in steps:
+        now[0] += 1
+        partition = size % 2
+        if step == "send" and pace.room(size):
+            pace.sent(size)
+            flying.append(size)
+        elif step == "deliver" and flying:
+            pace.delivered(partition, len(stored[partition]), flying[0])
+            stored[partition].append(flying.pop(0))
+        elif step == "fail" and flying:
+            pace.failed(flying.pop(0))
+        elif step == "read":
+            committed[partition] = min(len(stored[partition]), committed[partition] + 1)
+        for number, sizes in stored.items():
+            unread = sizes[committed[number] :]
+            assert len(unread) <= 5
+            assert sum(unread) <= 100
