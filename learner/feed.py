@@ -67,8 +67,8 @@ class Plan:
     documents: tuple[Document, ...]
     handles: Mapping[str, Handle]
     """Key of a sample's documents -> its handle; self-made anchors have none."""
-    samples: tuple[Sample, ...]
-    """The fresh ones."""
+    fresh: Mapping[str, Sample]
+    """Key -> sample of the fresh ones."""
     missing: int = 0
     """Samples of a logged plan that are gone; then the step is not the one that was taken."""
 
@@ -118,13 +118,13 @@ class Feed:
             if handle is not None:
                 handles[handle.digest.hex()] = handle
         self._count(chosen)
-        return Plan(step, tuple(chosen), handles, tuple(item.sample for item in fresh))
+        return Plan(step, tuple(chosen), handles, {item.handle.digest.hex(): item.sample for item in fresh})
 
     def logged(self, entry: Mapping[str, Any]) -> Plan:
         """The plan of a draw-log entry, its samples fetched again; what was erased since is missing."""
         keys = list(dict.fromkeys(row["key"] for row in entry["rows"] if row["handle"] is not None))
         found = dict(zip(keys, self._buffer.samples(bytes.fromhex(key) for key in keys), strict=True))
-        chosen, handles, fresh, missing = list[Document](), dict[str, Handle](), list[Sample](), 0
+        chosen, handles, fresh, missing = list[Document](), dict[str, Handle](), dict[str, Sample](), 0
         for row in entry["rows"]:
             document = self._of_row(row, found)
             if document is None:
@@ -136,11 +136,11 @@ class Feed:
                 handles[row["key"]] = Handle(slot, seq, bytes.fromhex(row["key"]))
             sample = found.get(row["key"])
             if row["component"] == "fresh" and row["window"] == 0 and sample is not None:
-                fresh.append(sample)
+                fresh[row["key"]] = sample
         self._count(chosen)
         self.debt, self._since = dict(entry["debt"]), entry["since"]
         self.restore_pending(entry["pending"])
-        return Plan(entry["step"], tuple(chosen), handles, tuple(fresh), missing)
+        return Plan(entry["step"], tuple(chosen), handles, fresh, missing)
 
     def quarantine(self, keys: Iterable[str]) -> int:
         """Put samples into the quarantine lane; how many moved."""
@@ -161,6 +161,10 @@ class Feed:
         priorities = [max(losses.get(handle.digest.hex(), 1.0), 1e-3) for handle in handles]
         if handles:
             self._buffer.update(handles, priorities, run=run, step=plan.step)
+
+    def retire(self, keys: Sequence[str]) -> int:
+        """Take superseded samples out of the buffer; how many were there."""
+        return self._buffer.retire([bytes.fromhex(key) for key in keys], "superseded")
 
     def told(self, run: int) -> int:
         """The last step of a run that the buffer has heard of; telling it again would reorder its bins."""

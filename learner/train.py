@@ -20,6 +20,7 @@ from learner.adapter import Base, Lora, Tree, new_lora, tree_of
 from learner.checkpoint import Checkpoint, Checkpoints
 from learner.config import TrainConfig
 from learner.feed import Feed, Plan, log_entry
+from learner.supersede import FactChanges
 from learner.update import StepReport, Trajectory, new_trajectory, step, with_references
 
 BASE = "base"
@@ -91,15 +92,14 @@ class Window:
 
     def add(self, plan: Plan) -> None:
         """Book one step's fresh samples."""
-        for sample in plan.samples:
+        for sample in plan.fresh.values():
             at = sample.completed_at
             self.fresh_from = min(self.fresh_from or at, at)
             self.fresh_to = max(self.fresh_to, at)
             for partition, (low, high) in sample.offsets.items():
                 have = self.offsets.get(partition, (low, high))
                 self.offsets[partition] = (min(have[0], low), max(have[1], high))
-        fresh = [d.drawn.key for d in plan.documents if d.drawn.component == "fresh"]
-        self.keys += [(plan.step, key) for key in dict.fromkeys(fresh)]
+        self.keys += [(plan.step, key) for key in plan.fresh]
 
 
 Observer = Callable[[StepReport, Plan], None]
@@ -112,6 +112,7 @@ class Learner:
         self, base: Base, feed: Feed, config: TrainConfig, checkpoints: Checkpoints, store: Store, *,
         offer: Callable[[Candidate], None], clock: Callable[[], float],
         observe: Observer = lambda _report, _plan: None,
+        outdated: Callable[[FactChanges, int], None] = lambda _facts, _retired: None,
     ) -> None:  # fmt: skip
         self.base = base
         self.feed = feed
@@ -121,6 +122,8 @@ class Learner:
         self._offer = offer
         self._clock = clock
         self._observe = observe
+        self._outdated = outdated
+        self.facts = FactChanges()
         self.notices: SimpleQueue[Notice] = SimpleQueue()
         self.run = 1
         self.parent = BASE
@@ -133,7 +136,7 @@ class Learner:
         self.rollbacks: dict[str, int] = {"canary": 0, "gate": 0, "spikes": 0}
         self.trajectory = self._cold()
         self._reference = Tree(base)
-        self._untold: tuple[Plan, StepReport] | None = None
+        self._untold: tuple[Plan, StepReport, list[str]] | None = None
 
     def loop(self, stop: Event, tick: Callable[[], None]) -> None:
         """Train until `stop` is set; `tick` tells that the loop is alive."""
@@ -179,7 +182,10 @@ class Learner:
     def _take(self, plan: Plan, *, again: bool = False, told: bool = False) -> StepReport:
         report = step(self.base, self.trajectory, plan.documents)
         self.window.add(plan)
-        self._untold = None if told else (plan, report)
+        kept = [(key, sample) for key, sample in plan.fresh.items() if key not in report.quarantined]
+        outdated = [key for change in self.facts.observe(kept) for key in change.keys]
+        self.feed.superseded.update(outdated)
+        self._untold = None if told else (plan, report, outdated)
         self._observe(report, plan)
         config, at = self.config, self.trajectory.step
         if report.lost:
@@ -199,12 +205,14 @@ class Learner:
         """Report the last step to the buffer, before the next one and before a version that holds it is judged."""
         if self._untold is None:
             return
-        plan, report = self._untold
+        plan, report, outdated = self._untold
         self.feed.trained(plan, report.losses, self.run, report.quarantined)
         if report.quarantined:
             self.feed.quarantine(report.quarantined)
         if report.readmitted:
             self.feed.readmit(report.readmitted)
+        if outdated:
+            self._outdated(self.facts, self.feed.retire(outdated))
         self._untold = None
 
     def candidate(self) -> Candidate:
@@ -294,7 +302,7 @@ class Learner:
             "warm": trajectory.warm, "rate_factor": trajectory.rate_factor, "guard": trajectory.guard.state(),
             "norms": list(trajectory.spikes.norms), "skipped": list(trajectory.spikes.skipped),
             "window": [window.first, window.fresh_from, window.fresh_to, window.keys, window.offsets],
-            "feed": self.feed.state(), "base": self.base.digests["weights_sha256"],
+            "feed": self.feed.state(), "facts": self.facts.state(), "base": self.base.digests["weights_sha256"],
         }  # fmt: skip
 
     def _restore(self, found: Checkpoint) -> None:
@@ -321,4 +329,5 @@ class Learner:
         spans = {partition: (a, b) for partition, (a, b) in offsets.items()}
         self.window = Window(first, low, high, [(at, key) for at, key in keys], spans)
         self.feed.load(state["feed"])
+        self.facts.load(state["facts"])
         self._reference = Tree(self.base) if self.parent == BASE else tree_of(self.base, self._store.lora(self.parent))

@@ -24,6 +24,7 @@ from learner.gate import Decision
 from learner.metrics import LearnerMetrics
 from learner.publish import Identity, Judge, Judged, Versions
 from learner.registry import Registry, base_identity, load_signer
+from learner.supersede import FactChanges
 from learner.train import BASE, Candidate, Learner, Notice
 from learner.update import StepReport
 from learner.worker import Worker
@@ -34,6 +35,7 @@ from services.runtime import Runtime
 from services.topic_feed import TopicFeed, make_producer, send
 from streams.events import Sample
 from streams.replay import ReplayError, Tables, open_tables
+from streams.replay.codec import sample_digest
 from streams.replay.figures import top
 from streams.scrub.identity import ledger_key
 from streams.topics import ADAPTER_EVENTS, ROLLOUT, VERSIONS
@@ -176,6 +178,7 @@ class Process:
             settings.registry.directory, trusted(settings.registry), self._wall,
             signer=load_signer(settings.registry.key),
         )  # fmt: skip
+        self._tables, self._key = tables, ledger_key(settings.keys.keys())
         self._versions = versions = Versions(
             base, base_identity(folder, folder.name), registry, trusted(settings.registry), directory / "versions"
         )
@@ -187,7 +190,7 @@ class Process:
         self._learner = Learner(
             base, Feed(tables.train, base.chat, anchors.training, config), config,
             Checkpoints(directory / config.line, config.keep_checkpoints), versions,
-            offer=self._offer, clock=self._clock, observe=self._observe,
+            offer=self._offer, clock=self._clock, observe=self._observe, outdated=self._outdated,
         )  # fmt: skip
         self._worker = Worker(
             judge, self._learner.notices.put, done=self._judged, again=self._again, failed=self._failed
@@ -229,6 +232,15 @@ class Process:
         rated = any(reply.label != "unknown" for reply in replies)
         self._metrics.stepped(report, now - self._stepped_at, rated=rated, edited=any(r.draft for r in replies))
         self._stepped_at = now
+
+    def _outdated(self, facts: FactChanges, retired: int) -> None:
+        """A fact changed: what states the old one leaves the held-out tables too, or the gate refuses the truth."""
+        self._metrics.superseded.inc(retired)
+        stored = Stored(self._tables, self._settings.train.line)
+        for table, samples in ((self._tables.val, stored.val()), (self._tables.test, stored.test())):
+            digests = [sample_digest(sample, self._key) for sample in samples if facts.outdated(sample)]
+            table.retire(digests, "superseded")
+        self._runtime.log.info("superseded", count=retired)
 
     def _judged(self, judged: Judged) -> None:
         candidate, decision = judged.candidate, judged.decision

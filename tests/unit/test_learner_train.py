@@ -173,7 +173,7 @@ def test_train_candidate_is_the_mean_of_snapshots(base: Base, redis_client: redi
     first, second = made.candidates
     assert (first.steps, second.steps) == ((1, 4), (1, 8))
     assert torch.allclose(second.lora.flat, torch.stack(list(made.learner.ring)).mean(0))
-    samples = [found for plan in made.plans for found in plan.samples]
+    samples = [found for plan in made.plans for found in plan.fresh.values()]
     assert second.fresh_from == min(found.completed_at for found in samples)
     assert second.offsets["chats.raw-0"][1] == max(found.offsets["chats.raw-0"][1] for found in samples)
     made.learner.notices.put(Notice("published", "a000001-00000001", 4, made.learner.run))
@@ -253,7 +253,7 @@ def test_train_never_waits(base: Base, redis_client: redis.Redis, tmp_path: Path
         made.learner.notices.put,
         done=lambda _: None,
         again=lambda *_: None,
-        failed=errors.append,  # type: ignore[arg-type]
+        failed=errors.append,
     )
     made.learner._offer = worker.offer
     worker.start()
