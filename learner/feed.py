@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -170,9 +170,15 @@ class Feed:
         """The last step of a run that the buffer has heard of; telling it again would reorder its bins."""
         return max((step for known, step, _ in entries(self._buffer) if known == run), default=0)
 
-    def forget(self, customers: Callable[[str], bool]) -> None:
-        """Drop what is held of erased customers."""
-        self._pending = deque(item for item in self._pending if not customers(item.sample.customer))
+    def forget(self, customers: set[str], keys: set[str]) -> None:
+        """Drop what is held of erased customers and samples."""
+        kept = [
+            item
+            for item in self._pending
+            if not customers & {item.sample.customer, item.sample.conversation} and item.handle.digest.hex() not in keys
+        ]
+        self._pending = deque(kept)
+        self.superseded -= keys
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint needs, as JSON."""

@@ -167,6 +167,10 @@ class Judge:
         held = choose(self._examples.val(), self._uses, self._sets)
         return self._decide(self._versions.tree(version), held, stable, version)
 
+    def forget(self) -> None:
+        """Drop cached scores and readings: an erased customer's chats are among them."""
+        self._known, self._readings, self._uses = {}, {}, {}
+
     def promoted(self, version: str) -> None:
         """Rollout made a version stable: it may be pinned from now on."""
         nll = self._registry.manifest(version).eval.nll_per_token

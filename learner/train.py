@@ -22,6 +22,7 @@ from learner.config import TrainConfig
 from learner.feed import Feed, Plan, log_entry
 from learner.supersede import FactChanges
 from learner.update import StepReport, Trajectory, new_trajectory, step, with_references
+from streams.erasures import Erasure
 
 BASE = "base"
 """Reserved version id: the base model alone."""
@@ -61,9 +62,9 @@ class Candidate:
 class Notice:
     """Something that the loop must hear of before its next step."""
 
-    kind: Literal["published", "harmful", "promoted", "denied", "rebuild"]
+    kind: Literal["published", "harmful", "promoted", "denied"]
     """published: a candidate became `version`. harmful: the gate refused one for harm. promoted: stable is `version`.
-    denied: `version` was rolled back or withdrawn. rebuild: start again from `version`, customers were erased."""
+    denied: `version` was rolled back or withdrawn."""
     version: str
     step: int = 0
     """Of published and harmful: the candidate's last step."""
@@ -131,6 +132,8 @@ class Learner:
         self.window = Window(first=1)
         self.ring: deque[Tensor] = deque(maxlen=config.average)
         self.promotions = 0
+        self.erasures: list[str] = []
+        """Ids of erasures that were carried out."""
         self.missing = 0
         """Logged samples that were gone at resume: above 0 the weights are not those of an uninterrupted run."""
         self.rollbacks: dict[str, int] = {"canary": 0, "gate": 0, "spikes": 0}
@@ -245,9 +248,28 @@ class Learner:
             self._back(self.stable, "gate")
         elif notice.kind == "denied" and notice.version != self.stable:
             self._back(self.stable, "canary")
-        elif notice.kind == "rebuild":
-            self._checkpoints.forget()
-            self._restart(notice.version)
+
+    def erase(self, erasure: Erasure, ancestor: Callable[[int], str]) -> str | None:
+        """Forget a customer: held samples at once, and, if a step saw one, everything since `ancestor(step)`.
+
+        Gives the version from which the line was rebuilt, None if nothing had been learned of them. Idempotent.
+        """
+        if erasure.erasure_id in self.erasures:
+            return None
+        names, gone = {*erasure.customers, *erasure.conversations}, set(erasure.digests)
+        self.feed.forget(names, gone)
+        self.facts.forget(erasure.digests)
+        self.trajectory.guard.forget(erasure.digests)
+        seen = [at for at, key in self.window.keys if key in gone]
+        seen += [erasure.first_step] if erasure.first_step else []
+        self.erasures.append(erasure.erasure_id)
+        if not seen:
+            return None
+        version = ancestor(min(seen))
+        self._untold = None
+        self._checkpoints.forget()
+        self._restart(version)
+        return version
 
     def _published(self, notice: Notice) -> None:
         self.parent = notice.version
@@ -299,6 +321,7 @@ class Learner:
         trajectory, window = self.trajectory, self.window
         return {
             "run": self.run, "parent": self.parent, "stable": self.stable, "promotions": self.promotions,
+            "erasures": self.erasures,
             "warm": trajectory.warm, "rate_factor": trajectory.rate_factor, "guard": trajectory.guard.state(),
             "norms": list(trajectory.spikes.norms), "skipped": list(trajectory.spikes.skipped),
             "window": [window.first, window.fresh_from, window.fresh_to, window.keys, window.offsets],
@@ -312,7 +335,7 @@ class Learner:
                 "checkpoint 'base' has another digest than the base model: train with that base, or delete it"
             )
         self.run, self.parent, self.stable = state["run"], state["parent"], state["stable"]
-        self.promotions = state["promotions"]
+        self.promotions, self.erasures = state["promotions"], list(state["erasures"])
         lora = self.trajectory.lora.with_flat(found.tensors["flat"].clone())
         self.trajectory = trajectory = self._from(lora)
         moments = {

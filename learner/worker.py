@@ -26,6 +26,9 @@ class Judging(Protocol):
     def promoted(self, version: str) -> None:
         """A version became stable."""
 
+    def forget(self) -> None:
+        """Drop what is cached of erased customers."""
+
 
 class Worker:
     """Runs a judge; `done` hears of every decision, `again` of a published version's second one, `failed` of errors."""
@@ -41,7 +44,7 @@ class Worker:
         self._failed = failed
         self._changed = Condition()
         self._candidate: Candidate | None = None
-        self._stopping = False
+        self._stopping = self._erased = False
         self._stable = self._known = BASE
         self._denied: frozenset[str] = frozenset()
         self._published: tuple[str, str] | None = None
@@ -66,6 +69,12 @@ class Worker:
             self._stable, self._denied = stable, denied
             self._changed.notify()
 
+    def erased(self) -> None:
+        """Customers were erased: the candidate at hand and every cached score may hold them."""
+        with self._changed:
+            self._candidate, self._published, self._erased = None, None, True
+            self._changed.notify()
+
     def stop(self, timeout_s: float) -> None:
         """Finish the decision at hand, at most so long."""
         with self._changed:
@@ -76,19 +85,24 @@ class Worker:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._candidate or self._stable != self._known)
+                self._changed.wait_for(self._due)
                 if self._stopping:
                     return
                 candidate, self._candidate = self._candidate, None
                 stable, denied, changed = self._stable, self._denied, self._stable != self._known
-                self._known = stable
+                self._known, erased, self._erased = stable, self._erased, False
             try:
+                if erased:
+                    self._judge.forget()
                 if changed:
                     self._stable_changed(stable, denied)
                 if candidate is not None and candidate.parent not in denied:
                     self._judged(self._judge.consider(candidate, stable))
             except Exception as error:  # noqa: BLE001 - a gate or registry that fails costs versions, not steps
                 self._failed(error)
+
+    def _due(self) -> bool:
+        return self._stopping or self._erased or self._candidate is not None or self._stable != self._known
 
     def _judged(self, judged: Judged) -> None:
         if judged.version is not None:

@@ -33,12 +33,14 @@ from services.publishers import trusted
 from services.rollout_records import VersionRecord, decode_rollout, encode
 from services.runtime import Runtime
 from services.topic_feed import TopicFeed, make_producer, send
+from streams.erasures import Erasure, Receipt, decode_erasure
+from streams.erasures import encode as encode_receipt
 from streams.events import Sample
 from streams.replay import ReplayError, Tables, open_tables
 from streams.replay.codec import sample_digest
 from streams.replay.figures import top
 from streams.scrub.identity import ledger_key
-from streams.topics import ADAPTER_EVENTS, ROLLOUT, VERSIONS
+from streams.topics import ADAPTER_EVENTS, ERASURES, RECEIPTS, ROLLOUT, VERSIONS
 
 if TYPE_CHECKING:
     from services.settings import Settings
@@ -104,7 +106,9 @@ class Process:
         self._wall: Callable[[], float] = time.time  # noqa: TID251 - the composition root hands the clock on
         self._metrics = LearnerMetrics(runtime.registry)
         self._producer = make_producer(settings.kafka.client("learn"))
-        self._feed = TopicFeed(settings.kafka.client("learn"), [ROLLOUT], self._clock, prefix=settings.kafka.prefix)
+        self._feed = TopicFeed(
+            settings.kafka.client("learn"), [ROLLOUT, ERASURES], self._clock, prefix=settings.kafka.prefix
+        )
         self._redis = redis.Redis.from_url(
             settings.redis.url, socket_timeout=settings.redis.timeout_s,
             socket_connect_timeout=settings.redis.timeout_s, retry=Retry(NoBackoff(), 0),
@@ -210,6 +214,9 @@ class Process:
         for record in self._feed.poll(0.0):
             if record.value is None:
                 continue
+            if record.topic == ERASURES:
+                self._erase(decode_erasure(record.value))
+                continue
             wanted = decode_rollout(record.value)
             if wanted.line != self._settings.train.line or wanted.generation <= self._generation:
                 continue
@@ -220,6 +227,29 @@ class Process:
                 self._learner.notices.put(Notice("promoted", wanted.stable))
             self._denied, self._stable = frozenset(wanted.deny), wanted.stable
             self._worker.rollout(self._stable, self._denied)
+
+    def _erase(self, erasure: Erasure) -> None:
+        """Forget a customer, withdraw every version that learned from them, and answer."""
+        withdrawn: list[str] = []
+        rebuilt = self._learner.erase(erasure, lambda step: self._ancestor(step, withdrawn))
+        self._worker.erased()
+        detail: dict[str, int | str] = {"rebuilt_from": rebuilt or "", "withdrawn": len(withdrawn)}
+        receipt = Receipt(erasure_id=erasure.erasure_id, process="learn", complete=True, detail=detail)
+        send(self._producer, self._settings.kafka.prefix + RECEIPTS, erasure.erasure_id, encode_receipt(receipt))
+        self._runtime.log.info("erased", count=len(withdrawn), version=rebuilt or "")
+
+    def _ancestor(self, step: int, withdrawn: list[str]) -> str:
+        """The newest version that had not seen the step; later ones are withdrawn."""
+        registry = self._versions.registry
+        for version in registry.history(self._settings.train.line):
+            manifest = registry.manifest(version)
+            if manifest.training.steps[1] < step and registry.gone(version) is None:
+                return version
+            if registry.gone(version) is None:
+                registry.withdraw(version, "erasure")
+                withdrawn.append(version)
+                self._record(version, "withdrawn", manifest.eval.gated_against, withdrawn=True)
+        return BASE
 
     def _offer(self, candidate: Candidate) -> None:
         if self._first_candidate is None:
@@ -269,7 +299,7 @@ class Process:
         self._metrics.publish_failed()
         self._runtime.caught("learn.publish", error)
 
-    def _record(self, version: str, decision: str, gated_against: str) -> None:
+    def _record(self, version: str, decision: str, gated_against: str, *, withdrawn: bool = False) -> None:
         """Send a version's record; sending it again is harmless."""
         manifest = self._versions.registry.manifest(version)
         record = VersionRecord(
@@ -282,6 +312,7 @@ class Process:
             epoch=self._epoch,
             decision=decision,
             gated_against=gated_against,
+            withdrawn=withdrawn,
         )
         send(self._producer, self._settings.kafka.prefix + VERSIONS, version, encode(record))
 

@@ -18,6 +18,7 @@ from learner.publish import Judged
 from learner.train import BASE, Candidate, Learner, Notice
 from learner.update import StepReport
 from learner.worker import Worker
+from streams.erasures import Erasure
 from streams.events import Sample, Turn
 from streams.replay import QUARANTINE, ReplayBuffer, TableConfig, open_table
 from streams.replay.figures import stats
@@ -221,6 +222,33 @@ def test_train_old_trajectories_are_not_sent_back_again(base: Base, redis_client
     assert made.learner.parent == BASE
 
 
+def test_train_erasure_rebuilds_from_a_clean_version(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """A customer that no step saw leaves no trace to rebuild; one that was trained sends the line back before it."""
+    shelf = Shelf({"a000001-00000001": new_lora(base.shape, 16, 32, torch.Generator().manual_seed(9))})
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path, shelf=shelf)
+    learner = made.learner
+    advance(made, buffer, 6)
+    unseen = Erasure(erasure_id="one", customers=("nobody",), requested_at=0.0)
+    assert learner.erase(unseen, lambda _step: BASE) is None
+    step, key = learner.window.keys[-1]
+    asked: list[int] = []
+
+    def ancestor(first: int) -> str:
+        asked.append(first)
+        return "a000001-00000001"
+
+    seen = Erasure(erasure_id="two", customers=("k",), digests=(key,), first_step=3, requested_at=0.0)
+    assert step > 3
+    assert learner.erase(seen, ancestor) == "a000001-00000001"
+    assert asked == [3]
+    assert torch.equal(learner.trajectory.lora.flat, shelf.kept["a000001-00000001"].flat)
+    assert not learner.ring
+    assert key not in (tmp_path / "line" / LOG_FILE).read_text()
+    assert len(list((tmp_path / "line").glob("step-*"))) == 1
+    assert learner.erase(seen, ancestor) is None
+
+
 class Frozen:
     """A judge whose gate or registry hangs."""
 
@@ -239,6 +267,9 @@ class Frozen:
         raise AssertionError(version)
 
     def promoted(self, version: str) -> None:
+        """Nothing."""
+
+    def forget(self) -> None:
         """Nothing."""
 
 
