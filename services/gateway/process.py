@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from services.gateway.app import Gateway, create_app
 from services.gateway.capture import Capture
-from services.gateway.memory import Memory
+from services.gateway.memory import Memory, connect
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.sink import Sink
 from services.http_server import HttpServer
 from services.pacing import Backlog
-from services.router.process import redis_client
 from services.runtime import Runtime
 from streams.topics import CHATS_RAW
 
@@ -40,7 +39,7 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     )
     metrics = GatewayMetrics(runtime.registry)
     memory = Memory(
-        redis_client(settings),
+        connect(settings.redis.url, settings.redis.timeout_s),
         kafka.epoch or "kafka",
         config.remember_s,
         lambda error: runtime.caught("gateway.memory", error),

@@ -16,9 +16,6 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
@@ -26,7 +23,7 @@ from starlette.routing import Route
 
 from services.gateway.app import Gateway, create_app
 from services.gateway.capture import Capture
-from services.gateway.memory import Memory
+from services.gateway.memory import Memory, connect
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.sink import Outgoing, Sink, Unavailable
 from services.gateway_config import GatewayConfig
@@ -67,7 +64,7 @@ def start(mock_broker: dict[str, Any], redis_url: str, redis_client: redis.Redis
             base, CHATS_RAW, time.monotonic, max_queue_bytes=config.max_queue_bytes, timeout_s=config.produce_timeout_s
         )
         metrics = GatewayMetrics(CollectorRegistry())
-        memory = Memory(_redis(url), mock_broker["epoch"], config.remember_s, lambda _error: None)
+        memory = Memory(connect(url, 1), mock_broker["epoch"], config.remember_s, lambda _error: None)
         gateway = Gateway(config, sink, memory, metrics, clock=time.monotonic, wall=lambda: 1767323045.0)
         capture = None
         if config.upstream:
@@ -84,10 +81,6 @@ def start(mock_broker: dict[str, Any], redis_url: str, redis_client: redis.Redis
         client.close()
         server.stop()
         sink.close(0.5)
-
-
-def _redis(url: str) -> Redis:
-    return Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
 
 
 def test_gateway_produces_an_event_once(start: Start, mock_broker: dict[str, Any]) -> None:
@@ -316,7 +309,7 @@ def test_gateway_numbers_turns_without_gaps(
     redis_client.flushall()
 
     async def numbers() -> list[int]:
-        memory = Memory(_redis(redis_url), "b", 60, lambda _error: None)
+        memory = Memory(connect(redis_url, 1), "b", 60, lambda _error: None)
         found = [
             await memory.number("t", f"c-{chat}", f"{chat}-{number}-{turn}", turn=turn) for chat, number, turn in calls
         ]
