@@ -46,8 +46,11 @@ class SelectConfig:
 
 @dataclass(frozen=True)
 class Scored:
-    """The learner's scores of one sample: `loss` (nats a reply token), `entropy` (nats), `margin` (0 to 1, probability
-    of the best token over the second, mean), `change` of loss since it was last seen."""
+    """The learner's scores of one sample.
+
+    `loss` in nats a reply token, `entropy` in nats, `margin` 0 to 1 (probability of the best token less the second's,
+    mean over the reply), `change` of loss since it was last seen.
+    """
 
     sample_id: str
     loss: float

@@ -12,10 +12,10 @@ import argparse
 import gzip
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
@@ -70,7 +70,7 @@ class Judge:
         if row.get("type") in {"feedback", "conversation_closed"}:
             return {**row, **_fields(Verdict(keep=True))}
         if not isinstance(row.get("text"), str):
-            raise ValueError("a row wants `text` or `turns`")
+            raise ValueError("a row wants `text` or `turns`")  # noqa: TRY004 - the row is at fault, not its type
         return {**row, **_fields(self._text(row))}
 
     def _text(self, row: Mapping[str, Any]) -> Verdict:
@@ -117,7 +117,9 @@ class Judge:
         tags = (*verdict.tags, *copies.tags, *(filed.verdict(self.config)[1] if not alone else ()))
         if copies.reason is None:
             return Verdict(keep=True, tags=tags, scores=verdict.scores)
-        return Verdict(False, (copies.reason,), tags, {**verdict.scores, copies.reason.value: 1.0})
+        return Verdict(
+            keep=False, reasons=(copies.reason,), tags=tags, scores={**verdict.scores, copies.reason.value: 1.0}
+        )
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,11 +150,15 @@ def _lines(path: Path | None) -> Iterator[bytes]:
         return
     with path.open("rb") as probe:
         packed = probe.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if packed else path.open("rb") as file:
-        yield from _rows(file)
+    if packed:
+        with gzip.open(path) as file:
+            yield from _rows(file)
+    else:
+        with path.open("rb") as plain:
+            yield from _rows(plain)
 
 
-def _rows(file: IO[bytes]) -> Iterator[bytes]:
+def _rows(file: Iterable[bytes]) -> Iterator[bytes]:
     for line in file:
         if line.strip():
             yield line.rstrip(b"\r\n")

@@ -50,25 +50,27 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """Show or decide. Returns 1 if there is no such item, 2 if Redis or Kafka cannot be reached."""
     queue = ReviewQueue(client(settings.redis.url, settings.redis.timeout_s), settings.select)
     try:
-        if args.action == "list":
-            return _list(queue, args.count, as_json=args.json)
-        item = queue.get(args.sample_id)
-        if item is None:
-            sys.stderr.write(f"driftline review: no item {args.sample_id} in the queue\n")
-            return 1
-        if args.action == "show":
-            return _show(item, as_json=args.json)
-        made = decide(item, args, at=time.time_ns() / 1e9)
-        if not _send(_producer(settings), settings.kafka.prefix + REVIEW_DECISIONS, made):
-            sys.stderr.write("driftline review: the broker did not take the decision; the item stays in the queue\n")
-            return 2
-        queue.done(item.sample_id)
+        return _list(queue, args.count, as_json=args.json) if args.action == "list" else _one(queue, args, settings)
     except redis.RedisError as error:
         sys.stderr.write(f"driftline review: Redis: {type(error).__name__}\n")
-        return 2
     except ValueError as error:
         sys.stderr.write(f"driftline review: {error}\n")
+    return 2
+
+
+def _one(queue: ReviewQueue, args: argparse.Namespace, settings: Settings) -> int:
+    """Show one item or decide about it; it leaves the queue once the broker has the decision."""
+    item = queue.get(args.sample_id)
+    if item is None:
+        sys.stderr.write(f"driftline review: no item {args.sample_id} in the queue\n")
+        return 1
+    if args.action == "show":
+        return _show(item, as_json=args.json)
+    made = decide(item, args, at=time.time_ns() / 1e9)
+    if not _send(_producer(settings), settings.kafka.prefix + REVIEW_DECISIONS, made):
+        sys.stderr.write("driftline review: the broker did not take the decision; the item stays in the queue\n")
         return 2
+    queue.done(item.sample_id)
     sys.stdout.write(f"{made.action} {item.sample_id}\n")
     return 0
 
@@ -90,7 +92,7 @@ def decide(item: ReviewItem, args: argparse.Namespace, at: float) -> review.Deci
 def _producer(settings: Settings) -> Producer:
     from confluent_kafka import Producer  # noqa: PLC0415 - `list` needs none
 
-    more = {"acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random"}
+    more: dict[str, str | bool] = {"acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random"}
     return Producer(settings.kafka.client("review", **more))
 
 

@@ -2,8 +2,8 @@
 
 Unit = last customer turn + reply. `bands` are the keys under which a caller files a unit, `signature` is what it keeps,
 `similar` decides about two signatures, and `contradicts` finds a changed fact: nearly the same question, a reply that
-differs in a number, date, amount, negation or name. Such a pair is never a near copy. Pure; streams/near_copies_store.py
-keeps them in Redis.
+differs in a number, date, amount, negation or name. Such a pair is never a near copy. Pure; near_copies_store.py keeps
+them in Redis.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _GROUPS = {
         line.partition(": ") for line in files("streams").joinpath("near_copies.txt").read_text().splitlines()[1:]
     )
 }
-_VALUES = _GROUPS["negation"] | _GROUPS["number"] | _GROUPS["time"]
+VALUES: Final = _GROUPS["negation"] | _GROUPS["number"] | _GROUPS["time"]
+"""Words that carry a fact: negations, numbers, times."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Unit:
     reply: tuple[int, ...]
 
 
+@lru_cache(maxsize=1 << 10)
 def bands(question: str, reply: str) -> tuple[bytes, ...]:
     """Twenty bucket keys of 6 bytes: units that share one may be near copies or contradict each other."""
     tokens = _words(question) + _words(reply)
@@ -60,12 +62,14 @@ def bands(question: str, reply: str) -> tuple[bytes, ...]:
     return tuple(bytes([at]) + blake2b(row.tobytes(), digest_size=5).digest() for at, row in enumerate(values))
 
 
+@lru_cache(maxsize=1 << 10)
 def signature(question: str, reply: str) -> bytes:
     """The unit as bytes: the number of question words, then 4 bytes a word (at most 600 words of each side)."""
     asked, answered = _tokens(question)[:600], _tokens(reply)[:600]
     return pack(f"<{len(asked) + len(answered) + 1}I", len(asked), *asked, *answered)
 
 
+@lru_cache(maxsize=1 << 13)
 def read(held: bytes) -> Unit:
     """A signature as hashed words. Raises ValueError if its length does not fit."""
     numbers = unpack(f"<{len(held) // 4}I", held) if len(held) % 4 == 0 else ()
@@ -93,7 +97,7 @@ def similar(a: bytes, b: bytes) -> bool:
 
 
 def contradicts(a: bytes, b: bytes) -> bool:
-    """True if the question is the same (and there is one) and the reply is too, but for a number, date, amount, negation or name."""
+    """True if question and reply are the same, but the reply for a number, date, amount, negation or name."""
     one, other = read(a), read(b)
     if not one.question or _facts(one.question, other.question) or not _same_words(one.question, other.question):
         return False
@@ -107,7 +111,7 @@ def reply_key(reply: str) -> bytes:
 
 def template_weight(count: int) -> float:
     """Factor on the weight of a reply that occurred `count` times before: 1 / sqrt(1 + count), not below 0.1."""
-    return max(0.1, (1 + max(0, count)) ** -0.5)
+    return float(max(0.1, (1 + max(0, count)) ** -0.5))
 
 
 def _same_words(one: tuple[int, ...], other: tuple[int, ...], slack: int = 0) -> bool:
@@ -123,8 +127,9 @@ def _size(unit: Unit) -> int:
     return len(unit.question) + len(unit.reply)
 
 
-def _plain(unit: Unit) -> tuple[list[int], list[int]]:
-    return [t & _MASK for t in unit.question], [t & _MASK for t in unit.reply]
+@lru_cache(maxsize=1 << 13)
+def _plain(unit: Unit) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(t & _MASK for t in unit.question), tuple(t & _MASK for t in unit.reply)
 
 
 def _facts(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
@@ -154,7 +159,7 @@ def _tokens(text: str) -> list[int]:
         raw = match[0]
         word = _label(raw)
         name = raw[0].isupper() and not start and not shouted and len(raw) > 1 and word not in _GROUPS["greeting"]
-        value = not raw.startswith("<") and (_is_number(raw) or word in _VALUES or (name and not word.startswith("i'")))
+        value = not raw.startswith("<") and (_is_number(raw) or word in VALUES or (name and not word.startswith("i'")))
         tokens.append(_hash(word) & _MASK | (_VALUE if value else 0))
         start = _END.search(text, match.end(), min(len(text), match.end() + 3)) is not None
     return tokens

@@ -1,8 +1,8 @@
 """Where near copies are remembered: in Redis under `dup:` (bands, clusters, counters), or in memory for a dry run.
 
-Reading (`look`) is separate from writing: the script that cuts a sample files its units in the same write, by prepending
-`SCRIPT` and calling `dup_file(spec)`. All counters are sets of members, so a repeated call changes nothing, and a member
-is never a copy of itself.
+Reading (`look`) is separate from writing: the script that cuts a sample files its units in the same write, by
+prepending `SCRIPT` and calling `dup_file(spec)`. All counters are sets of members, so a repeated call changes nothing,
+and a member is never a copy of itself.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.resources import files
 from typing import Protocol
 
@@ -42,10 +43,15 @@ class Unit:
     reply: str
     split: str = "train"
 
-    @property
+    @cached_property
     def signature(self) -> bytes:
         """What is kept of its words."""
         return near_copies.signature(self.question, self.reply)
+
+    @cached_property
+    def bands(self) -> tuple[bytes, ...]:
+        """The buckets that it is filed in."""
+        return near_copies.bands(self.question, self.reply)
 
 
 @dataclass(frozen=True)
@@ -115,13 +121,15 @@ def _across(split: str, first: str, within: Reason) -> Reason:
     return Reason.HELDOUT_COPY if split == "train" else Reason.NEAR_DUPLICATE
 
 
-def spec(unit: Unit, cluster: str, sample: str, customer: str, at: float, config: QualityConfig) -> dict[str, object]:
+def spec(  # noqa: PLR0917 - one script call's argument
+    unit: Unit, cluster: str, sample: str, customer: str, at: float, config: QualityConfig
+) -> dict[str, object]:
     """The argument of `dup_file` in Lua, as JSON takes it: bytes as hex digits."""
     return {
         "member": unit.member, "signature": unit.signature.hex(), "cluster": cluster, "split": unit.split,
         "customer": customer, "sample": sample, "reply_key": near_copies.reply_key(unit.reply).hex(),
         "hour": int(at // 3600), "day": int(at // 86400), "ttl": config.near_ttl_s,
-        "bands": [band.hex() for band in near_copies.bands(unit.question, unit.reply)],
+        "bands": [band.hex() for band in unit.bands],
     }  # fmt: skip
 
 
@@ -135,7 +143,7 @@ class RedisCopies:
 
     def look(self, units: Sequence[Unit]) -> list[Copies]:
         """What each unit is a copy of; two round trips for all of them together."""
-        keys = [[f"dup:b:{b.hex()}" for b in near_copies.bands(u.question, u.reply)] for u in units]
+        keys = [[f"dup:b:{b.hex()}" for b in u.bands] for u in units]
         pipe = self._client.pipeline(transaction=False)
         for key in (key for group in keys for key in group):
             pipe.lrange(key, 0, -1)
@@ -183,7 +191,7 @@ class MemoryCopies:
         return [relate(unit, self._candidates(unit)) for unit in units]
 
     def _candidates(self, unit: Unit) -> list[Held]:
-        found = _commonest(self.buckets.get(band, []) for band in near_copies.bands(unit.question, unit.reply))
+        found = _commonest(self.buckets.get(band, []) for band in unit.bands)
         return [self.units[member] for member in found]
 
     def file(self, unit: Unit, cluster: str, sample: str, customer: str, at: float) -> Filed:
@@ -192,7 +200,7 @@ class MemoryCopies:
             first = self.units.get(cluster)
             split = first.split if first else unit.split
             self.units[unit.member] = Held(unit.member, unit.signature, cluster or unit.member, split)
-            for band in near_copies.bands(unit.question, unit.reply):
+            for band in unit.bands:
                 self.buckets.setdefault(band, []).insert(0, unit.member)
                 del self.buckets[band][32:]
         owner = self.units[unit.member].cluster
@@ -208,7 +216,8 @@ class MemoryCopies:
         return len(held)
 
 
-def _commonest(buckets: Iterable[Sequence[bytes | str]]) -> list[str]:
+def _commonest(buckets: Iterable[Sequence[bytes] | Sequence[str]]) -> list[str]:
     """The members that share most bands, newest first among equals."""
-    shared: Counter[str] = Counter(m.decode() if isinstance(m, bytes) else m for bucket in buckets for m in bucket)
-    return [member for member, _ in shared.most_common(_CANDIDATES)]
+    shared = Counter(member for bucket in buckets for member in bucket)
+    chosen = shared.most_common(_CANDIDATES)
+    return [member.decode() if isinstance(member, bytes) else member for member, _ in chosen]

@@ -6,6 +6,7 @@ class. The division stands for the l2 norm of a count vector (nearly all n-grams
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import as_file, files
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from streams.quality.features import Features, Floats, Vocabulary, extract
+from streams.quality.features import Features, Floats, Vocabulary, extract, sums
 
 CLASSES = ("good", "spam", "toxic", "gibberish", "non_dialogue")
 """Order of the model's outputs."""
@@ -22,7 +23,10 @@ CLASSES = ("good", "spam", "toxic", "gibberish", "non_dialogue")
 
 @dataclass(frozen=True)
 class Classifier:
-    """Weights: `table` (2^17, 5) int8 with `scale` (5,), `dense` (COUNTS, 5), `bias` (5,) float32, and the vocabulary."""
+    """The vocabulary and the weights.
+
+    `table` (2^17 + 1, 5) int8 with `scale` (5,), its last row zero; `dense` (COUNTS, 5); `bias` (5,) float32.
+    """
 
     vocabulary: Vocabulary
     table: npt.NDArray[np.int8]
@@ -30,26 +34,31 @@ class Classifier:
     dense: Floats
     bias: Floats
 
-    def scores(self, text: str) -> dict[str, float]:
-        """The probability of each class of noise, by its reason code."""
-        return self.of(extract(text, self.vocabulary))
+    def scores(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """The probability of each class of noise, by its reason code, of each text."""
+        if not texts:
+            return []
+        likely: list[list[float]] = self.likely(extract(texts, self.vocabulary)).tolist()
+        return [dict(zip(CLASSES[1:], row[1:], strict=True)) for row in likely]
 
-    def of(self, features: Features) -> dict[str, float]:
-        """As `scores`, of features that were extracted already."""
-        rows = features.rows
-        summed = np.take(self.table, rows, axis=0).sum(axis=0, dtype=np.int32)
-        logits = summed * (self.scale / max(1.0, float(len(rows)) ** 0.5)) + features.counts @ self.dense + self.bias
-        exponents: list[float] = np.exp(logits - logits.max()).tolist()
-        total = sum(exponents)
-        return {name: value / total for name, value in zip(CLASSES[1:], exponents[1:], strict=True)}
+    def likely(self, features: Features) -> Floats:
+        """(n, 5) probabilities of the classes."""
+        gathered = np.take(self.table, features.rows, axis=0)
+        # five stretches a text: characters by 3, 4 and 5, words, pairs of words
+        summed = sums(gathered, features.starts).reshape(5, -1, len(CLASSES)).sum(axis=0)
+        norm = np.sqrt(np.maximum(1, features.sizes)).astype(np.float32)
+        logits = summed * self.scale / norm[:, None] + features.counts @ self.dense + self.bias
+        raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+        likely: Floats = raised / raised.sum(axis=1, keepdims=True)
+        return likely
 
     def save(self, path: Path) -> None:
         """Write the weights as a compressed .npz of plain arrays."""
-        words = self.vocabulary
+        held = self.vocabulary
         np.savez_compressed(
             path, table=self.table, scale=self.scale, dense=self.dense, bias=self.bias,
-            words=words.words, pairs=words.pairs, abuse=words.abuse, trigrams=words.trigrams.astype(np.float16),
-            order=words.order.astype(np.float16), skip=words.skip.astype(np.float16),
+            words=held.words, pairs=held.pairs, abuse=held.abuse, trigrams=held.trigrams.astype(np.float16),
+            order=held.order.astype(np.float16), skip=held.skip.astype(np.float16),
         )  # fmt: skip
 
 

@@ -59,13 +59,13 @@ class Verdict:
 class QualityConfig:
     """Thresholds, limits and caps of the filter; scores and thresholds run from 0 to 1."""
 
-    spam: float = 0.60
+    spam: float = 0.70
     """A reply is rejected as spam from this score on."""
     gibberish: float = 0.60
     """As `spam`, for word salad and key mashing."""
-    toxic: float = 0.60
+    toxic: float = 0.70
     """As `spam`, for insult, hate, threat and harassment; a customer's is only tagged."""
-    non_dialogue: float = 0.60
+    non_dialogue: float = 0.70
     """As `spam`, for logs, notices and articles."""
     customer: float = 0.85
     """Score from which spam and gibberish reject a customer's turn: dropping context needs more certainty."""
@@ -79,6 +79,8 @@ class QualityConfig:
     """Longest text that is learned from or used as context, characters."""
     max_tokens: int = 2_048
     """Longest reply, in estimated tokens (the larger of words * 1.3 and bytes / 4)."""
+    gibberish_chars: int = 6
+    """Shorter texts are never gibberish: "y", "7m" and "brrr" are answers."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes that are kept; empty keeps all."""
     language_chars: int = 40

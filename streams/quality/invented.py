@@ -1,11 +1,11 @@
-"""Training text of our own: patterns of `invented.txt`, word salad, key mashing, mojibake, prose from a Markov model."""
+"""Training text of our own: patterns of `invented.txt`, word salad, key mashing, mojibake, Markov prose."""
 
 from __future__ import annotations
 
 import random
 import re
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -37,7 +37,7 @@ def texts(rng: random.Random, plain: Sequence[str], per_pattern: int = _PER_PATT
     """(label, text): each pattern several times in several casings, and gibberish made of `plain` chats."""
     made = [(label, _cased(expand(pattern, rng), rng)) for label, pattern in patterns() for _ in range(per_pattern)]
     makers = (keyboard_walk, keysmash, random_characters, lambda r: letter_shuffle(rng.choice(plain), r),
-              lambda r: word_salad(rng.sample(plain, min(4, len(plain))), r), lambda r: mojibake(r))  # fmt: skip
+              lambda r: word_salad(rng.sample(plain, min(4, len(plain))), r), mojibake)  # fmt: skip
     made += [("gibberish", text) for make in makers for _ in range(per_pattern * 6) if (text := make(rng)).strip()]
     return list(dict.fromkeys(made))
 
@@ -100,7 +100,7 @@ def mojibake(rng: random.Random) -> str:
 
 
 def prose(model: Mapping[str, Any], count: int, seed: int = 3) -> list[str]:
-    """`count` sentences from a Markov model of word pairs: {"a b": {"right": b, "transitions": [...], c: probability}}."""
+    """`count` sentences from a Markov model of word pairs, {"a b": {"transitions": [words that follow]}}."""
     rng = random.Random(seed)
     starts = sorted(key for key in model if key[:1].isupper() and " " in key)
     return [_sentence(model, rng.choice(starts), rng) for _ in range(count)]
@@ -120,8 +120,3 @@ def _sentence(model: Mapping[str, Any], key: str, rng: random.Random) -> str:
 def strip_tags(text: str) -> str:
     """The text of an HTML mail, roughly."""
     return _TAG.sub(" ", text)
-
-
-def salted(items: Sequence[str], rng: random.Random) -> Iterator[str]:
-    """The same items in another order."""
-    yield from rng.sample(items, len(items))

@@ -21,69 +21,91 @@ _ANGER = re.compile(
     r"|disgust\w*|pathetic|joke of a|fed up|sick of|how dare|never again|wtf|bullshit|damn|hell|stupid|idiots?)\b",
     re.IGNORECASE,
 )
+_PEOPLE = (
+    "women", "men", "girls", "black", "white", "asian", "jew", "muslim", "christian", "immigrant", "foreigner", "gay",
+    "lesbian", "old people", "boomer", "indian", "chinese", "african", "mexican", "arab", "gyps",
+)  # fmt: skip
 _BIAS = re.compile(
-    r"\b(?:all|most|those|these|you)\s+(?:of\s+you\s+)?(?:women|men|girls|blacks?|whites?|asians?|jews?|muslims?|christians?|"
-    r"immigrants?|foreigners?|gays?|lesbians?|old people|boomers|indians?|chinese|africans?|mexicans?|arabs?|gypsies)\s+"
-    r"(?:people\s+)?(?:are|always|never|can't|cannot|only|just|do not|don't|should)\b",
-    re.IGNORECASE,
+    r"\b(?:all|most|those|these|you)\s+(?:of\s+you\s+)?(?:" + "|".join(_PEOPLE) + r")(?:s|ies)?\s+(?:people\s+)?"
+    r"(?:are|always|never|can't|cannot|only|just|do not|don't|should)\b"
 )
+_REPLIES = frozenset({"agent", "assistant"})
 _LEARNED = (Reason.SPAM, Reason.TOXIC, Reason.GIBBERISH, Reason.NON_DIALOGUE)
+_ECHO_WORDS = 4
 
 
 def judge_turn(text: str, role: Role, config: QualityConfig, model: Classifier | None = None) -> Verdict:
     """Judge a turn that is context: a customer's is never rejected for anger, which is tagged `tone`."""
-    if role in {"agent", "assistant"}:
-        return judge_reply((), text, config, model)
-    found = _formal(text, config)
-    if found is not None:
-        return _rejected(found)
-    scores = (model or _classifier()).scores(text)
-    angry = max(scores[Reason.TOXIC], 0.9 if _ANGER.search(text) else 0.0)
-    tags = (Tag.TONE.value,) if angry >= config.unsure else ()
-    limits = {
-        Reason.SPAM: config.customer, Reason.GIBBERISH: config.customer, Reason.NON_DIALOGUE: config.pasted,
-    }  # fmt: skip
-    reasons = tuple(code for code in _LEARNED if code in limits and scores[code] >= limits[code])
-    return Verdict(not reasons, reasons, tags, scores)
+    return _remembered(text, role, config) if model is None else judge_turns([(text, role)], config, model)[0]
 
 
 def judge_reply(context: Sequence[Turn], text: str, config: QualityConfig, model: Classifier | None = None) -> Verdict:
     """Judge a reply that would be learned: `context` are the turns before it, newest last (may be empty)."""
-    found = _formal(text, config)
+    if len(text.split()) >= _ECHO_WORDS and any(turn.role == "customer" and turn.text == text for turn in context[-4:]):
+        return _rejected(Reason.DUPLICATE)
+    return judge_turn(text, "agent", config, model)
+
+
+@lru_cache(maxsize=1 << 13)
+def _remembered(text: str, role: Role, config: QualityConfig) -> Verdict:
+    """A conversation is looked at again whenever a turn arrives, and macros repeat."""
+    return judge_turns([(text, role)], config)[0]
+
+
+def judge_turns(
+    turns: Sequence[tuple[str, Role]], config: QualityConfig, model: Classifier | None = None
+) -> list[Verdict]:
+    """Judge many turns (text, role) at once: much cheaper a turn than one by one, with the same verdicts."""
+    formal = [_formal(text, role, config) for text, role in turns]
+    open_texts = [text for (text, _), found in zip(turns, formal, strict=True) if found is None]
+    scores = iter((model or _classifier()).scores(open_texts))
+    return [
+        _rejected(found) if found else _weigh(text, role, next(scores), config)
+        for (text, role), found in zip(turns, formal, strict=True)
+    ]
+
+
+def _formal(text: str, role: Role, config: QualityConfig) -> Reason | None:
+    """The first reason that needs no classifier."""
+    found = rules.limits(text, config)
     if found is not None:
-        return _rejected(found)
-    if rules.too_short(text, config):
-        return _rejected(Reason.TOO_SHORT)
-    if rules.tokens(text) > config.max_tokens:
-        return _rejected(Reason.TOO_LONG)
-    if rules.auto_reply(text):
-        return _rejected(Reason.AUTO_REPLY)
-    if rules.machine_text(text):
-        return _rejected(Reason.NON_DIALOGUE)
-    scores = (model or _classifier()).scores(text)
-    limits = {code: float(getattr(config, code.value)) for code in _LEARNED}
-    reasons = [code for code in _LEARNED if scores[code] >= limits[code]]
-    if _BIAS.search(text):
-        reasons.append(Reason.BIAS)
-        scores[Reason.BIAS] = 1.0
-    unsure = not reasons and any(scores[code] >= config.unsure for code in _LEARNED)
-    return Verdict(not reasons, tuple(reasons), (Tag.UNSURE.value,) if unsure else (), scores)
-
-
-def _formal(text: str, config: QualityConfig) -> Reason | None:
-    """The first reason that needs no classifier, of those that hold for customers and replies alike."""
-    limit = rules.limits(text, config)
-    if limit is not None:
-        return limit
-    if rules.control_tokens(text):
+        return found
+    lower = text.lower()
+    if rules.control_tokens(text, lower):
         return Reason.CONTROL_TOKENS
     if rules.broken_encoding(text):
         return Reason.ENCODING
     if rules.flood(text):
         return Reason.GIBBERISH
-    if config.languages and len(text) >= config.language_chars and language(text) not in (*config.languages, "und"):
+    if config.languages and len(text) >= config.language_chars and language(text) not in {*config.languages, "und"}:
         return Reason.LANGUAGE
-    return None
+    return _formal_reply(text, lower, config) if role in _REPLIES else None
+
+
+def _formal_reply(text: str, lower: str, config: QualityConfig) -> Reason | None:
+    if rules.too_short(text, config):
+        return Reason.TOO_SHORT
+    if rules.tokens(text) > config.max_tokens:
+        return Reason.TOO_LONG
+    if rules.auto_reply(lower):
+        return Reason.AUTO_REPLY
+    if rules.machine_text(text):
+        return Reason.NON_DIALOGUE
+    return Reason.BIAS if any(name in lower for name in _PEOPLE) and _BIAS.search(lower) else None
+
+
+def _weigh(text: str, role: Role, scores: dict[str, float], config: QualityConfig) -> Verdict:
+    """Compare the classifier's scores with the thresholds of the role."""
+    if len(text) < config.gibberish_chars:
+        scores[Reason.GIBBERISH] = 0.0
+    if role in _REPLIES:
+        reasons = tuple(code for code in _LEARNED if scores[code] >= getattr(config, code.value))
+        unsure = not reasons and max(scores.values()) >= config.unsure
+        return Verdict(not reasons, reasons, (Tag.UNSURE.value,) if unsure else (), scores)
+    limits = {Reason.SPAM: config.customer, Reason.GIBBERISH: config.customer, Reason.NON_DIALOGUE: config.pasted}
+    reasons = tuple(code for code, limit in limits.items() if scores[code] >= limit)
+    angry = scores[Reason.TOXIC] >= config.unsure or _ANGER.search(text) is not None
+    return Verdict(not reasons, reasons, (Tag.TONE.value,) if angry else (), scores)
 
 
 def _rejected(reason: Reason) -> Verdict:

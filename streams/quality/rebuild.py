@@ -20,8 +20,7 @@ import html
 import json
 import random
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,9 @@ from streams.quality.words import CLASSES as CLASSES_OF_WORDS
 _MACHINE = re.compile(
     r"^>|^\s*(?:On .* wrote:|From:|To:|Date:|Subject:|http|<|_{5,}|-{5,}|={5,})|wrote:\s*$", re.MULTILINE
 )
+
+NGRAM_SCALE = 0.6
+"""How much n-grams weigh against robust counts under the same regularisation: less generalises, more remembers."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +82,30 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def read_corpus(
-    data: Path,
-    words: Sequence[Path],
-    abuse: Path,
-    prose: Path | None,
-    mail: tuple[Sequence[Path], Sequence[Path]],
-    texts: Sequence[str] = (),
-) -> Corpus:
+def arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Where the training text lies; only `--data` is always needed."""
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--words", type=Path, nargs="+", required=required)
+    parser.add_argument("--abuse", type=Path, required=required)
+    parser.add_argument("--prose", type=Path)
+    parser.add_argument("--spam", type=Path, nargs="*", default=[])
+    parser.add_argument("--ham", type=Path, nargs="*", default=[])
+    parser.add_argument("--text", nargs="*", default=[])
+
+
+def read_corpus(args: argparse.Namespace) -> Corpus:
     """Read all sources; chats are turns of the conversation files and single customer queries."""
-    rows = [
-        Row(r["text"], r["label"], r["source"]) for r in read_jsonl(data / "quality.jsonl.gz") if r["label"] in CLASSES
-    ]
+    data: Path = args.data
+    abuse = args.abuse.read_text().split("\n")
+    labelled = read_jsonl(data / "quality.jsonl.gz")
+    rows = [Row(r["text"], r["label"], r["source"]) for r in labelled if r["label"] in CLASSES]
+    rows += [Row(r["text"], "good", "langid", 0.5) for r in read_jsonl(data / "langid.jsonl.gz")]
+    if args.prose is not None:
+        model = json.loads(args.prose.read_text())
+        rows += [Row(t, "non_dialogue", "prose", 0.5) for t in invented.prose(model, 1500)]
+    rows += [Row(t, "spam", "mail", 0.5) for folder in args.spam for t in read_mail(folder)]
+    rows += [Row(t, "good", "mail", 0.3) for folder in args.ham for t in read_replies(folder)]
+    rows += [row for spec in args.text for row in read_texts(spec, abuse)]
     chats = [
         Row(turn["text"], "good", held["source"])
         for path in sorted(data.glob("conv_*.jsonl.gz"))
@@ -99,14 +113,7 @@ def read_corpus(
         for turn in held["turns"]
     ]
     chats += [Row(r["text"], "good", r["source"]) for r in read_jsonl(data / "intents_banking77.jsonl.gz")]
-    rows += [Row(r["text"], "good", "langid", 0.5) for r in read_jsonl(data / "langid.jsonl.gz")]
-    if prose is not None:
-        rows += [Row(t, "non_dialogue", "prose", 0.5) for t in invented.prose(json.loads(prose.read_text()), 1500)]
-    rows += [Row(t, "spam", "mail", 0.5) for folder in mail[0] for t in read_mail(folder)]
-    rows += [Row(t, "good", "mail", 0.3) for folder in mail[1] for t in read_replies(folder)]
-    words_of_abuse = abuse.read_text().split("\n")
-    rows += [row for spec in texts for row in read_texts(spec, words_of_abuse)]
-    return Corpus(rows, chats, [_word_list(path) for path in words], words_of_abuse)
+    return Corpus(rows, chats, [_word_list(path) for path in args.words], abuse)
 
 
 def read_mail(folder: Path) -> list[str]:
@@ -136,14 +143,13 @@ def read_texts(spec: str, abuse: Sequence[str]) -> list[Row]:
     label, source, name = spec.split(":", 2)
     text = Path(name).read_text(encoding="utf-8", errors="ignore")
     if name.endswith(".yml"):
-        import yaml  # noqa: PLC0415 - only rebuilding needs it
-
-        found = [str(turn) for dialogue in yaml.safe_load(text)["conversations"] for turn in dialogue]
+        turns = (line.strip() for line in text.splitlines())
+        found = [turn.lstrip("- ").strip("'\"") for turn in turns if turn.startswith("- ")]
     else:
         found = [html.unescape(line.rsplit("\t", 1)[-1]) for line in text.splitlines()]
     bad = {word.strip() for word in abuse}
     kept = [t for t in found if len(t) > 1 and (label != "good" or not bad.intersection(t.lower().split()))]
-    return [Row(t, label, source, 0.4) for t in random.Random(5).sample(kept, min(len(kept), 1_800))]
+    return [Row(t, label, source, 0.5) for t in random.Random(5).sample(kept, min(len(kept), 4_000))]
 
 
 def _word_list(path: Path) -> list[str]:
@@ -152,65 +158,67 @@ def _word_list(path: Path) -> list[str]:
     return [word for word, _ in sorted(counted.items(), key=lambda item: -item[1])]
 
 
-def bit_set(hashes: Iterable[int]) -> npt.NDArray[np.uint8]:
+def bit_set(hashes: Ints) -> npt.NDArray[np.uint8]:
     """(2^20 / 8,) uint8 with the bits of these hashes."""
     bits = np.zeros(1 << SET_BITS, dtype=np.uint8)
-    bits[np.fromiter(hashes, dtype=np.int64) & ((1 << SET_BITS) - 1)] = 1
+    bits[hashes & np.uint32((1 << SET_BITS) - 1)] = 1
     return np.packbits(bits, bitorder="little")
 
 
 def build_vocabulary(corpus: Corpus) -> Vocabulary:
-    """Words and pairs that people use, and how likely each letter follows two others (add-0.1 smoothing)."""
-    words: set[int] = set()
-    for position, listed in enumerate(corpus.words):
-        for word in listed[: 60_000 if position == 0 else 12_000]:
-            words.update(features.read_words(features.fold(word)).hashes.tolist())
-    pairs: Counter[int] = Counter()
-    seen: Counter[int] = Counter()
-    triples = np.zeros(1 << 24, dtype=np.float32)
-    follow = np.zeros((2, CLASSES_OF_WORDS, CLASSES_OF_WORDS), dtype=np.float32)
+    """Words and pairs that people use, how likely each letter follows two others, and each kind of word another."""
+    listed = [word for at, words in enumerate(corpus.words) for word in words[: 60_000 if at == 0 else 12_000]]
     good = [*corpus.chats, *(r for r in corpus.rows if r.label in {"good", "spam", "toxic"} or r.source == "prose")]
-    for row in good:
-        folded = features.fold(row.text)
-        read = features.read_words(folded)
-        hashed = read.hashes
-        np.add.at(follow[0], (read.classes[:-1], read.classes[1:]), 1)
-        np.add.at(follow[1], (read.classes[:-2], read.classes[2:]), 1)
-        seen.update(set(hashed.tolist()))
-        pairs.update(set(features.pair_hashes(hashed).tolist()))
-        _count_triples(triples, folded)
-    for listed in corpus.words:
-        for word in listed[:20_000]:
-            _count_triples(triples, features.fold(word))
-    words.update(h for h, n in seen.items() if n > 2)  # noqa: PLR2004 - a name or a slip occurs once or twice
-    common = (h for h, n in pairs.items() if n > 1)
-    abuse = (_only(word) for word in corpus.abuse)
+    folded = [features.fold(row.text) for row in good]
+    words = features.read_words(folded)
+    inside = words.classes != 0
+    text_of = np.cumsum(~inside)
+    seen = _in_texts(words.hashes[inside], text_of[inside], 3)
+    pairs = features.pair_hashes(words.hashes)
+    whole = inside[:-1] & inside[1:]
+    common = _in_texts(pairs[whole], text_of[:-1][whole], 2)
+    beyond = inside[1:-1]
+    order = _follow(words.classes[:-1], words.classes[1:])
+    skip = _follow(words.classes[:-2][beyond], words.classes[2:][beyond])
+    abuse = features.read_words([features.fold(word) for word in corpus.abuse if len(word.split()) == 1])
+    known = np.concatenate([seen, features.read_words([features.fold(word) for word in listed]).hashes])
+    letters = [*folded, *(features.fold(word) for words_ in corpus.words for word in words_[:20_000])]
     return Vocabulary(
-        bit_set(words),
-        bit_set(common),
-        bit_set(h for h in abuse if h is not None),
-        _trigram_table(triples),
-        _log_odds(follow[0]),
-        _log_odds(follow[1]),
-    )
+        bit_set(known), bit_set(common), bit_set(abuse.hashes), _trigram_table(_triples(letters)),
+        _log_odds(order), _log_odds(skip),
+    )  # fmt: skip
 
 
-def _only(word: str) -> int | None:
-    hashed = features.read_words(features.fold(word.strip())).hashes
-    return int(hashed[0]) if len(hashed) == 1 else None
+def _in_texts(hashes: Ints, text_of: npt.NDArray[np.int64], least: int) -> Ints:
+    """The hashes that occur in at least so many texts: what one text alone has teaches that text."""
+    both = np.unique((text_of.astype(np.uint64) << np.uint64(32)) | hashes)
+    found, count = np.unique((both & np.uint64(0xFFFFFFFF)).astype(np.uint32), return_counts=True)
+    kept: Ints = found[count >= least]
+    return kept
+
+
+def _follow(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> Floats:
+    counted = np.bincount(first * CLASSES_OF_WORDS + second, minlength=CLASSES_OF_WORDS**2)
+    follow: Floats = counted.reshape(CLASSES_OF_WORDS, CLASSES_OF_WORDS).astype(np.float32)
+    return follow
 
 
 def _log_odds(follow: Floats) -> Floats:
-    """(256, 256) log p(b | a) / p(b), smoothed and clipped: how much likelier a class is after another than anywhere."""
-    smoothed = follow + 0.5 * follow.sum(axis=0, keepdims=True) / max(1.0, float(follow.sum())) * 20 + 1e-3
+    """(256, 256) log p(b | a) / p(b), clipped; ten pseudo-counts a row, spread as classes are anywhere."""
+    smoothed = follow + 10 * follow.sum(axis=0, keepdims=True) / max(1.0, float(follow.sum())) + 1e-3
     given = smoothed / smoothed.sum(axis=1, keepdims=True)
     anywhere = smoothed.sum(axis=0) / smoothed.sum()
-    return np.clip(np.log(given / anywhere[None, :]), -4, 4).astype(np.float32)
+    odds: Floats = np.clip(np.log(given / anywhere[None, :]), -4, 4).astype(np.float32)
+    return odds
 
 
-def _count_triples(triples: Floats, folded: bytes) -> None:
-    codes = np.frombuffer(b" " + folded + b" ", dtype=np.uint8).astype(np.int64)
-    np.add.at(triples, (codes[:-2] << 16) | (codes[1:-1] << 8) | codes[2:], 1)
+def _triples(folded: Sequence[bytes]) -> Floats:
+    """(2^24,) how often each three bytes follow each other."""
+    codes = features.join(folded).codes.astype(np.int64)
+    packed = (codes[:-2] << 16) | (codes[1:-1] << 8) | codes[2:]
+    inside = (codes[:-2] != 0) & (codes[1:-1] != 0) & (codes[2:] != 0)
+    counted: Floats = np.bincount(packed[inside], minlength=1 << 24).astype(np.float32)
+    return counted
 
 
 def _trigram_table(triples: Floats) -> Floats:
@@ -220,8 +228,7 @@ def _trigram_table(triples: Floats) -> Floats:
     mean = float((likely * triples).sum() / triples.sum())
     table = np.full(1 << TRIGRAM_BITS, -4.0, dtype=np.float32)
     at = np.flatnonzero(triples)
-    codes = np.stack([at >> 16, (at >> 8) & 255, at & 255]).astype(np.uint32)
-    rows = (((codes[0] << 16) ^ (codes[1] << 8) ^ codes[2]) * np.uint32(2654435761)) >> np.uint32(32 - TRIGRAM_BITS)
+    rows = features.trigram_hashes(at.astype(np.uint32))
     np.maximum.at(table, rows, np.clip((likely[at] - mean) / 2, -4, 2).astype(np.float32))
     return table
 
@@ -247,20 +254,20 @@ def fit(corpus: Corpus, seed: int = 7, regularisation: float = 2.0) -> Classifie
 
     vocabulary = build_vocabulary(corpus)
     rows = training_rows(corpus, seed)
-    held = [features.extract(row.text, vocabulary) for row in rows]
-    grams = _sparse(held)
+    grams, counts = _design([row.text for row in rows], vocabulary)
     document_frequency = np.asarray((grams > 0).sum(axis=0)).ravel()
     idf = np.log((1 + len(rows)) / (1 + document_frequency)).astype(np.float32)
     idf[document_frequency < 2] = 0  # noqa: PLR2004 - what one text alone has teaches that text
-    counts = np.stack([f.counts for f in held])
-    design = hstack([grams.multiply(idf[None, :]) * 0.6, csr_matrix(counts)]).tocsr()
+    design = hstack([grams.multiply(idf[None, :]) * NGRAM_SCALE, csr_matrix(counts)]).tocsr()
     labels = np.array([CLASSES.index(row.label) for row in rows])
     per_class = np.bincount(labels, minlength=len(CLASSES))
     weights = np.array([r.weight for r in rows]) * (len(rows) / len(CLASSES) / per_class[labels]) ** 0.5
     model = LogisticRegression(C=regularisation, max_iter=300, tol=1e-3)
     model.fit(design, labels, sample_weight=weights)
     learned = model.coef_.T.astype(np.float32)
-    table = learned[: 1 << HASH_BITS] * (idf * 0.6)[:, None]
+    table = np.append(
+        learned[: 1 << HASH_BITS] * (idf * NGRAM_SCALE)[:, None], np.zeros((1, len(CLASSES)), np.float32), axis=0
+    )
     scale = (np.abs(table).max(axis=0) / 127).astype(np.float32)
     return Classifier(
         vocabulary,
@@ -271,32 +278,29 @@ def fit(corpus: Corpus, seed: int = 7, regularisation: float = 2.0) -> Classifie
     )
 
 
-def _sparse(held: Sequence[features.Features]) -> Any:  # noqa: ANN401 - scipy has no types
-    from scipy.sparse import csr_matrix  # noqa: PLC0415 - only rebuilding needs it
+def _design(texts: Sequence[str], vocabulary: Vocabulary) -> tuple[Any, Floats]:
+    """(n, 2^17) sparse shares of n-grams and (n, COUNTS) counts, in batches that fit the memory."""
+    from scipy.sparse import csr_matrix, vstack  # noqa: PLC0415 - only rebuilding needs it
 
-    lengths = [len(f.rows) for f in held]
-    values = np.repeat([1 / max(1.0, n**0.5) for n in lengths], lengths).astype(np.float32)
-    columns: Ints = np.concatenate([f.rows for f in held])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    matrix = csr_matrix((values, columns.astype(np.int32), starts), shape=(len(held), 1 << HASH_BITS))
-    matrix.sum_duplicates()
-    return matrix
+    parts, counts = [], []
+    for start in range(0, len(texts), 2_000):
+        held = features.extract(texts[start : start + 2_000], vocabulary)
+        n = len(held.counts)
+        owner = np.repeat(np.tile(np.arange(n), 5), np.diff(np.append(held.starts, len(held.rows))))
+        real = held.rows < 1 << HASH_BITS
+        values = (1 / np.sqrt(np.maximum(1, held.sizes)))[owner[real]].astype(np.float32)
+        parts.append(csr_matrix((values, (owner[real], held.rows[real].astype(np.int32))), shape=(n, 1 << HASH_BITS)))
+        counts.append(held.counts)
+    return vstack(parts).tocsr(), np.concatenate(counts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rebuild and write the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--words", type=Path, nargs="+", required=True)
-    parser.add_argument("--abuse", type=Path, required=True)
-    parser.add_argument("--prose", type=Path)
-    parser.add_argument("--spam", type=Path, nargs="*", default=[])
-    parser.add_argument("--ham", type=Path, nargs="*", default=[])
-    parser.add_argument("--text", nargs="*", default=[])
+    arguments(parser)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    corpus = read_corpus(args.data, args.words, args.abuse, args.prose, (args.spam, args.ham), args.text)
-    fit(corpus).save(args.out)
+    fit(read_corpus(args)).save(args.out)
     return 0
 
 

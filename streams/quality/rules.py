@@ -32,12 +32,17 @@ _AUTO_REPLY = re.compile(
     r"|\bauto(?:matic|mated)?[ -](?:reply|response|responder|confirmation)\b"
     r"|\b(?:do not|don't|please do not) (?:reply|respond) (?:directly )?to this (?:e-?mail|message)"
     r"|\bthis (?:mailbox|inbox|e-?mail address) is (?:not|un)\s?(?:being )?(?:monitored|attended)"
-    r"|\b(?:i am|i'm|i will be|i'll be) (?:currently )?(?:on (?:annual |sick |parental |maternity )?(?:leave|holiday|vacation)"
-    r"|away from (?:my (?:desk|e-?mail)|the office))"
+    r"|\b(?:i am|i'm|i will be|i'll be) (?:currently )?"
+    r"(?:on (?:annual |sick |parental |maternity )?(?:leave|holiday|vacation)"
+    r"(?=.{0,120}\b(?:until|return|e-?mails?|back on|urgent))|away from (?:my (?:desk|e-?mail)|the office))"
     r"|\bundeliverable\b|\bdelivery (?:status notification|has failed|to the following recipient)"
     r"|\bmessage could not be delivered\b|\bmail delivery (?:failed|subsystem)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_OVERRULE = ("ignore", "disregard", "forget")
+_AUTO_SIGNS = ("auto", "office", "reply", "respond", "monitored", "attended", "leave", "holiday", "vacation", "away",
+               "deliver")  # fmt: skip
+"""Words without which `_AUTO_REPLY` cannot match: looking for them is ten times faster."""
 _REPEATED_CHAR = re.compile(r"([^\W\d_])\1{11,}")
 _REPEATED_UNIT = re.compile(r"(\S.{0,40}?)\1{7,}", re.DOTALL)
 _MACHINE = re.compile(
@@ -48,7 +53,8 @@ _MACHINE = re.compile(
     r"|\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S*\]?\s+(?:\S+\s+){0,3}\[?(?:INFO|WARN|WARNING|ERROR|DEBUG|TRACE|FATAL)\b"
     r"|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [ \d]\d \d\d:\d\d:\d\d \S+ [\w./-]+(?:\[\d+\])?: "  # syslog
     r"|(?:INFO|WARN|WARNING|ERROR|DEBUG|TRACE|FATAL)[: ]\s*\[?\d{4}-\d\d"
-    r"|(?:===|\*\*\*|---|-!-|[<>]--|\*)\s+\S+ (?:\[\S+\] )?(?:has (?:joined|left|quit)|is now known as|joined|left|quit)\b"
+    r"|(?:===|\*\*\*|---|-!-|[<>]--|\*)\s+\S+ (?:\[\S+\] )?"
+    r"(?:has (?:joined|left|quit)|is now known as|joined|left|quit)\b"
     r"|Traceback \(most recent call last\)|Exception in thread \"|\s*at [\w$.]+\([\w$]+\.java:\d+\)"
     r")",
     re.DOTALL,
@@ -62,17 +68,15 @@ _MOJIBAKE = re.compile(
 _BROKEN = re.compile("[\ufffd\ud800-\udfff\x00-\x08\x0b\x0e-\x1f]")
 
 
-def control_tokens(text: str) -> bool:
-    """True if the text carries special tokens of a chat template, plays a role, or hides characters."""
-    if "<" in text or "[" in text:
-        if _CONTROL.search(text):
-            return True
-    if ":" in text or "#" in text:
-        if _SPOOF.search(text):
-            return True
+def control_tokens(text: str, lower: str) -> bool:
+    """True if the text (`lower`: in lower case) has special tokens of a chat template, plays a role, or hides some."""
+    if ("<" in text or "[" in text) and _CONTROL.search(text):
+        return True
+    if (":" in text or "#" in text) and _SPOOF.search(text):
+        return True
     if not text.isascii() and len(_INVISIBLE.findall(text)) > 1:
         return True
-    return _INJECTED.search(text) is not None
+    return any(verb in lower for verb in _OVERRULE) and _INJECTED.search(lower) is not None
 
 
 def broken_encoding(text: str) -> bool:
@@ -82,12 +86,16 @@ def broken_encoding(text: str) -> bool:
     broken = len(_BROKEN.findall(text))
     if broken > 1 and broken * 50 > len(text):
         return True
-    return sum(len(m) for m in (x.group() for x in _MOJIBAKE.finditer(text))) * 10 > len(text)
+    return sum(len(found[0]) for found in _MOJIBAKE.finditer(text)) * 10 > len(text)
 
 
 def flood(text: str) -> bool:
     """True if one character or one short unit is repeated over most of the text."""
     if len(text) < 16:  # noqa: PLR2004 - "noooooo" and "!!!!!!" are how people write
+        return False
+    words = text.split()
+    # a unit that comes eight times makes few different words, or words of its own length
+    if len(set(words)) * 3 > len(words) and max(map(len, words)) < 16:  # noqa: PLR2004 - as above
         return False
     if _REPEATED_CHAR.search(text) and len(set(text.lower())) * 8 < len(text):
         return True
@@ -95,14 +103,14 @@ def flood(text: str) -> bool:
     return found is not None and (found.end() - found.start()) * 2 > len(text) and _LETTER.search(found[1]) is not None
 
 
-def auto_reply(text: str) -> bool:
+def auto_reply(lower: str) -> bool:
     """True if a machine wrote it instead of a person: out of office, bounce, unattended mailbox."""
-    return _AUTO_REPLY.search(text) is not None
+    return any(sign in lower for sign in _AUTO_SIGNS) and _AUTO_REPLY.search(lower) is not None
 
 
 def machine_text(text: str) -> bool:
     """True if the text starts as only machines write: log lines, payloads, stack traces, channel notices."""
-    return _MACHINE.match(text[:600] if len(text) > 600 and text[0] not in "{[" else text) is not None  # noqa: PLR2004
+    return _MACHINE.match(text) is not None
 
 
 def tokens(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from importlib.resources import files
 from typing import Final
 from zlib import crc32
@@ -18,9 +17,12 @@ _LISTS: Final = {
 _ENDINGS: Final = tuple(ending.encode() for ending in _LISTS["endings"])
 CLASSES: Final = 256
 """Word classes at most; class 0 stands before the first and after the last word."""
-
 GROUPS: Final = tuple(name for name in _LISTS if name not in {"function", "endings"})
 """Names of the groups, in the order of their bits."""
+SEPARATOR: Final = b"\x00"
+"""The word that stands between two texts."""
+CLASS_SHIFT: Final = 32
+GROUP_SHIFT: Final = 40
 
 _CLASS_OF: Final = {word.encode(): at + 1 for at, word in enumerate(_LISTS["function"])}
 _FIRST_ENDING: Final = len(_CLASS_OF) + 1
@@ -28,19 +30,29 @@ _NUMBER: Final = _FIRST_ENDING + len(_ENDINGS)
 _SHORT: Final = _NUMBER + 1
 _FOREIGN: Final = _NUMBER + 2
 _OTHER: Final = _NUMBER + 3
+_KEPT: Final = 1 << 16
 _BITS: Final[dict[str, int]] = {}
 for _at, _name in enumerate(GROUPS):
     for _listed in _LISTS[_name]:
         _BITS[_listed] = _BITS.get(_listed, 0) | 1 << _at
 
 
-@lru_cache(maxsize=1 << 16)
-def word(folded: bytes) -> tuple[int, int, int]:
-    """(hash of 32 bits, class below 256, bit set of groups) of one folded word."""
-    return crc32(folded), _class(folded), _BITS.get(folded.decode(errors="replace"), 0)
+class WordCodes(dict[bytes, int]):
+    """Folded word -> hash (32 bits), class (8 bits), groups: worked out once a word; emptied when it has grown."""
+
+    def __missing__(self, folded: bytes) -> int:
+        """The code of a word that was not seen lately."""
+        if len(self) >= _KEPT:
+            self.clear()
+        groups = _BITS.get(folded.decode(errors="replace"), 0)
+        code = crc32(folded) | _class(folded) << CLASS_SHIFT | groups << GROUP_SHIFT
+        self[folded] = code
+        return code
 
 
 def _class(folded: bytes) -> int:
+    if folded == SEPARATOR:
+        return 0
     found = _CLASS_OF.get(folded)
     if found is not None:
         return found
