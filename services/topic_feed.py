@@ -84,6 +84,8 @@ class TopicFeed:
         """(topic, partition) -> next offset to be read."""
         self.contact: float | None = None
         """When the broker last answered with all that it has, and it was read: seconds of the clock."""
+        self.heard_s = 0.0
+        """For how long the broker has been answering, seconds: ages counted by it stand still while it is away."""
         self._consumer = Consumer(
             {
                 "group.id": "driftline-feed",
@@ -140,6 +142,8 @@ class TopicFeed:
             if first:
                 self._assign(ends)
             self._ends = ends
+            if self.contact is not None and now - self.contact <= 3 * self._ask_s:
+                self.heard_s += now - self.contact
             self.contact = now
         except KafkaException:
             return self._ends is not None

@@ -93,11 +93,11 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def mock_broker(tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """The embedded broker in a process of its own: {"bootstrap", "epoch"}."""
+    """The embedded broker in a process of its own: {"bootstrap", "epoch", "pid"}."""
     address = tmp_path / "broker.json"
     process = subprocess.Popen([sys.executable, "-m", "services.local.broker", str(address)], cwd=ROOT)
     _until(address.exists)
-    yield json.loads(address.read_text())
+    yield {**json.loads(address.read_text()), "pid": process.pid}
     process.terminate()
     process.wait(10)
 

@@ -52,11 +52,13 @@ class Shop:
     """A base, a registry, and the means to publish versions into it."""
 
     folder: Path
+    model: Path | None = None
+    """A base model's folder; None: a tiny one with random weights."""
     base: Path = field(init=False)
     foundation: Foundation = field(init=False)
 
     def __post_init__(self) -> None:
-        self.base = tiny_base(self.folder / "tiny")
+        self.base = self.model or tiny_base(self.folder / "tiny")
         self.foundation = base_identity(self.base, self.base.name)
         self._model = load_base(self.base)
 

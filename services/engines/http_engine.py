@@ -53,6 +53,11 @@ class HttpEngine:
         self._end()
         self._client.close()
 
+    async def close_answers(self) -> None:
+        """Close the connections of the event loop that asked."""
+        await self._answers.aclose()
+        self._answers = httpx.AsyncClient(base_url=self._url, timeout=self._client.timeout, trust_env=False)
+
     def loaded(self) -> dict[str, str]:
         """Name -> path as loaded, by `GET /v1/models`; the base has no parent and is left out."""
         response = self.call("GET", "/v1/models")

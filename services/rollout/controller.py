@@ -37,13 +37,13 @@ class Fleet:
             self.epoch = record.epoch
             self.versions[record.id] = record
 
-    def node(self, record: NodeRecord, now: float) -> None:
-        """Take in a node's report, seen at `now` of a monotonic clock."""
-        self.nodes[record.node] = (record, now)
+    def node(self, record: NodeRecord, heard_s: float) -> None:
+        """Take in a node's report; `heard_s` is TopicFeed's, which stands still while the broker is away."""
+        self.nodes[record.node] = (record, heard_s)
 
-    def alive(self, line: str, now: float) -> list[NodeRecord]:
+    def alive(self, line: str, heard_s: float) -> list[NodeRecord]:
         """Nodes of a line that still report."""
-        found = [n for n, seen in self.nodes.values() if now - seen <= 3 * n.every_s + 1.0 and not n.leaving]
+        found = [n for n, seen in self.nodes.values() if heard_s - seen <= 3 * n.every_s + 1.0 and not n.leaving]
         return [node for node in found if node.line == line]
 
 
@@ -130,9 +130,9 @@ class Controller:
         self._positions[at] = record.offset + 1
         self._marks.setdefault(at, deque()).append((record.offset, when))
 
-    def node_reported(self, record: NodeRecord, now: float, timestamp: float) -> None:
+    def node_reported(self, record: NodeRecord, heard_s: float, timestamp: float) -> None:
         """A node's report; the first READY of a version ends the way from its samples to its serving."""
-        self.fleet.node(record, now)
+        self.fleet.node(record, heard_s)
         for version, status in record.versions.items():
             known = self.fleet.versions.get(version)
             if status.state is NodeState.READY and version not in self._ready_seen and known is not None:
@@ -142,13 +142,13 @@ class Controller:
                 if known.fresh_from:
                     self._metrics.freshness.observe(max(timestamp - known.fresh_from, 0.0))
 
-    def tick(self, now: float, watermark: float, silence_s: float) -> Tick:
+    def tick(self, heard_s: float, watermark: float, silence_s: float) -> Tick:
         """One look and at most one decision. Raises redis.RedisError, `Fenced`, `Conflict`: nothing was adopted."""
         self.evidence.advance(watermark)
         wall = self._wall()
         self._killed = self._store.killed()
         world = World(
-            now=wall, versions=self.fleet.versions, nodes=self.fleet.alive(self._config.line, now),
+            now=wall, versions=self.fleet.versions, nodes=self.fleet.alive(self._config.line, heard_s),
             killed=self._killed, silence_s=silence_s, valid=self._valid, fresh=self._fresh,
         )  # fmt: skip
         found = machine.tick(self.state, world, self.evidence, self._config)

@@ -234,7 +234,7 @@ def _rolling_back(state: State, world: World, _evidence: Evidence, _config: Roll
     """Wait until no node has the version; a node that is away gets the record before it serves again."""
     served = [node for node in world.nodes if node.ready(state.watched)]
     behind = [node for node in world.nodes if node.generation < state.record.generation]
-    if served or behind:
+    if served or behind or not world.nodes:
         return Tick(state)
     return Tick(msgspec.structs.replace(state, phase=Phase.IDLE, since=world.now))
 

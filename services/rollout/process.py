@@ -108,7 +108,7 @@ class Service:
             # a command has moved the record; waiting for the next commit's conflict would only be slower
             self._read_from(self.controller.reload())
         try:
-            found = self.controller.tick(self._clock(), self._watermark(), self._clock() - self._fresh_at)
+            found = self.controller.tick(self._fleet_feed.heard_s, self._watermark(), self._clock() - self._fresh_at)
         except Conflict:
             self._read_from(self.controller.reload())
             return
@@ -152,7 +152,7 @@ class Service:
             if record.topic == VERSIONS and record.value:
                 self._fleet.version(decode_version(record.value))
             elif record.topic == NODES and record.value:
-                self.controller.node_reported(decode_node(record.value), self._clock(), record.timestamp)
+                self.controller.node_reported(decode_node(record.value), self._fleet_feed.heard_s, record.timestamp)
             elif record.topic == ROLLOUT and record.value:
                 found = decode_rollout(record.value)
                 newer = self._newest is None or found.generation > self._newest.generation

@@ -9,7 +9,7 @@ GET  /v1/rollout            record, nodes, killed versions; admin token
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -28,11 +28,10 @@ from services.serving_config import RouterConfig
 class Routes:
     """The handlers over one door."""
 
-    def __init__(self, config: RouterConfig, admin_token: str, door: Door, clock: Callable[[], float]) -> None:
+    def __init__(self, config: RouterConfig, admin_token: str, door: Door) -> None:
         self._config = config
         self._admin_token = admin_token
         self._door = door
-        self._clock = clock
 
     async def chat(self, request: Request) -> Response:
         """One turn of a conversation."""
@@ -80,7 +79,7 @@ class Routes:
         """For operators and tests."""
         if not self._admin(request):
             return _error(401, "invalid_api_key", "wants the admin token")
-        return JSONResponse(self._door.view.status(self._clock()))
+        return JSONResponse(self._door.view.status())
 
     async def watch(self) -> None:
         """Read the kill switch and send what waits for Redis, for ever."""

@@ -59,7 +59,7 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
         clock=clock,
         wall=time.time,  # noqa: TID251 - the composition root hands the clock on
     )
-    routes = Routes(config, settings.keys.admin_token, door, clock)
+    routes = Routes(config, settings.keys.admin_token, door)
     server = HttpServer(create_app(routes, door), config.host, config.port)
     feed = TopicFeed(base, [ROLLOUT, NODES], clock, prefix=settings.kafka.prefix)
     runtime.ready("nodes", lambda: None if view.safe(clock()) else "no node is ready for stable")
@@ -69,7 +69,8 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     while not runtime.stop.is_set():
         runtime.tick()
         for record in feed.poll(POLL_S):
-            follow(view, record, clock(), runtime)
+            follow(view, record, runtime)
+        view.heard_s = feed.heard_s
         spool.poll()
         pending = spool.pending()
         for topic in metrics.topics:
@@ -83,13 +84,13 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def follow(view: View, record: Record, now: float, runtime: Runtime) -> None:
+def follow(view: View, record: Record, runtime: Runtime) -> None:
     """Act on one record of the fleet's state."""
     if record.value is None:
         return
     try:
         if record.topic == NODES:
-            view.report(decode_node(record.value), now)
+            view.report(decode_node(record.value))
             return
         state = decode_rollout(record.value)
     except msgspec.DecodeError as error:

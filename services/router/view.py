@@ -59,6 +59,8 @@ class View:
         self._running: dict[str, int] = {}
         self._local_kills: frozenset[str] = frozenset()
         self._redis_kills: frozenset[str] = frozenset()
+        self.heard_s = 0.0
+        """Seconds for which the broker has been answering: while it is away no node grows old."""
         self.record = RolloutRecord(line=line)
         if file is not None and file.exists():
             kept = msgspec.json.decode(file.read_bytes(), type=_Kept)
@@ -89,12 +91,12 @@ class View:
         """What the kill switch in Redis says now."""
         self._redis_kills = versions
 
-    def report(self, node: NodeRecord, now: float) -> None:
-        """A node's newest report, seen at `now` of a monotonic clock."""
+    def report(self, node: NodeRecord) -> None:
+        """A node's newest report."""
         with self._lock:
             known = self._nodes.get(node.node)
             if known is None or node.at >= known[0].at:
-                self._nodes[node.node] = (node, now)
+                self._nodes[node.node] = (node, self.heard_s)
 
     def suspect(self, url: str, now: float) -> None:
         """A node did not answer: others are asked first."""
@@ -111,7 +113,7 @@ class View:
     def urls(self, version: str, now: float) -> list[str]:
         """Nodes that are ready for a version: quiet ones first, suspects last."""
         with self._lock:
-            nodes = [node for node, seen in self._nodes.values() if now - seen <= 3 * node.every_s + 1.0]
+            nodes = [node for node, seen in self._nodes.values() if self.heard_s - seen <= 3 * node.every_s + 1.0]
         ready = [node.url for node in nodes if node.line == self.record.line and node.ready(version)]
         suspects = {url for url, at in self._suspects.items() if now - at < SUSPECT_S}
         return sorted(ready, key=lambda url: (url in suspects, self._running.get(url, 0), url))
@@ -150,10 +152,12 @@ class View:
         instead = self.safe(now)
         return pin if instead is None or instead == pin.version else replace(pin, version=instead, mixed=True)
 
-    def status(self, now: float) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """For the operators' route: record, killed, nodes with the age of their reports."""
         with self._lock:
-            nodes = {name: {"url": n.url, "age_s": round(now - seen, 1)} for name, (n, seen) in self._nodes.items()}
+            nodes = {
+                name: {"url": n.url, "age_s": round(self.heard_s - seen, 1)} for name, (n, seen) in self._nodes.items()
+            }
         return {"record": msgspec.to_builtins(self.record), "killed": sorted(self.killed), "nodes": nodes}
 
     def _keep(self) -> None:

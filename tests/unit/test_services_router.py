@@ -69,7 +69,7 @@ def view_of(*nodes: NodeRecord, **changes: Any) -> View:
     found = View("a")
     assert found.accept(record(1, **changes))
     for each in nodes:
-        found.report(each, 0.0)
+        found.report(each)
     return found
 
 
@@ -137,10 +137,12 @@ def test_router_keeps_record_and_kills_over_a_restart(tmp_path: Path) -> None:
 def test_router_forgets_a_node_that_is_silent_for_three_reports() -> None:
     """Its last word ages; a newer report brings it back."""
     view = view_of(node("n1", A))
-    assert view.urls(A, 3.5) == ["http://n1"]
-    assert view.urls(A, 4.5) == []
-    view.report(node("n1", A, at=1.0), 4.5)
-    assert view.urls(A, 4.5) == ["http://n1"]
+    view.heard_s = 3.5
+    assert view.urls(A, 1000.0) == ["http://n1"], "the broker was away: nobody has grown old"
+    view.heard_s = 4.5
+    assert view.urls(A, 1000.0) == []
+    view.report(node("n1", A, at=1.0))
+    assert view.urls(A, 1000.0) == ["http://n1"]
 
 
 TEXTS = st.lists(st.sampled_from(["<NAME_1>", "<ORDER_ID_12>", "<EMAIL_1>", "<", "a < b", "<B_", "é", " x", "<1>"]))
@@ -390,7 +392,7 @@ class Bench:
             backlog=self.backlog, nodes=NodeClient(1.0), mask=mask, metrics=RouterMetrics(CollectorRegistry()),
             clock=lambda: self.now, wall=lambda: 1000.0 + self.now,
         )  # fmt: skip
-        routes = Routes(self.config, "secret", door, lambda: self.now)
+        routes = Routes(self.config, "secret", door)
         transport = httpx.ASGITransport(app=create_app(routes, door))
         async with httpx.AsyncClient(transport=transport, base_url="http://router") as http:
             await scenario(http, door, routes)
@@ -481,19 +483,19 @@ def test_router_tries_other_nodes_then_stable_before_it_fails_anybody(bench: Ben
     nobody = f"http://127.0.0.1:{free_port()}"
 
     async def scenario(http: httpx.AsyncClient, _door: Door, _routes: Routes) -> None:
-        bench.view.report(node("n0", A, B, url=nobody), 0.0)
+        bench.view.report(node("n0", A, B, url=nobody))
         answer = await http.post("/v1/chat/completions", json=GOOD)
         assert (answer.status_code, answer.json()["model"]) == (200, B)
         assert bench.spool.outcomes() == []
-        bench.view.report(node("n0", url=nobody, at=1.0), 0.0)
-        bench.view.report(node("n1", A, url=stub.server.url, at=1.0), 0.0)
-        bench.view.report(node("n2", B, url=bad.server.url), 0.0)
+        bench.view.report(node("n0", url=nobody, at=1.0))
+        bench.view.report(node("n1", A, url=stub.server.url, at=1.0))
+        bench.view.report(node("n2", B, url=bad.server.url))
         headers = {"X-Conversation-Id": "rescued"}
         answer = await http.post("/v1/chat/completions", json=GOOD, headers=headers)
         assert (answer.status_code, answer.json()["model"]) == (200, A)
         assert [outcome.metric for outcome in bench.spool.outcomes()] == ["error"]
         assert bench.spool.exposures()[-1].version == B
-        bench.view.report(node("n1", url=stub.server.url, at=2.0), 0.0)
+        bench.view.report(node("n1", url=stub.server.url, at=2.0))
         assert (await http.post("/v1/chat/completions", json=GOOD, headers=headers)).status_code == 503
 
     try:
@@ -605,5 +607,5 @@ def test_router_base_is_stable_before_the_first_record() -> None:
     view = View("a")
     assert view.assign("c", 0.0)[0] == Pin(BASE)
     assert view.safe(0.0) is None
-    view.report(node("n1", BASE), 0.0)
+    view.report(node("n1", BASE))
     assert view.safe(0.0) == BASE
