@@ -11,7 +11,7 @@ from typing import Any
 
 from learner.heldout import HeldChat
 from streams.events import BadEvent, Message, Turn, decode
-from streams.scrub import scrub_conversation
+from streams.scrub import Quarantined, scrub_conversation
 from streams.sources import Chat, SourceRecord, detect, read
 
 REPLIES = frozenset({"agent", "assistant"})
@@ -20,7 +20,10 @@ TOPIC_LABELS = ("domain", "intent", "topic")
 
 
 def read_chats(path: Path, form: str | None = None, *, scrubbed: bool = False) -> list[HeldChat]:
-    """The conversations of a file that hold a reply, in their order. Raises ValueError for an unknown format."""
+    """The conversations of a file that hold a reply, in their order; scrubbing leaves out what it would quarantine.
+
+    Raises ValueError for an unknown format.
+    """
     opener = gzip.open if path.name.endswith(".gz") else open
     with opener(path, "rb") as file:
         lines = file.readlines()
@@ -32,7 +35,10 @@ def read_chats(path: Path, form: str | None = None, *, scrubbed: bool = False) -
     for conversation, said in _conversations(lines, form, path.name):
         texts = [text for _, text in said]
         if scrubbed:
-            texts = scrub_conversation({"turns": [{"role": role, "text": text} for role, text in said]})
+            try:
+                texts = scrub_conversation({"turns": [{"role": role, "text": text} for role, text in said]})
+            except Quarantined:  # the pipeline would keep it apart too
+                continue
         turns = tuple(
             Turn(role=role, text=text, is_target=role in REPLIES)  # type: ignore[arg-type] # read checks roles
             for (role, _), text in zip(said, texts, strict=True)

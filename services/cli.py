@@ -25,10 +25,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollout": ("services.rollout.commands", "the canary: run the controller, or promote, hold, roll back by hand"),
     "buffer": ("services.buffer", "what the replay buffer holds; curated examples"),
     "forget": ("services.forget", "erase a customer everywhere, with a receipt"),
+    "adapters": ("services.adapters", "which versions there are and why; the card of one; freeing old files"),
     "evaluate": ("services.evaluate", "a version, or the base, on a file of chats, with confidence intervals"),
     "learn": ("services.learn", "the online learner: replay buffer to versions"),
     "base": ("services.base", "train the demo's small base model again"),
     "tune": ("services.tune", "hyper-parameters: shadow adapters, grid, random, Optuna; or a whole base offline"),
+    "scrub": ("services.scrub", "a dry run of the scrubber on a file of your own"),
     "bench": ("services.bench", "tables of numbers, from a checkout"),
 }
 

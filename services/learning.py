@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,13 @@ from learner.feed import Feed, Plan
 from learner.gate import Decision
 from learner.metrics import LearnerMetrics
 from learner.publish import Identity, Judge, Judged, Versions
+from learner.records import Records
 from learner.registry import Registry, base_identity, load_signer
 from learner.supersede import FactChanges
 from learner.train import BASE, Candidate, Learner, Notice
 from learner.update import StepReport
 from learner.worker import Worker
+from services.adapters import records_folder
 from services.node.process import base_folder
 from services.publishers import trusted
 from services.rollout_records import VersionRecord, decode_rollout, encode
@@ -281,6 +283,7 @@ class Process:
         if judged.version is not None:
             self._first_candidate = None
             self._metrics.last_publish.set(self._wall())
+            self._card(judged.version, decision)
             self._record(judged.version, decision.verdict, judged.gated_against)
         event = {"promote": "published", "refuse": "refused", "abstain": "abstained"}[decision.verdict]
         self._audit({
@@ -315,6 +318,14 @@ class Process:
             withdrawn=withdrawn,
         )
         send(self._producer, self._settings.kafka.prefix + VERSIONS, version, encode(record))
+
+    def _card(self, version: str, decision: Decision) -> None:
+        """Write the version's record and model card; a full disk costs the card, not the version."""
+        try:
+            manifest = self._versions.registry.manifest(version)
+            Records(records_folder(self._settings)).version(manifest, decision, asdict(self._settings.train))
+        except OSError as error:
+            self._runtime.caught("learn.card", error)
 
     def _audit(self, value: dict[str, Any]) -> None:
         topic = self._settings.kafka.prefix + ADAPTER_EVENTS
