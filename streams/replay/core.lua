@@ -13,7 +13,7 @@ local LIMIT = 256
 
 local cfg, N, changed = {}, {}, {}
 local lanes, lane_dirty, quotas = {}, {}, {}
-local counts, count_dirty = {}, {}
+local counts = {}
 local buckets, evictions, spare = {}, {}, {}
 local evicted = 0
 
@@ -48,10 +48,6 @@ end
 
 local function lane_count() return #lanes / LANE_U32 end
 local function lane_get(lane, field) return lanes[lane * LANE_U32 + field] end
-local function lane_add(lane, field, by)
-  lanes[lane * LANE_U32 + field] = lanes[lane * LANE_U32 + field] + by
-  lane_dirty[lane] = true
-end
 
 local rules = {}
 -- quota, fresh quota, policy, exempt from ttl, drawn by "*", counted by the limiter
@@ -73,18 +69,43 @@ local function lane_id(name)
   redis.call('HSET', T .. ':lanes', name, id)
   redis.call('SETRANGE', T .. ':lq', id * 12, packed)
   redis.call('SETRANGE', T .. ':lc', id * LANE_U32 * 4, string.rep('\0', LANE_U32 * 4))
+  redis.call('SETRANGE', T .. ':bc:' .. id, BINS * 4 - 1, '\0')
   quotas = quotas .. packed
   for _ = 1, LANE_U32 do lanes[#lanes + 1] = 0 end
   return id
 end
 
-local function bins_of(lane)
-  if not counts[lane] then
-    local raw = redis.call('GET', T .. ':bc:' .. lane)
-    counts[lane] = raw and unpack_u32(raw) or {}
-    for bin = #counts[lane] + 1, BINS do counts[lane][bin] = 0 end
+-- How many items a bin of a lane holds; decoded one by one, for most scripts touch few of a lane's 65 bins.
+local function bin_count(lane, bin)
+  local bins = counts[lane]
+  if not bins then
+    bins = { raw = redis.call('GET', T .. ':bc:' .. lane) or string.rep('\0', BINS * 4), changed = {} }
+    counts[lane] = bins
   end
-  return counts[lane]
+  local count = bins[bin]
+  if not count then
+    count = struct.unpack('>I4', bins.raw, bin * 4 + 1)
+    bins[bin] = count
+  end
+  return count
+end
+
+local function bin_add(lane, bin, by)
+  local count = bin_count(lane, bin) + by
+  counts[lane][bin] = count
+  counts[lane].changed[bin] = true
+end
+
+-- All counts of a lane, from bin 0 at index 0.
+local function bins_of(lane)
+  local first = bin_count(lane, 0)
+  local bins = counts[lane]
+  if not bins.whole then
+    local found = unpack_u32(bins.raw)
+    for bin = 0, BINS - 1 do bins[bin] = bins[bin] or found[bin + 1] end
+    bins.whole = first
+  end
+  return bins
 end
 
 -- Records and bin arrays are read once and written back once: an array cell or record that several moves touch costs
@@ -118,11 +139,10 @@ local function store(r)
 end
 
 local function array(lane, bin)
-  local name = lane .. ':' .. bin
-  local a = arrays[name]
+  local a = arrays[lane * BINS + bin]
   if not a then
-    a = { lane = lane, bin = bin, key = T .. ':b:' .. name, cells = {}, dirty = {} }
-    arrays[name] = a
+    a = { lane = lane, bin = bin, key = T .. ':b:' .. lane .. ':' .. bin, cells = {}, dirty = {} }
+    arrays[lane * BINS + bin] = a
   end
   return a
 end
@@ -146,33 +166,40 @@ end
 
 local function slot_in(lane, bin, pos) return cell(array(lane, bin), pos, 0) end
 
--- Calls write(first, count) for each run of neighbours among numbers, repeated ones once.
-local function runs(numbers, write, together)
-  table.sort(numbers)
-  local first, last
+-- Writes numbered things once each: neighbours that follow each other as one run(first, last), others by lone(number).
+local function write_back(numbers, apart, run, lone)
+  local done, first, last = {}, nil, nil
+  local function finish()
+    if first == last then lone(first) else run(first, last) end
+  end
   for _, number in ipairs(numbers) do
-    if number ~= last then
-      if last and number == last + 1 and together(first, number) then
+    if not done[number] then
+      done[number] = true
+      if last and number == last + 1 and not apart(first, number) then
         last = number
       else
-        if first then write(first, last - first + 1) end
+        if first then finish() end
         first, last = number, number
       end
     end
   end
-  if first then write(first, last - first + 1) end
+  if first then finish() end
 end
 
 local function write_array(a)
-  local count = counts[a.lane][a.bin + 1]
+  local count = bin_count(a.lane, a.bin)
   if count == 0 then return redis.call('DEL', a.key) end
-  local alive = {}
+  local alive, sets = {}, {}
   for _, pos in ipairs(a.dirty) do
     if pos < count then alive[#alive + 1] = pos end
   end
-  runs(alive, function(first, size)
-    redis.call('SETRANGE', a.key, first * 4, struct.pack('>' .. string.rep('I4', size), unpack(a.cells, first, first + size - 1)))
-  end, function(first, pos) return pos - first < 1000 end)
+  write_back(alive, function(first, pos) return pos - first > 500 end, function(first, last)
+    redis.call('SETRANGE', a.key, first * 4, struct.pack('>' .. string.rep('I4', last - first + 1), unpack(a.cells, first, last)))
+  end, function(pos)
+    local n = #sets
+    sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u32', '#' .. pos, a.cells[pos]
+  end)
+  if #sets > 0 then redis.call('BITFIELD', a.key, unpack(sets)) end
 end
 
 local function packed_record(r)
@@ -180,20 +207,41 @@ local function packed_record(r)
 end
 
 local function write_records()
+  local pages = {}
   for slot, pos in pairs(shifts) do
     if records[slot] then
       stored[#stored + 1] = slot
     else
-      local page, offset = record_at(slot)
-      redis.call('SETRANGE', page, offset + 28, struct.pack('>I4', pos))
+      local page = math.floor(slot / PAGE)
+      local sets = pages[page] or {}
+      pages[page] = sets
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u32', '#' .. (slot % PAGE) * RECORD / 4 + 7, pos
     end
   end
-  runs(stored, function(first, size)
+  for page, sets in pairs(pages) do
+    for at = 1, #sets, 1000 do
+      redis.call('BITFIELD', T .. ':m:' .. page, unpack(sets, at, math.min(at + 999, #sets)))
+    end
+  end
+  local function run(first, last)
     local page, offset = record_at(first)
     local parts = {}
-    for slot = first, first + size - 1 do parts[#parts + 1] = packed_record(records[slot]) end
+    for slot = first, last do parts[#parts + 1] = packed_record(records[slot]) end
     redis.call('SETRANGE', page, offset, table.concat(parts))
-  end, function(first, slot) return math.floor(first / PAGE) == math.floor(slot / PAGE) end)
+  end
+  write_back(stored, function(_, slot) return slot % PAGE == 0 end, run, function(slot) run(slot, slot) end)
+end
+
+local function write_counts()
+  for lane, bins in pairs(counts) do
+    local sets = {}
+    for bin in pairs(bins.changed) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u32', '#' .. bin, bins[bin]
+    end
+    if #sets > 0 then redis.call('BITFIELD', T .. ':bc:' .. lane, unpack(sets)) end
+  end
 end
 
 local function push_all(suffix, pushed)
@@ -221,9 +269,7 @@ local function flush()
     local at = lane * LANE_U32
     redis.call('SETRANGE', T .. ':lc', at * 4, struct.pack('>I4I4I4I4', lanes[at + 1], lanes[at + 2], lanes[at + 3], lanes[at + 4]))
   end
-  for lane in pairs(count_dirty) do
-    redis.call('SET', T .. ':bc:' .. lane, struct.pack('>' .. string.rep('I4', BINS), unpack(counts[lane])))
-  end
+  write_counts()
   push_all(':q:', queued)
   push_all(':r:', ringed)
   for lane in pairs(ringed) do redis.call('LTRIM', T .. ':r:' .. lane, -cfg.recent, -1) end
@@ -235,22 +281,22 @@ local function flush()
 end
 
 local function tally(r, by)
-  lane_add(r.lane, TOTAL, by)
-  if r.bin == FRESH then
-    lane_add(r.lane, NEW, by)
-  elseif r.bin < LEASED then
-    lane_add(r.lane, SCORED, by)
+  local at, bin = r.lane * LANE_U32, r.bin
+  lanes[at + TOTAL] = lanes[at + TOTAL] + by
+  if bin == FRESH then
+    lanes[at + NEW] = lanes[at + NEW] + by
+  elseif bin < LEASED then
+    lanes[at + SCORED] = lanes[at + SCORED] + by
   end
-  if r.times == 0 then lane_add(r.lane, UNTRAINED, by) end
-  local bins = bins_of(r.lane)
-  bins[r.bin + 1] = bins[r.bin + 1] + by
-  count_dirty[r.lane] = true
+  if r.times == 0 then lanes[at + UNTRAINED] = lanes[at + UNTRAINED] + by end
+  lane_dirty[r.lane] = true
+  bin_add(r.lane, bin, by)
 end
 
 -- Takes a record out of its bin: the bin's last slot moves into its place.
 local function take(r)
   local a = array(r.lane, r.bin)
-  local last = bins_of(r.lane)[r.bin + 1] - 1
+  local last = bin_count(r.lane, r.bin) - 1
   if r.pos ~= last then
     local moved = cell(a, last, 15)
     set_cell(a, r.pos, moved)
@@ -266,7 +312,7 @@ end
 -- Puts a record at the end of a bin.
 local function place(r, bin)
   r.bin = bin
-  r.pos = bins_of(r.lane)[bin + 1]
+  r.pos = bin_count(r.lane, bin)
   set_cell(array(r.lane, bin), r.pos, r.slot)
   tally(r, 1)
   store(r)
@@ -326,12 +372,12 @@ end
 local function random_trained(lane)
   local bins, sum = bins_of(lane), 0
   for bin = 1, SPENT do
-    if bin ~= LEASED then sum = sum + bins[bin + 1] end
+    if bin ~= LEASED then sum = sum + bins[bin] end
   end
   if sum == 0 then return nil end
   local nth = math.random(sum) - 1
   for bin = 1, SPENT do
-    local size = bin ~= LEASED and bins[bin + 1] or 0
+    local size = bin ~= LEASED and bins[bin] or 0
     if nth < size then return record(slot_in(lane, bin, nth)) end
     nth = nth - size
   end
@@ -339,12 +385,12 @@ end
 
 local function lowest(lane)
   local bins = bins_of(lane)
-  if bins[SPENT + 1] > 0 then return record(slot_in(lane, SPENT, 0)) end
+  if bins[SPENT] > 0 then return record(slot_in(lane, SPENT, 0)) end
   for bin = 1, 62 do
-    if bins[bin + 1] > 0 then return record(slot_in(lane, bin, 0)) end
+    if bins[bin] > 0 then return record(slot_in(lane, bin, 0)) end
   end
   for _, bin in ipairs({ FRESH, LEASED }) do
-    if bins[bin + 1] > 0 then return record(slot_in(lane, bin, 0)) end
+    if bins[bin] > 0 then return record(slot_in(lane, bin, 0)) end
   end
 end
 

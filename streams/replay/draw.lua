@@ -40,7 +40,7 @@ local function prio_mass(lane)
   if not mass[lane] then
     local sum, bins = 0, bins_of(lane)
     for bin = 1, 62 do
-      if bins[bin + 1] > 0 then sum = sum + bins[bin + 1] * powers[bin] end
+      if bins[bin] > 0 then sum = sum + bins[bin] * powers[bin] end
     end
     mass[lane] = sum
   end
@@ -91,7 +91,8 @@ local function plan()
       local n = eligible(policy, lane)
       if n > 0 then
         local weight = input.tau == 1 and n or n ^ input.tau
-        cells[#cells + 1] = { policy = policy, lane = lane, n = n, part = i, weight = weight, cap = once and n or math.huge }
+        cells[#cells + 1] = { policy = policy, lane = lane, n = n, part = i, weight = weight, cap = once and n or math.huge,
+          counted = select(6, lane_rules(lane)) }
         total = total + n
       end
     end
@@ -115,7 +116,7 @@ local function round(cells)
     local upto = math.floor(sum + u + 1e-9)
     cell.count = upto - given
     given = upto
-    if select(6, lane_rules(cell.lane)) == 1 then drawn = drawn + cell.count end
+    drawn = drawn + cell.count * cell.counted
   end
   return drawn
 end
@@ -126,18 +127,18 @@ local function pick_bin(lane, policy)
     local u = math.random() * prio_mass(lane)
     local last
     for bin = 1, 62 do
-      if bins[bin + 1] > 0 then
+      if bins[bin] > 0 then
         last = bin
-        u = u - bins[bin + 1] * powers[bin]
+        u = u - bins[bin] * powers[bin]
         if u < 0 then break end
       end
     end
-    return last, math.random(bins[last + 1]) - 1
+    return last, math.random(bins[last]) - 1
   end
   local nth = math.random(lane_get(lane, NEW) + lane_get(lane, SCORED)) - 1
   for bin = 0, 62 do
-    if nth < bins[bin + 1] then return bin, nth end
-    nth = nth - bins[bin + 1]
+    if nth < bins[bin] then return bin, nth end
+    nth = nth - bins[bin]
   end
 end
 
@@ -182,54 +183,57 @@ local function drawable(slot)
   return digest, exempt and 4294967295 or math.floor(ts / cfg.bucket), seq, times
 end
 
-local covering = {}
--- Declared probability of an item: sum over the parts of expected share times chance inside the part.
-local function probability(lane, bin, slot)
-  local p = 0
-  for _, cell in ipairs(covering[lane]) do
+local chances = {}
+-- What the parts give an item of a lane: `even` any, `new` untrained ones, `heavy` per weight^alpha, `ring` the newest.
+local function gather(cells)
+  for _, cell in ipairs(cells) do
+    local c = chances[cell.lane]
+    if not c then
+      c = { even = 0, new = 0, heavy = 0, ring = 0 }
+      chances[cell.lane] = c
+    end
     if cell.policy == 'fresh' then
-      p = p + (bin == FRESH and cell.expected / cell.n or 0)
-    elseif cell.policy == 'prio' then
-      p = p + (bin > FRESH and cell.expected * powers[bin] / prio_mass(lane) or 0)
+      c.new = c.new + cell.expected / cell.n
     elseif cell.policy == 'uniform' then
-      p = p + cell.expected / cell.n
-    elseif slot and ring(lane).bin_of[slot] then
-      p = p + cell.expected / cell.n
+      c.even = c.even + cell.expected / cell.n
+    elseif cell.policy == 'prio' then
+      c.heavy = c.heavy + cell.expected / prio_mass(cell.lane)
+    else
+      c.ring = c.ring + cell.expected / cell.n
     end
   end
+end
+
+-- Declared probability of an item: sum over the parts of expected share times chance inside the part.
+local function probability(lane, bin, slot)
+  local c = chances[lane]
+  local p = c.even + (bin == FRESH and c.new or bin > FRESH and c.heavy > 0 and c.heavy * powers[bin] or 0)
+  if slot and c.ring > 0 and ring(lane).bin_of[slot] then p = p + c.ring end
   return p / input.planned
 end
 
 -- The scored bin of a lane whose items have the least probability: the lowest, if priorities matter there.
 local function lowest_scored(lane)
-  local matters = false
-  for _, cell in ipairs(covering[lane]) do
-    matters = matters or cell.policy == 'prio' and input.alpha > 0
-  end
-  if not matters then return 62 end
+  if chances[lane].heavy == 0 or input.alpha <= 0 then return 62 end
+  local bins = bins_of(lane)
   for bin = 1, 62 do
-    if bins_of(lane)[bin + 1] > 0 then return bin end
+    if bins[bin] > 0 then return bin end
   end
 end
 
 -- Items that some part can draw, and the least probability among them: the largest importance weight hangs on it.
-local function support(cells)
-  local n, least, seen = 0, math.huge, {}
+local function support()
+  local n, least = 0, math.huge
   local function count(items, p)
     if items > 0 and p > 0 then n, least = n + items, math.min(least, p) end
-    return p > 0
+    return items > 0 and p > 0
   end
-  for _, cell in ipairs(cells) do
-    local lane, new, scored = cell.lane, false, false
-    if not seen[lane] then
-      seen[lane] = true
-      if lane_get(lane, NEW) > 0 then new = count(lane_get(lane, NEW), probability(lane, FRESH, nil)) end
-      if lane_get(lane, SCORED) > 0 then
-        scored = count(lane_get(lane, SCORED), probability(lane, lowest_scored(lane), nil))
-      end
-      for slot, bin in pairs(rings[lane] and rings[lane].bin_of or {}) do
-        if not (bin == FRESH and new or bin > FRESH and scored) then count(1, probability(lane, bin, slot)) end
-      end
+  for lane in pairs(chances) do
+    local fresh, trained = lane_get(lane, NEW), lane_get(lane, SCORED)
+    local new = fresh > 0 and count(fresh, probability(lane, FRESH))
+    local scored = trained > 0 and count(trained, probability(lane, lowest_scored(lane)))
+    for slot, bin in pairs(rings[lane] and rings[lane].bin_of or {}) do
+      if not (bin == FRESH and new or bin > FRESH and scored) then count(1, probability(lane, bin, slot)) end
     end
   end
   return n, least
@@ -256,11 +260,8 @@ if input.spi and (N.ins - N.anchors) * input.spi - N.smp - limited < -input.erro
   return { 'wait', 'limiter', N.n }
 end
 
-for _, cell in ipairs(cells) do
-  covering[cell.lane] = covering[cell.lane] or {}
-  table.insert(covering[cell.lane], cell)
-end
-local n, least = support(cells)
+gather(cells)
+local n, least = support()
 local rows, slots, shares, realised = {}, {}, {}, {}
 for i = 1, #input.parts do shares[i], realised[i] = 0, 0 end
 for _, cell in ipairs(cells) do
@@ -277,7 +278,7 @@ for _, cell in ipairs(cells) do
       slots[#slots + 1] = slot
       realised[cell.part] = realised[cell.part] + 1
       cell.count = cell.count - 1
-      if select(6, lane_rules(cell.lane)) == 1 then add('smp', 1) end
+      add('smp', cell.counted)
     end
   end
 end
