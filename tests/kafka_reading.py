@@ -1,11 +1,19 @@
-"""Reads a topic whole, for tests that look at what was produced."""
+"""The embedded broker for a whole module, and its topics read whole."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from confluent_kafka import Consumer, TopicPartition
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -33,3 +41,16 @@ def read_all(bootstrap: str, topic: str) -> list[Read]:
             found.append((*place, Read(message.key(), message.value() or b"", headers)))
     consumer.close()
     return [record for _, _, record in sorted(found, key=lambda entry: entry[:2])]
+
+
+def embedded(folder: Path) -> Iterator[str]:
+    """The embedded broker in a process of its own, for as long as the generator lives; gives its address."""
+    address, pause = folder / "broker.json", threading.Event()
+    process = subprocess.Popen([sys.executable, "-m", "services.local.broker", str(address)], cwd=ROOT)
+    for _ in range(600):
+        if address.exists():
+            break
+        pause.wait(0.05)
+    yield str(json.loads(address.read_text())["bootstrap"])
+    process.terminate()
+    process.wait(10)

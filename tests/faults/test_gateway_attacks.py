@@ -29,7 +29,7 @@ from services.local.supervisor import free_port
 from services.settings import child_environment
 from streams.events import isoformat
 from streams.topics import CHATS_RAW
-from tests.kafka_reading import read_all
+from tests.kafka_reading import embedded, read_all
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRETS = {"zendesk": "zen secret".replace(" ", "-"), "slack": "slack-secret", "intercom": "intercom-secret"}
@@ -38,17 +38,9 @@ SOURCES = ("zendesk", "slack", "intercom", "standard")
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """One embedded broker for this module."""
-    address = tmp_path_factory.mktemp("broker") / "broker.json"
-    process = subprocess.Popen([sys.executable, "-m", "services.local.broker", str(address)], cwd=ROOT)
-    for _ in range(600):
-        if address.exists():
-            break
-        _pause(0.05)
-    yield json.loads(address.read_text())
-    process.terminate()
-    process.wait(10)
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of one embedded broker for this module."""
+    yield from embedded(tmp_path_factory.mktemp("broker"))
 
 
 class Trap:
@@ -75,13 +67,13 @@ def trap() -> Iterator[Trap]:
 
 
 @pytest.fixture(scope="module")
-def door(broker: dict[str, Any], redis_url: str, trap: Trap) -> Iterator[tuple[str, int]]:
+def door(broker: str, redis_url: str, trap: Trap) -> Iterator[tuple[str, int]]:
     """URL and pid of a gateway process with all four hooks, the old secret still valid beside the new one."""
     port = free_port()
     hooks = {f"{source}/acme": f"old-{secret} {secret}" for source, secret in SECRETS.items()}
     hooks["standard/acme"] = f"{'whsec_' + base64.b64encode(b'x' * 24).decode()} {STANDARD}"
-    values = {
-        "kafka": {"bootstrap": broker["bootstrap"], "epoch": broker["epoch"], "embedded": True},
+    values: dict[str, dict[str, object]] = {
+        "kafka": {"bootstrap": broker, "epoch": "attacks", "embedded": True},
         "redis": {"url": redis_url},
         "gateway": {
             "port": port,
@@ -156,12 +148,12 @@ def signed(source: str, body: bytes, at: float, secret: str | None = None, name:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_t16_forged_and_replayed_webhooks(source: str, door: tuple[str, int], broker: dict[str, Any]) -> None:
+def test_t16_forged_and_replayed_webhooks(source: str, door: tuple[str, int], broker: str) -> None:
     """Good requests are produced once, whatever is repeated; every forgery is 401 and produces nothing."""
     url = f"{door[0]}/v1/webhooks/{source}/acme"
     now = time.time()  # noqa: TID251 - the process under test reads the real clock
     name = f"{source}-{now:.0f}"
-    before = len(read_all(broker["bootstrap"], CHATS_RAW))
+    before = len(read_all(broker, CHATS_RAW))
     body = body_of(source, name, now)
     good = signed(source, body, now, name=name)
     wrong = "whsec_" + base64.b64encode(b"w" * 24).decode() if source == "standard" else "wrong"
@@ -177,13 +169,13 @@ def test_t16_forged_and_replayed_webhooks(source: str, door: tuple[str, int], br
     with httpx.Client(timeout=20) as client:
         assert [client.post(url, content=c, headers=h).status_code for c, h in forged] == [401] * len(forged)
         assert client.post(f"{door[0]}/v1/webhooks/{source}/other", content=body, headers=good).status_code == 401
-        assert len(read_all(broker["bootstrap"], CHATS_RAW)) == before
+        assert len(read_all(broker, CHATS_RAW)) == before
         answers = [client.post(url, content=body, headers=good) for _ in range(2)]
         again = signed(source, body, now + 1, name=name)
         answers.append(client.post(url, content=body, headers=again))
     assert [a.status_code for a in answers] == [200, 200, 200]
     assert [a.json()["known"] for a in answers] == [0, 1, 1]
-    found = read_all(broker["bootstrap"], CHATS_RAW)
+    found = read_all(broker, CHATS_RAW)
     assert len(found) == before + 1
     assert [record.headers for record in found if name.encode() in record.value] == [{"tenant": b"acme"}]
 

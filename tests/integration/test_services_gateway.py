@@ -7,12 +7,13 @@ import gzip
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 import pytest
 import redis
+from confluent_kafka import Producer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -31,7 +32,7 @@ from services.http_server import HttpServer
 from services.pacing import Backlog
 from services.simulate import Mix, Record, traffic
 from streams.topics import CHATS_RAW
-from tests.kafka_reading import read_all
+from tests.kafka_reading import embedded, read_all
 
 Start = Callable[..., httpx.Client]
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -51,20 +52,42 @@ def event(number: int, **more: Any) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Raw:
+    """Where a test's records go: a topic of its own on this module's broker."""
+
+    bootstrap: str
+    topic: str
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of one embedded broker for this module."""
+    yield from embedded(tmp_path_factory.mktemp("broker"))
+
+
 @pytest.fixture
-def start(mock_broker: dict[str, Any], redis_url: str, redis_client: redis.Redis) -> Iterator[Start]:
+def raw(broker: str, request: pytest.FixtureRequest) -> Raw:
+    """A fresh topic."""
+    name = f"{CHATS_RAW}.{request.node.name.partition('[')[0]}"
+    Producer({"bootstrap.servers": broker}).list_topics(name, timeout=5)
+    return Raw(broker, name)
+
+
+@pytest.fixture
+def start(raw: Raw, redis_url: str, redis_client: redis.Redis) -> Iterator[Start]:
     """A function that starts a gateway with some settings and gives a client of it, authorised as acme."""
     assert redis_client.ping()
     open_parts: list[tuple[HttpServer, Sink, httpx.Client]] = []
 
     def begin(config: GatewayConfig | None = None, bootstrap: str = "", url: str = redis_url) -> httpx.Client:
         config = replace(config or GatewayConfig(), api_keys=KEYS, port=0)
-        base = {"bootstrap.servers": bootstrap or mock_broker["bootstrap"], "log_level": 0}
+        base = {"bootstrap.servers": bootstrap or raw.bootstrap, "log_level": 0}
         sink = Sink(
-            base, CHATS_RAW, time.monotonic, max_queue_bytes=config.max_queue_bytes, timeout_s=config.produce_timeout_s
+            base, raw.topic, time.monotonic, max_queue_bytes=config.max_queue_bytes, timeout_s=config.produce_timeout_s
         )
         metrics = GatewayMetrics(CollectorRegistry())
-        memory = Memory(connect(url, 1), mock_broker["epoch"], config.remember_s, lambda _error: None)
+        memory = Memory(connect(url, 1), raw.topic, config.remember_s, lambda _error: None)
         gateway = Gateway(config, sink, memory, metrics, clock=time.monotonic, wall=lambda: 1767323045.0)
         capture = None
         if config.upstream:
@@ -83,20 +106,20 @@ def start(mock_broker: dict[str, Any], redis_url: str, redis_client: redis.Redis
         sink.close(0.5)
 
 
-def test_gateway_produces_an_event_once(start: Start, mock_broker: dict[str, Any]) -> None:
+def test_gateway_produces_an_event_once(start: Start, raw: Raw) -> None:
     """An event is acknowledged with its tenant in a header, and the same id again is known and not produced."""
     client, trace = start(), {"traceparent": TRACE}
     first, again = (client.post("/v1/events", json=event(0, tenant="bolt"), headers=trace) for _ in range(2))
     assert (first.status_code, first.json()) == (200, {"event_id": "e-0", "status": "produced"})
     assert again.json() == {"event_id": "e-0", "status": "known"}
-    (found,) = read_all(mock_broker["bootstrap"], CHATS_RAW)
+    (found,) = read_all(raw.bootstrap, raw.topic)
     assert (found.key, json.loads(found.value)) == (b"c", event(0))
     assert found.headers == {"tenant": b"acme", "traceparent": TRACE.encode()}
     other = client.post("/v1/events", json=event(0), headers={"authorization": "Bearer key-b"})
     assert other.json()["status"] == "produced"
 
 
-def test_gateway_takes_batches_and_names_what_is_malformed(start: Start, mock_broker: dict[str, Any]) -> None:
+def test_gateway_takes_batches_and_names_what_is_malformed(start: Start, raw: Raw) -> None:
     """Good events of a batch are produced, bad ones are named in place, and the answer is 400."""
     client = start()
     answer = client.post("/v1/events", json={"events": [event(0), event(1, text=""), event(2, role="boss"), event(3)]})
@@ -107,7 +130,7 @@ def test_gateway_takes_batches_and_names_what_is_malformed(start: Start, mock_br
     headers = {"content-type": "application/x-ndjson", "content-encoding": "gzip"}
     more = client.post("/v1/events", content=gzip.compress(lines), headers=headers)
     assert [r["status"] for r in more.json()["results"]] == ["known", "produced", "produced"]
-    assert [json.loads(r.value)["seq"] for r in read_all(mock_broker["bootstrap"], CHATS_RAW)] == [0, 3, 4, 5]
+    assert [json.loads(r.value)["seq"] for r in read_all(raw.bootstrap, raw.topic)] == [0, 3, 4, 5]
 
 
 def test_gateway_wants_a_key(start: Start) -> None:
@@ -146,22 +169,22 @@ def test_gateway_bounds_its_queue(start: Start) -> None:
     assert client.post("/v1/events", json=event(0)).status_code == 503
 
 
-def test_gateway_goes_on_without_redis(start: Start, mock_broker: dict[str, Any]) -> None:
+def test_gateway_goes_on_without_redis(start: Start, raw: Raw) -> None:
     """While Redis is away events are produced anyway, repeats too: the ledger drops them."""
     client = start(url="redis://127.0.0.1:1/0")
     assert [client.post("/v1/events", json=event(0)).json()["status"] for _ in range(2)] == ["produced", "produced"]
-    assert len(read_all(mock_broker["bootstrap"], CHATS_RAW)) == 2
+    assert len(read_all(raw.bootstrap, raw.topic)) == 2
 
 
-def test_gateway_refuses_while_the_reader_is_far_behind(mock_broker: dict[str, Any]) -> None:
+def test_gateway_refuses_while_the_reader_is_far_behind(raw: Raw) -> None:
     """On the embedded broker the backlog of the reader is seen, and a paused sink takes nothing."""
-    base = {"bootstrap.servers": mock_broker["bootstrap"], "log_level": 0}
-    sink = Sink(base, CHATS_RAW, time.monotonic, max_queue_bytes=10_000, timeout_s=5)
+    base = {"bootstrap.servers": raw.bootstrap, "log_level": 0}
+    sink = Sink(base, raw.topic, time.monotonic, max_queue_bytes=10_000, timeout_s=5)
     sink.start()
     asyncio.run(sink.put([Outgoing(b"k", b"v", "") for _ in range(5)]))
-    backlog = Backlog(base, "nobody", CHATS_RAW, most=4)
+    backlog = Backlog(base, "nobody", raw.topic, most=4)
     assert backlog.full()
-    assert not Backlog(base, "nobody", CHATS_RAW, most=5).full()
+    assert not Backlog(base, "nobody", raw.topic, most=5).full()
     backlog.close()
     sink.paused = True
     with pytest.raises(Unavailable):
@@ -169,7 +192,7 @@ def test_gateway_refuses_while_the_reader_is_far_behind(mock_broker: dict[str, A
     sink.close()
 
 
-def test_gateway_takes_traffic_as_the_truth_says(start: Start, mock_broker: dict[str, Any]) -> None:
+def test_gateway_takes_traffic_as_the_truth_says(start: Start, raw: Raw) -> None:
     """Of a traffic file every good record is taken once and every malformed one is 400; ingest carries those."""
     client = start()
     records = list(traffic(3, 40, mix=Mix(malformed=0.05, redelivered=0.03)))
@@ -179,7 +202,7 @@ def test_gateway_takes_traffic_as_the_truth_says(start: Start, mock_broker: dict
         status = client.post("/v1/events", content=record.raw()).status_code
         # A null key is wrong in Kafka only; over HTTP the key comes from the body.
         assert status == (400 if broken and not keyed else 200)
-    ids = [json.loads(record.value)["event_id"] for record in read_all(mock_broker["bootstrap"], CHATS_RAW)]
+    ids = [json.loads(record.value)["event_id"] for record in read_all(raw.bootstrap, raw.topic)]
     good = {record.value["event_id"] for record in records if not isinstance(record.value, str) and _good(record)}
     assert len(ids) == len(set(ids))
     assert set(ids) == good
@@ -195,12 +218,12 @@ def test_gateway_serves_its_asyncapi_document(start: Start) -> None:
     assert set(found["channels"]["adapters.rollout"]["messages"]) == {"RolloutRecord"}
 
 
-def test_gateway_takes_cloudevents(start: Start, mock_broker: dict[str, Any]) -> None:
+def test_gateway_takes_cloudevents(start: Start, raw: Raw) -> None:
     """Binary-mode attributes give id and time of a single event."""
     bare = {k: v for k, v in event(0).items() if k not in {"event_id", "ts"}}
     headers = {"ce-specversion": "1.0", "ce-id": "ce-1", "ce-time": "2026-01-02T03:04:05Z"}
     assert start().post("/v1/events", json=bare, headers=headers).json()["event_id"] == "ce-1"
-    assert json.loads(read_all(mock_broker["bootstrap"], CHATS_RAW)[0].value)["ts"] == "2026-01-02T03:04:05Z"
+    assert json.loads(read_all(raw.bootstrap, raw.topic)[0].value)["ts"] == "2026-01-02T03:04:05Z"
 
 
 @pytest.fixture
@@ -234,17 +257,17 @@ def upstream() -> Iterator[str]:
     server.stop()
 
 
-def turns(bootstrap: str, count: int) -> list[tuple[bytes | None, int, str, str]]:
+def turns(raw: Raw, count: int) -> list[tuple[bytes | None, int, str, str]]:
     """The recorded turns, once there are `count`."""
     for _ in range(100):
-        found = read_all(bootstrap, CHATS_RAW)
+        found = read_all(raw.bootstrap, raw.topic)
         if len(found) >= count:
             break
     rows = [(record.key, json.loads(record.value)) for record in found]
     return [(key, row["seq"], row["role"], row["text"]) for key, row in rows]
 
 
-def test_gateway_capture_records_a_plain_client(start: Start, upstream: str, mock_broker: dict[str, Any]) -> None:
+def test_gateway_capture_records_a_plain_client(start: Start, upstream: str, raw: Raw) -> None:
     """A client that sends its whole history each time is recorded as one conversation, each turn once, in order."""
     client = start(GatewayConfig(upstream=upstream, upstream_key="upstream-key"))
     history: list[dict[str, str]] = [{"role": "system", "content": "be kind"}]
@@ -253,25 +276,23 @@ def test_gateway_capture_records_a_plain_client(start: Start, upstream: str, moc
         body = {"model": "m", "messages": history, "user": "cust-1"}
         answer = client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]
         history.append(answer)
-        assert len(turns(mock_broker["bootstrap"], 1 + 2 * number)) == 1 + 2 * number
-    found = turns(mock_broker["bootstrap"], 7)
+        assert len(turns(raw, 1 + 2 * number)) == 1 + 2 * number
+    found = turns(raw, 7)
     assert len({key for key, *_ in found}) == 1
     assert [seq for _, seq, *_ in found] == list(range(7))
     assert [role for *_, role, _ in found] == ["system", *["customer", "agent"] * 3]
     assert client.get("/v1/models").json() == {"data": [{"id": "m"}]}
 
 
-def test_gateway_capture_records_streams_and_named_chats(
-    start: Start, upstream: str, mock_broker: dict[str, Any]
-) -> None:
+def test_gateway_capture_records_streams_and_named_chats(start: Start, upstream: str, raw: Raw) -> None:
     """A streamed answer passes piece by piece and is recorded whole; a client with an id may send new messages only."""
     client = start(GatewayConfig(upstream=upstream, upstream_key="upstream-key"))
     for number, text in enumerate(("one", "two"), 1):
         body = {"model": "m", "messages": [{"role": "user", "content": text}], "stream": True}
         answer = client.post("/v1/chat/completions", json=body, headers={"x-conversation-id": "named"})
         assert answer.text.endswith("data: [DONE]\n\n")
-        turns(mock_broker["bootstrap"], 2 * number)
-    assert turns(mock_broker["bootstrap"], 4) == [
+        turns(raw, 2 * number)
+    assert turns(raw, 4) == [
         (b"named", 0, "customer", "one"),
         (b"named", 1, "agent", "You said one. "),
         (b"named", 2, "customer", "two"),
@@ -279,9 +300,7 @@ def test_gateway_capture_records_streams_and_named_chats(
     ]
 
 
-def test_gateway_capture_passes_errors_and_records_none(
-    start: Start, upstream: str, mock_broker: dict[str, Any]
-) -> None:
+def test_gateway_capture_passes_errors_and_records_none(start: Start, upstream: str, raw: Raw) -> None:
     """Errors of the upstream reach the client as they are; an upstream that is away is 502; neither is recorded."""
     client = start(GatewayConfig(upstream=upstream, upstream_key="upstream-key"))
     body = {"messages": [{"role": "user", "content": "fail"}]}
@@ -289,7 +308,7 @@ def test_gateway_capture_passes_errors_and_records_none(
     assert client.post("/v1/chat/completions", json=body, headers={"authorization": ""}).status_code == 401
     away = start(GatewayConfig(upstream="http://127.0.0.1:1/v1"))
     assert away.post("/v1/chat/completions", json=body).status_code == 502
-    assert read_all(mock_broker["bootstrap"], CHATS_RAW) == []
+    assert read_all(raw.bootstrap, raw.topic) == []
 
 
 def test_gateway_capture_answers_while_kafka_and_redis_are_away(start: Start, upstream: str) -> None:

@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,30 +25,28 @@ from services.settings import KafkaConfig, RedisConfig, Settings
 from services.simulate import Mix, traffic
 from streams.sources import SourceRecord
 from streams.topics import CHATS_RAW
+from tests.kafka_reading import embedded, read_all
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of one embedded broker for this module."""
+    yield from embedded(tmp_path_factory.mktemp("broker"))
 
 
 @pytest.fixture
-def settings(mock_broker: dict[str, Any], redis_url: str) -> Settings:
-    """Settings of the embedded broker and this module's Redis."""
-    kafka = KafkaConfig(bootstrap=mock_broker["bootstrap"], epoch=mock_broker["epoch"], embedded=True)
+def settings(broker: str, redis_url: str, request: pytest.FixtureRequest) -> Settings:
+    """Settings of the embedded broker, with topics of this test's own, and this module's Redis."""
+    prefix = f"{request.node.name.partition('[')[0]}."
+    Producer({"bootstrap.servers": broker}).list_topics(prefix + CHATS_RAW, timeout=5)
+    kafka = KafkaConfig(bootstrap=broker, epoch=prefix, embedded=True, prefix=prefix)
     return Settings(kafka=kafka, redis=RedisConfig(url=redis_url))
 
 
-def stored(settings: Settings) -> list[tuple[bytes | None, bytes | None]]:
+def stored(settings: Settings) -> list[tuple[bytes | None, bytes]]:
     """Every (key, value) on chats.raw."""
-    consumer = Consumer(
-        {"bootstrap.servers": settings.kafka.bootstrap, "group.id": "test", "auto.offset.reset": "earliest"}
-    )
-    partitions = consumer.list_topics(CHATS_RAW, timeout=5).topics[CHATS_RAW].partitions
-    ends = {p: consumer.get_watermark_offsets(TopicPartition(CHATS_RAW, p), timeout=5)[1] for p in partitions}
-    consumer.assign([TopicPartition(CHATS_RAW, p, 0) for p in partitions])
-    found: list[tuple[bytes | None, bytes | None]] = []
-    while len(found) < sum(ends.values()):
-        for message in consumer.consume(500, timeout=1):
-            assert message.error() is None
-            found.append((message.key(), message.value()))
-    consumer.close()
-    return found
+    records = read_all(settings.kafka.bootstrap, settings.kafka.prefix + CHATS_RAW)
+    return [(record.key, record.value) for record in records]
 
 
 def call(settings: Settings, path: Path, *more: str) -> int:
@@ -86,7 +83,7 @@ def test_ingest_keeps_the_order_of_a_conversation(settings: Settings, tmp_path: 
     assert call(settings, path, "--tenant", "acme") == 0
     order: dict[bytes | None, list[int]] = {}
     for key, value in stored(settings):
-        order.setdefault(key, []).append(json.loads(value or b"")["seq"])
+        order.setdefault(key, []).append(json.loads(value)["seq"])
     assert set(map(tuple, order.values())) == {tuple(range(10))}
     assert len(order) == 20
 
@@ -110,7 +107,7 @@ def test_ingest_goes_on_after_a_stop(settings: Settings) -> None:
         rest = Summary("f", "events")
         Ingest(broker, positions, stop, lambda: 0.0).run("digest", iter(records), rest, speed=None, tenant="")
         assert (rest.sent, rest.skipped, rest.complete) == (300, 200, True)
-    assert sorted(int(value or b"") for _, value in stored(settings)) == list(range(500))
+    assert sorted(int(value) for _, value in stored(settings)) == list(range(500))
 
 
 def test_ingest_waits_for_the_reader(settings: Settings) -> None:
@@ -139,7 +136,7 @@ def test_ingest_waits_for_the_reader(settings: Settings) -> None:
                 "auto.offset.reset": "earliest",
             }
         )
-        reader.subscribe([CHATS_RAW])
+        reader.subscribe([settings.kafka.prefix + CHATS_RAW])
         seen = 0
         while seen < 400:
             ahead, _ = broker.pace.ahead()
