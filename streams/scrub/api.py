@@ -9,7 +9,8 @@ from streams.scrub.config import ScrubConfig
 from streams.scrub.conversation import ConversationState, Numbering
 from streams.scrub.detectors import detect, find_rules, find_structured, finish
 from streams.scrub.expectation import expected_labels, find_answer
-from streams.scrub.masking import learn_metadata, mask_turn, render
+from streams.scrub.known import learn_metadata
+from streams.scrub.masking import mask_turn, render
 from streams.scrub.normalise import normalise
 from streams.scrub.spans import Span, union
 

@@ -48,6 +48,8 @@ class ConversationState(msgspec.Struct, array_like=True):
     expected: tuple[str, ...] = ()
     """Labels that the last question asked for."""
     expected_seq: int = -1
+    answered_seq: int = -1
+    """Seq of the turn that answered it, -1 while it is open."""
     fragment: tuple[str, int, int] | None = None
     """Label, digits so far and seq of the last piece of a value that came in pieces."""
     replies: dict[bytes, list[Placed]] = {}
@@ -70,7 +72,7 @@ class ConversationState(msgspec.Struct, array_like=True):
         """A state that can be changed without changing this one."""
         entities = [Entity(e.label, e.number, list(e.words)) for e in self.entities]
         return ConversationState(
-            entities, dict(self.known), dict(self.counters), self.expected, self.expected_seq, self.fragment,
+            entities, dict(self.known), dict(self.counters), self.expected, self.expected_seq, self.answered_seq, self.fragment,
             dict(self.replies), self.last_at, list(self.held),
         )  # fmt: skip
 
@@ -85,6 +87,7 @@ class Numbering:
     def __init__(self, state: ConversationState, key: bytes) -> None:
         self.state = state
         self._key = key
+        self._name_words = {word for entity in state.entities for word in entity.words}
 
     def digest(self, text: str) -> bytes:
         """Keyed digest of a canonical value."""
@@ -110,10 +113,7 @@ class Numbering:
             index = self.state.known.get(self.digest(form))
             if index is not None:
                 return self.state.entities[index].label
-        return "PERSON" if self._bearers(self.digest("w" + _letters(word))) else None
-
-    def _bearers(self, word: bytes) -> list[int]:
-        return [i for i, e in enumerate(self.state.entities) if e.label == "PERSON" and word in e.words]
+        return "PERSON" if self.digest("w" + _letters(word)) in self._name_words else None
 
     def _entity(self, label: str, value: str) -> Entity:
         digests = [self.digest(form) for form in forms(label, value)]
@@ -121,6 +121,7 @@ class Numbering:
             if digest in self.state.known:
                 return self._file(self.state.known[digest], digests)
         words = [self.digest("w" + w) for w in name_words(value)] if label == "PERSON" else []
+        self._name_words.update(words)
         same = self._same_person(words)
         if same is not None:
             entity = self.state.entities[same]

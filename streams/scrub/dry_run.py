@@ -11,7 +11,8 @@ from streams.scrub import ner
 from streams.scrub.config import ScrubConfig
 from streams.scrub.conversation import ConversationState, Numbering, Placed
 from streams.scrub.expectation import expected_labels
-from streams.scrub.masking import Quarantined, learn_metadata, mask_turn, render
+from streams.scrub.known import learn_metadata
+from streams.scrub.masking import Quarantined, mask_turn, render
 from streams.scrub.normalise import normalise
 
 

@@ -134,6 +134,8 @@ def find_answer(text: str, lower: str, labels: tuple[str, ...], covered: list[Sp
         digits = sum(c.isdigit() for c in word)
         if digits and number_label and (short or digits >= 3):  # noqa: PLR2004 - two digits in a sentence are a quantity
             found.append((start, end, number_label))
+        elif digits >= 4 and len(words) <= 4 and "PERSON" in labels:  # noqa: PLR2004 - who gives a name adds the number asked for next
+            found.append((start, end, "ACCOUNT_ID"))
         elif not digits and short and letter_label and _answers(word, letter_label, labels):
             found.append((start, end, letter_label))
     return _connected(found, text)

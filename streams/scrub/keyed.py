@@ -76,6 +76,9 @@ _REACH = 64
 
 _MIN_DIGITS = 3
 """Fewer digits are a quantity."""
+_NUMBERED = re.compile(r"\b(?:id|ids|number|num|no|nr|nummer|numero|code|plate)\b|[#:]")
+"""Behind these words an id may have few digits ("customer id ACC-FWHXX1")."""
+_MIXED_LENGTH = 6
 _TAIL_LETTERS, _GROUP_LETTERS = 3, 4
 _OTHER_CODES = re.compile(r"\b(?:error|promo\w*|coupon|discount|status|area|country|product|qr|bar|source|dress|gate|voucher|gift|exit|response) code (?:is )?$|\b(?:error|promo\w*|coupon|discount|status|area|country|product|qr|bar|source|dress|voucher|gift|exit|response) $")
 """What makes a code no one-time code."""
@@ -123,7 +126,8 @@ _CODE_FIRST = re.compile(r"(?<![\w.$/:-])(\d{4,8}|\d{3}[ -]\d{3})(?![\w%$/:]|\.\
 def _value(text: str, lower: str, at: int, floor: int, key: Key) -> Span | None:
     """The value of `key`'s grammar at `at`, None when what stands there is no such value."""
     if key.kind == "id":
-        end = take_id(text, at, 1 if key.label == "VEHICLE" else _MIN_DIGITS)
+        named = key.label == "VEHICLE" or _NUMBERED.search(lower, floor, at)
+        end = take_id(text, at, 1 if named else _MIN_DIGITS)
         return (at, end, key.label) if end > at else None
     if key.label == "OTP" and _OTHER_CODES.search(lower, max(0, floor - 32), floor):
         return None
@@ -165,7 +169,8 @@ def take_id(text: str, at: int, min_digits: int) -> int:
         if not gap:
             break
         last = gap.end()
-    return end if digits >= min_digits else at
+    mixed = end - at >= _MIXED_LENGTH and not text[at:end].isdigit()
+    return end if digits >= (min_digits if mixed else _MIN_DIGITS) else at
 
 
 def _is_letter_group(text: str, token: re.Match[str], behind: bool) -> bool:

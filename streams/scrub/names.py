@@ -138,6 +138,21 @@ def kind_of(token: str, flags: int | None = None) -> int:
     return _SIGNS.get(token, BREAK if token[0] == "\n" else OTHER)
 
 
+def as_neighbour(token: str, kind: int) -> str:
+    """What the words around a token see of it: ordinary words themselves, of names and unknown words only that."""
+    if kind >= START:
+        return ""
+    if kind == NUMBER:
+        return "~0"
+    if kind < NUMBER and kind % LEXICAL in _VEILED:
+        return "~name" if kind % LEXICAL else "~"
+    return token.lower()
+
+
+_VEILED = frozenset({0, 1, 2})
+"""Lexical classes that neighbours do not see through: the model learns contexts, not who met whom."""
+
+
 def group_of(kind: int) -> int:
     """The group of a word's kind."""
     shape, lexical = divmod(kind, LEXICAL)
@@ -181,7 +196,7 @@ def _known(token: str, model: Weights, kind: int | None = None) -> Known:
     own = 0
     if candidate:
         own = model.kind[kind] + sum(model.letters.get(gram, 0) for gram in ngrams(token, min(shape_of(token), 3)))
-    lower = token.lower() if kind < START else ""
+    lower = as_neighbour(token, kind)
     rows = (model.before, model.before2, model.after, model.after2)
     return Known(
         kind, group_of(kind) if candidate else 0, own, lower, *(table.get(lower, _NO_ROW) for table in rows), candidate

@@ -85,7 +85,9 @@ def _positions(text: str, unusual: set[str]) -> list[tuple[int, str]]:
 
 def _strength(lower: str, at: int) -> int:
     """2 behind a strong trigger, 1 behind a weak one, else 0."""
-    before = lower[max(0, at - _REACH) : at].rpartition(". ")[2].replace(",", " ").split()[-3:]
+    before = lower[max(0, at - _REACH) : at].replace(",", " ").split()[-3:]
+    if before and before[-1].endswith("."):
+        return 2 if before[-1].rstrip(".") in STRONG else 0
     strength = 0
     for n in range(1, len(before) + 1):
         phrase = " ".join(before[-n:])

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from streams.events import ChatEvent, CleanEvent, Closed, Feedback, Message
 from streams.scrub.config import ScrubConfig
 from streams.scrub.conversation import ConversationState, Numbering, Placed
+from streams.scrub.fragments import is_rich, may_be_piece
 from streams.scrub.identity import Keys, clean_event_id, conversation_pseudonym, pseudonym, split_pseudonym, value_key
-from streams.scrub.masking import Quarantined, learn_metadata, mask_turn, render
+from streams.scrub.known import learn_metadata
+from streams.scrub.masking import Quarantined, mask_turn, render
 from streams.scrub.ner import NerBackend, load
+from streams.scrub.normalise import normalise
 
 _SAFE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ROLES = {"user": "customer", "developer": "system", "tool": "system", "function": "system"}
 _CUSTOMER_IDS = ("id", "customer_id", "email", "phone")
 """What names a customer, the best first."""
+
+
+class Held(NamedTuple):
+    """An event as it arrived, with what its record and its tenant say of it."""
+
+    event: ChatEvent
+    received_at: float
+    offset: tuple[int, int]
+    tenant: str
+    line: str
 
 
 class Scrubber:
@@ -41,40 +54,45 @@ class Scrubber:
         """The clean events that may go on now, and the conversation's new state. Raises `Quarantined`."""
         event_id = clean_event_id(self._keys, event.event_id)
         try:
-            return self._scrub(event, state.copy(), received_at, offset, tenant, line)
+            return self._scrub(Held(event, received_at, offset, tenant, line), state.copy())
         except Quarantined as reason:
             raise Quarantined(reason.reason, event_id) from None
         except Exception:  # noqa: BLE001 - whatever went wrong, its message may hold text
             raise Quarantined("scrub_failed", event_id) from None
 
     def release(self, state: ConversationState, now: float) -> tuple[list[CleanEvent], ConversationState]:
-        """What has been held for `hold_s` seconds at `now`, and the state without it."""
-        due = [h for h in state.held if now - h.received_at >= self._config.hold_s]
-        if not due:
-            return [], state
-        kept = state.copy()
-        kept.held = [h for h in state.held if now - h.received_at < self._config.hold_s]
-        return due, kept
+        """The turns held for `hold_s` seconds at `now` (Kafka time), scrubbed, and the state after them."""
+        return self._released(state, lambda held: now - held.received_at >= self._config.hold_s)
 
     def close(self, state: ConversationState) -> tuple[list[CleanEvent], ConversationState]:
-        """Everything that is still held, and the state without it."""
-        kept = state.copy()
-        kept.held = []
-        return list(state.held), kept
+        """Every turn that is still held, scrubbed, and the state after them."""
+        return self._released(state, lambda _: True)
 
-    def _scrub(
-        self,
-        event: ChatEvent,
-        state: ConversationState,
-        received_at: float,
-        offset: tuple[int, int],
-        tenant: str,
-        line: str,
-    ) -> tuple[list[CleanEvent], ConversationState]:
-        state.last_at = max(state.last_at, received_at)
-        placed, text = self._text(event, state)
-        masked = None if text is None else render(text, placed)
-        return [self._clean(event, masked, received_at, offset, tenant, line)], state
+    def _released(self, state: ConversationState, due: Callable[[Held], bool]) -> tuple[list[CleanEvent], ConversationState]:
+        leaving = [held for held in state.held if due(held)]
+        if not leaving:
+            return [], state
+        state = state.copy()
+        state.held = [held for held in state.held if not due(held)]
+        return [self._now(held, state) for held in leaving], state
+
+    def _scrub(self, arrived: Held, state: ConversationState) -> tuple[list[CleanEvent], ConversationState]:
+        """Held turns leave in front of the event that decides them, unless it is a turn to hold itself."""
+        state.last_at = max(state.last_at, arrived.received_at)
+        event = arrived.event
+        if self._config.hold_s and not state.held and isinstance(event, Message) and event.role == "customer":
+            if self._digest(event, Numbering(state, self._key)) not in state.replies and may_be_piece(normalise(event.text).text, event.seq, state):
+                state.held = [arrived]
+                return [], state
+        held, state.held = state.held, []
+        if held and isinstance(event, Message) and event.role == "customer" and is_rich(normalise(event.text).text):
+            state.fragment = ("ACCOUNT_ID", 0, held[0].event.seq - 1)
+        return [self._now(each, state) for each in (*held, arrived)], state
+
+    def _now(self, arrived: Held, state: ConversationState) -> CleanEvent:
+        """The clean event of one that is not held (any longer)."""
+        placed, text = self._text(arrived.event, state)
+        return self._clean(arrived, None if text is None else render(text, placed))
 
     def _text(self, event: ChatEvent, state: ConversationState) -> tuple[list[Placed], str | None]:
         """The spans of the event's text: those of its first arrival, or new ones that the state then remembers."""
@@ -82,7 +100,7 @@ class Scrubber:
         text = (
             event.text if isinstance(event, Message) else event.corrected_text if isinstance(event, Feedback) else None
         )
-        digest = numbering.digest(f"{event.event_id}\x00{event.seq}\x00{text}".encode(errors="surrogatepass").hex())
+        digest = self._digest(event, numbering)
         if digest in state.replies:
             return state.replies[digest], text
         learn_metadata(event.customer, numbering)
@@ -95,16 +113,19 @@ class Scrubber:
         state.replies[digest] = placed
         return placed, text
 
-    def _clean(
-        self, event: ChatEvent, masked: str | None, received_at: float, offset: tuple[int, int], tenant: str, line: str
-    ) -> CleanEvent:
-        keys = self._keys
+    def _digest(self, event: ChatEvent, numbering: Numbering) -> bytes:
+        """Names the event and its content: a second event under the same id is scrubbed on its own."""
+        text = event.text if isinstance(event, Message) else event.corrected_text if isinstance(event, Feedback) else None
+        return numbering.digest(f"{event.event_id}\x00{event.seq}\x00{text}".encode(errors="surrogatepass").hex())
+
+    def _clean(self, arrived: Held, masked: str | None) -> CleanEvent:
+        keys, event, tenant = self._keys, arrived.event, arrived.tenant
         customer = customer_id(event.customer)
         fields: dict[str, Any] = {
             "event_id": clean_event_id(keys, event.event_id),
             "conversation": conversation_pseudonym(keys, event.conversation_id, tenant),
-            "seq": event.seq, "ts": event.ts, "received_at": received_at, "offset": offset, "tenant": tenant,
-            "line": _safe(event.line) or line,
+            "seq": event.seq, "ts": event.ts, "received_at": arrived.received_at, "offset": arrived.offset, "tenant": tenant,
+            "line": _safe(event.line) or arrived.line,
             "customer": pseudonym(keys, "customer", customer, tenant) if customer else None,
             "split_key": split_pseudonym(keys, customer or event.conversation_id, tenant),
         }  # fmt: skip

@@ -8,7 +8,7 @@ Span = tuple[int, int, str]
 """Start, end (code points) and label."""
 
 PRIORITY = (
-    "SECRET", "EMAIL", "CARD", "IBAN", "CRYPTO", "NATIONAL_ID", "PASSPORT", "DRIVER_LICENSE", "IP", "MAC", "GEO", "DEVICE_ID",
+    "CRYPTO", "IBAN", "SECRET", "EMAIL", "CARD", "NATIONAL_ID", "PASSPORT", "DRIVER_LICENSE", "IP", "MAC", "GEO", "DEVICE_ID",
     "VEHICLE", "TRACKING", "OTP", "CARD_SEC", "PHONE", "DOB", "ORDER_ID", "ACCOUNT_ID", "ADDRESS", "ZIP", "USERNAME", "PERSON",
     "LITERAL",
 )  # fmt: skip

@@ -21,14 +21,14 @@ import numpy as np
 
 from streams.scrub.building.corpus import Example, sentences
 from streams.scrub.building.lexicon import DATA
-from streams.scrub.names import END, GROUPS, KINDS, START, group_of, is_candidate, ngrams, pack, shape_of
+from streams.scrub.names import END, GROUPS, KINDS, START, as_neighbour, group_of, is_candidate, ngrams, pack, shape_of
 
 SEED = 20_250
 EPOCHS = 6
 BATCH = 512
 RATE = 0.25
 DECAY = 2e-6
-MIN_COUNT = 3
+MIN_COUNT = 4
 """Features seen less often are left out."""
 SCALE = 64
 """Weights are stored as integers: 1/64 of a nat."""
@@ -57,7 +57,7 @@ def features(words: list[str], kinds: list[int], at: int, token: str, follows: b
 
 def _instances(examples: list[Example]) -> Iterator[tuple[list[str], int]]:
     for tokens, kinds, labels in examples:
-        words = ["", "", *(t.lower() for t in tokens), "", ""]
+        words = ["", "", *map(as_neighbour, tokens, kinds), "", ""]
         padded = [START, START, *kinds, END, END]
         for i, label in enumerate(labels):
             if label >= 0 and is_candidate(kinds[i]):

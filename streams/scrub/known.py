@@ -1,0 +1,83 @@
+"""What a conversation knows already: values of the event's own metadata, and whatever was found before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from streams.scrub.conversation import Numbering, is_plain_word
+from streams.scrub.normalise import normalise
+from streams.scrub.spans import Span
+
+_WORD = re.compile(r"\S{1,128}")
+_PART = re.compile(r"[A-Za-z0-9\x01]{3,80}")
+_EDGES = ".,!?;:\"'()<>[]*_-"
+_DIGIT_RUN = re.compile(r"\d(?:[ ./()_+\-]{0,2}\d){2,24}")
+_NAME_FOLLOWS = ("speaking", "here", "again")
+
+LABELS = {
+    "customer_name": "PERSON", "name": "PERSON", "first_name": "PERSON", "last_name": "PERSON", "agent_name": "PERSON", "full_name": "PERSON",
+    "email": "EMAIL", "phone": "PHONE", "mobile": "PHONE", "account_id": "ACCOUNT_ID", "id": "ACCOUNT_ID", "customer_id": "ACCOUNT_ID",
+    "order_ids": "ORDER_ID", "order_id": "ORDER_ID", "address": "ADDRESS", "username": "USERNAME", "zip": "ZIP", "dob": "DOB", "ssn": "NATIONAL_ID",
+}  # fmt: skip
+"""Metadata key -> label; values of other keys become known as ACCOUNT_ID."""
+
+_NOT_NAMES = frozenset("guest test customer user unknown anonymous none null admin n/a na visitor client".split())
+MIN_VALUE = 3
+"""Characters below which a word is no variant of a value."""
+
+
+def learn_metadata(metadata: Mapping[str, Any] | None, numbering: Numbering) -> None:
+    """Make the values of an event's own metadata known to the conversation."""
+    for name, value in (metadata or {}).items():
+        label = LABELS.get(name, "ACCOUNT_ID")
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, str | int) and not isinstance(item, bool):
+                plain = normalise(str(item)).text.strip()
+                if len(plain) >= MIN_VALUE and plain.lower() not in _NOT_NAMES and not _is_word(label, plain):
+                    numbering.learn(label, plain)
+
+
+def _is_word(label: str, value: str) -> bool:
+    return label != "PERSON" and is_plain_word(value)
+
+
+def find_known(text: str, numbering: Numbering) -> list[Span]:
+    """Spans of words and numbers of a detection text that the conversation knows."""
+    if not numbering.state.known:
+        return []
+    found: list[Span] = []
+    for match in _WORD.finditer(text):
+        found += _known_word(text, match, numbering)
+    for match in _DIGIT_RUN.finditer(text):
+        label = numbering.known_label(match[0])
+        if label:
+            found.append((*match.span(), label))
+    return found
+
+
+def _known_word(text: str, match: re.Match[str], numbering: Numbering) -> list[Span]:
+    """The word between spaces without the signs around it, or the known parts of it."""
+    raw = match[0]
+    word = raw.strip(_EDGES)
+    start = match.start() + raw.find(word) if word else match.start()
+    if len(word) < MIN_VALUE or not _may_be_value(text, word, start):
+        return []
+    label = numbering.known_label(word)
+    if label:
+        return [(start, start + len(word.removesuffix("'s")), label)]
+    if word.isalnum():
+        return []
+    parts = [(start + m.start(), start + m.end(), m[0]) for m in _PART.finditer(word)]
+    known = [(a, b, numbering.known_label(part)) for a, b, part in parts if _may_be_value(text, part, a)]
+    return [(a, b, label) for a, b, label in known if label]
+
+
+def _may_be_value(text: str, word: str, start: int) -> bool:
+    """Whether a word can be a value at all: an ordinary word only with a capital inside a sentence, or named."""
+    if not is_plain_word(word):
+        return True
+    if word.islower():
+        return False
+    return start > 0 or text[start + len(word) : start + len(word) + 9].strip().startswith(_NAME_FOLLOWS)
