@@ -11,13 +11,24 @@ import redis
 from learner.gate import Account
 
 _SAVE = """
--- ARGV = epoch, then field, value, ...; writes only for the newest epoch and never takes back a decision
+-- ARGV = epoch, then field, value, ...; writes only for the newest epoch and never takes back a decision or a denial
 if tonumber(redis.call('HGET', KEYS[1], 'epoch') or 0) ~= tonumber(ARGV[1]) then return 0 end
 local fields = {}
 for i = 2, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1] end
-local stored = tonumber(redis.call('HGET', KEYS[1], 'gate_decisions') or 0)
-if tonumber(fields['gate_decisions']) < stored then return 0 end
+local stored = redis.call('HMGET', KEYS[1], 'gate_decisions', 'gate_denied')
+if tonumber(fields['gate_decisions']) < tonumber(stored[1] or 0) then return 0 end
+local denied = math.max(tonumber(fields['gate_denied']), tonumber(stored[2] or 0))
 redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('HSET', KEYS[1], 'gate_denied', denied)
+return 1
+"""
+
+_DENY = """
+-- ARGV = epoch, denied versions in all
+if tonumber(redis.call('HGET', KEYS[1], 'epoch') or 0) ~= tonumber(ARGV[1]) then return 0 end
+if tonumber(ARGV[2]) > tonumber(redis.call('HGET', KEYS[1], 'gate_denied') or 0) then
+  redis.call('HSET', KEYS[1], 'gate_denied', ARGV[2])
+end
 return 1
 """
 
@@ -33,6 +44,7 @@ class LineAccount:
         self._client = client
         self._key = f"{{line:{line}}}"
         self._save = client.register_script(_SAVE)
+        self._deny = client.register_script(_DENY)
 
     def claim(self) -> int:
         """Become the line's owner: the new epoch, above all earlier ones."""
@@ -51,6 +63,11 @@ class LineAccount:
         """Store the account durably; repeating it is harmless. Raises Superseded."""
         pairs = [item for pair in account.to_fields().items() for item in pair]
         if not self._save(keys=[self._key], args=[epoch, *pairs]):
+            raise Superseded(f"{self._key} epoch {epoch}")
+
+    def deny(self, count: int, epoch: int) -> None:
+        """So many versions of the line have been rolled back or withdrawn in all. Raises Superseded."""
+        if not self._deny(keys=[self._key], args=[epoch, count]):
             raise Superseded(f"{self._key} epoch {epoch}")
 
 

@@ -131,13 +131,15 @@ class Account:
 
     decisions: int = 0
     promotions: int = 0
-    """Gate promotions not rolled back since; each gives alpha back."""
+    denied: int = 0
+    """Versions that were rolled back or withdrawn; never falls."""
     spent: float = 0.0
     """Sum of the levels used so far."""
 
-    def rolled_back(self) -> Account:
-        """The account after one promotion was rolled back."""
-        return replace(self, promotions=max(self.promotions - 1, 0))
+    @property
+    def standing(self) -> int:
+        """Promotions not rolled back since: each gives alpha back. Denials of other origin only make it smaller."""
+        return max(self.promotions - self.denied, 0)
 
     def newer(self, other: Account) -> Account:
         """Of two copies, the one with more decisions; a checkpoint and the store may differ after a crash."""
@@ -150,8 +152,11 @@ class Account:
     @classmethod
     def from_fields(cls, stored: Mapping[str, str]) -> Account:
         """Read the fields back; an empty hash is a new account."""
-        decisions, promotions = (int(stored.get(f"gate_{name}", 0)) for name in ("decisions", "promotions"))
-        return cls(decisions, promotions, float(stored.get("gate_spent", 0.0)))
+
+        def count(name: str) -> int:
+            return int(stored.get(f"gate_{name}", 0))
+
+        return cls(count("decisions"), count("promotions"), count("denied"), float(stored.get("gate_spent", 0.0)))
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,7 @@ def decide(scores: Scores, account: Account, limits: GateLimits) -> Decision:
     gains = scores.recent.gains
     looked = len(gains) >= limits.recent_min
     after = account
-    log_threshold = evalues.log_promotion_threshold(account.decisions + 1, account.promotions, limits.alpha)
+    log_threshold = evalues.log_promotion_threshold(account.decisions + 1, account.standing, limits.alpha)
     if looked:
         spent = account.spent + math.exp(-log_threshold)
         after = replace(account, decisions=account.decisions + 1, spent=spent)

@@ -15,7 +15,7 @@ import torch
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from learner.account import LineAccount
+from learner.account import LineAccount, Superseded
 from learner.adapter import load_base
 from learner.anchors import Gauge, load_anchors
 from learner.checkpoint import Checkpoints
@@ -119,6 +119,7 @@ class Process:
         self._epoch = 0
         self._generation = -1
         self._denied: frozenset[str] = frozenset()
+        self._denied_counted = 0
         self._stable = BASE
         self._first_candidate: float | None = None
         self._stepped_at = 0.0
@@ -153,12 +154,17 @@ class Process:
             self._follow()
             started = self._clock()
             try:
+                self._count_denied()
                 report = self._learner.turn()
                 self.waiting = None
             except redis.RedisError as error:
                 self._runtime.caught("learn.redis", error)
                 self.waiting = "Redis does not answer"
                 stop.wait(RETRY_S)
+                continue
+            except Superseded as error:
+                self._runtime.caught("learn.superseded", error)
+                stop.set()
                 continue
             self._metrics.counted(self._learner)
             if report is None:
@@ -229,6 +235,12 @@ class Process:
                 self._learner.notices.put(Notice("promoted", wanted.stable))
             self._denied, self._stable = frozenset(wanted.deny), wanted.stable
             self._worker.rollout(self._stable, self._denied)
+
+    def _count_denied(self) -> None:
+        """Tell the gate's account of versions that came back: they give no alpha back any more."""
+        if len(self._denied) != self._denied_counted:
+            self._account.deny(len(self._denied), self._epoch)
+            self._denied_counted = len(self._denied)
 
     def _erase(self, erasure: Erasure) -> None:
         """Forget a customer, withdraw every version that learned from them, and answer."""

@@ -53,9 +53,9 @@ def test_gate_promotes_a_proven_gain() -> None:
 
 def test_gate_is_pure() -> None:
     """The same scores and account give the same decision, and nothing is changed."""
-    account = Account(3, 1, 0.04)
+    account = Account(3, 1, spent=0.04)
     assert decide(GOOD, account, LIMITS) == decide(GOOD, account, LIMITS)
-    assert account == Account(3, 1, 0.04)
+    assert account == Account(3, 1, spent=0.04)
 
 
 def test_gate_abstains_on_an_unchanged_candidate() -> None:
@@ -217,14 +217,16 @@ def test_gate_limits_are_checked() -> None:
 
 
 def test_gate_account_codec() -> None:
-    """Fields read back exactly; of two copies the one with more decisions wins; a rollback takes one promotion."""
-    account = Account(7, 2, 0.1 + 0.2)
+    """Fields read back exactly; of two copies the one with more decisions wins; a denial takes one promotion."""
+    account = Account(7, 2, 1, 0.1 + 0.2)
     assert Account.from_fields(account.to_fields()) == account
     assert Account.from_fields({}) == Account()
     assert Account(3).newer(account) == account == account.newer(Account(3))
-    assert account.rolled_back().promotions == 1
-    assert Account().rolled_back() == Account()
-    assert set(asdict(account)) == {"decisions", "promotions", "spent"}
+    assert (account.standing, Account(denied=3).standing) == (1, 0)
+    assert set(asdict(account)) == {"decisions", "promotions", "denied", "spent"}
+    rolled_back = decide(GOOD, Account(24, 3, 3), LIMITS)
+    assert rolled_back.log_threshold == decide(GOOD, Account(24), LIMITS).log_threshold
+    assert rolled_back.log_threshold > decide(GOOD, Account(24, 3), LIMITS).log_threshold
 
 
 def test_gate_account_survives_restart_and_fences(redis_client: redis.Redis) -> None:
@@ -244,6 +246,10 @@ def test_gate_account_survives_restart_and_fences(redis_client: redis.Redis) -> 
         first.save(replace(account, decisions=9), epoch)
     with pytest.raises(Superseded):
         second.save(Account(), newer)
-    second.save(account.rolled_back(), newer)
-    assert second.load().promotions == 0
+    second.deny(1, newer)
+    second.deny(0, newer)
+    second.save(account, newer)
+    assert second.load() == replace(account, denied=1)
+    with pytest.raises(Superseded):
+        first.deny(2, epoch)
     assert LineAccount(redis_client, "b").load() == Account()

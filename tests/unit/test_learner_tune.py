@@ -234,7 +234,7 @@ def test_records_card_shows_the_evidence(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path)
     manifest = publisher.registry.manifest(publisher.publish(1))
     evidence = (Evidence("gain", "pass", 300, 12.0, 9.9, "gain 0.06 nats"), Evidence("tail", "pass", 300, 1, 3))
-    decision = Decision("promote", evidence, Account(25, 3, 0.04), 12.0, 9.9, 0.09, 0.041)
+    decision = Decision("promote", evidence, Account(25, 3), 12.0, 9.9, 0.09, 0.041)
     exported: dict[str, object] = {}
 
     class Exporter:

@@ -42,7 +42,7 @@ def test_adapters_show_gives_the_card(publisher: Publisher, capsys: pytest.Captu
     """The gate's evidence where a record exists, the manifest otherwise; exit code 2 for an unknown version."""
     newest, older, _ = publisher.registry.history("a")
     evidence = (Evidence("gain", "pass", 300, 12.0, 9.9, "gain 0.06 nats"),)
-    decision = Decision("promote", evidence, Account(25, 3, 0.04), 12.0, 9.9, 0.09, 0.041)
+    decision = Decision("promote", evidence, Account(25, 3), 12.0, 9.9, 0.09, 0.041)
     Records(publisher.folder / "store" / "records").version(publisher.registry.manifest(newest), decision, {})
     assert cli.main(["adapters", "show", newest]) == 0
     assert "gain 0.06 nats" in capsys.readouterr().out
