@@ -10,10 +10,28 @@ import re
 
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, PROPER, lexicon
 from streams.scrub.spans import Span
-from streams.scrub.streets import CODES, COMPOUNDS, FLATS, HOUSE, HOUSES, LEAD_PAIRS, LEADS, MILITARY, PARTICLES, PLACES, PREFIXES, STATES, STRONG, SUFFIXES, UNITS, VAGUE
+from streams.scrub.streets import (
+    CODES,
+    COMPOUNDS,
+    FLATS,
+    HOUSE,
+    HOUSES,
+    LEAD_PAIRS,
+    LEADS,
+    MILITARY,
+    PARTICLES,
+    PLACES,
+    PREFIXES,
+    STATES,
+    STRONG,
+    SUFFIXES,
+    UNITS,
+    VAGUE,
+)
 
 _TOKEN = re.compile(
-    r"[A-Za-z\x01](?:[A-Za-z\x01'\-]*[A-Za-z\x01])?|\d+(?:[A-Za-z](?![A-Za-z]))?(?:[\-/]\d+[A-Za-z]?(?![A-Za-z]))?|\n+|[^\sA-Za-z\d]"
+    r"[A-Za-z\x01](?:[A-Za-z\x01'\-]*[A-Za-z\x01])?|\d+(?:[A-Za-z](?![A-Za-z]))?(?:[\-/]\d+[A-Za-z]?(?![A-Za-z]))?|"
+    r"\n+|[^\sA-Za-z\d]"
 )
 MAX_GROWTH = 24
 """Tokens that an address grows to one side."""
@@ -95,12 +113,22 @@ def _anchor(tokens: list[Token], at: int) -> tuple[int, int] | None:
 def _european(tokens: list[Token], at: int) -> tuple[int, int] | None:
     """Name, number, code and town, without any word for street: "Lipova 41, 820 51 Zilina"."""
     i = at
-    while i < len(tokens) and i - at < 4 and tokens[i].text[0].isalpha() and (_capital(tokens[i]) or (i > at and tokens[i].lower in PARTICLES)):  # noqa: PLR2004
+    while (
+        i < len(tokens)
+        and i - at < 4
+        and tokens[i].text[0].isalpha()
+        and (_capital(tokens[i]) or (i > at and tokens[i].lower in PARTICLES))
+    ):  # noqa: PLR2004
         i += 1
     if i == at or tokens[at].flags & OFTEN or not (i < len(tokens) and _is_number(tokens, i)):
         return None
     code = i + 2 if i + 1 < len(tokens) and tokens[i + 1].text[0] in ",\n" else i + 1
-    if code < len(tokens) and code > i + 1 and 4 <= sum(len(t.text) for t in tokens[code : code + 2] if t.text.isdigit()) <= _SHORT and tokens[code].text.isdigit():  # noqa: PLR2004
+    if (
+        code < len(tokens)
+        and code > i + 1
+        and 4 <= sum(len(t.text) for t in tokens[code : code + 2] if t.text.isdigit()) <= _SHORT
+        and tokens[code].text.isdigit()
+    ):  # noqa: PLR2004
         return at, code
     return None
 
@@ -310,9 +338,16 @@ def _belongs(tokens: list[Token], at: int, small: bool) -> bool:
         return True
     if not token.text[0].isalpha():
         return False
-    if len(token.text) == 1 and at + 2 < len(tokens) and tokens[at + 1].text == "." and tokens[at + 2].text[0].isdigit():
+    if (
+        len(token.text) == 1
+        and at + 2 < len(tokens)
+        and tokens[at + 1].text == "."
+        and tokens[at + 2].text[0].isdigit()
+    ):
         return True
-    if token.lower in UNITS or (token.lower in SUFFIXES and (_capital(token) or small or tokens[at - 1].text[0].isalpha())):
+    if token.lower in UNITS or (
+        token.lower in SUFFIXES and (_capital(token) or small or tokens[at - 1].text[0].isalpha())
+    ):
         return True
     if token.lower in PARTICLES or token.lower == "and" and at + 1 < len(tokens):
         return at + 1 < len(tokens) and _capital(tokens[at + 1]) and not tokens[at + 1].flags & OFTEN
@@ -389,10 +424,14 @@ def _capital(token: Token) -> bool:
 
 
 _STOPS = frozenset(
-    "i you he she we they it is was are were am be been do does did have has had will would can could please thanks my your his her our their and or but if then when what why how who which that this these those to for from with not no yes minutes minute hours hour days day weeks week months month years year people persons items times am pm".split()
+    "i you he she we they it is was are were am be been do does did have has had will would can could please thanks "
+    "my your his her our their and or but if then when what why how who which that this these those to for from "
+    "with not no yes minutes minute hours hour days day weeks week months month years year people persons items "
+    "times am pm".split()
 )
 _NO_STREET = frozenset(
-    "the a an in on at to by per for of my your this that same next other wrong right left main long one two three every each any".split()
+    "the a an in on at to by per for of my your this that same next other wrong right left main long one two three "
+    "every each any".split()
 ) - {"main"}
 _TOWN_WORDS = frozenset(
     "new old east west north south port lake saint san santa great little upper lower fort mount united republic".split()

@@ -90,7 +90,8 @@ def _around(text: str, at: int, floor: int) -> tuple[int, int] | None:
 
 
 _DOMAIN = re.compile(
-    r" ?[A-Za-z0-9\-]{1,63}(?:(?:\.{1,2}| \. ?|\. (?=(?:com|net|org|co|de|fr|es|it)\b)|,(?=com\b))[A-Za-z0-9\-]{1,63}){0,6}"
+    r" ?[A-Za-z0-9\-]{1,63}(?:(?:\.{1,2}| \. ?|\. (?=(?:com|net|org|co|de|fr|es|it)\b)|"
+    r",(?=com\b))[A-Za-z0-9\-]{1,63}){0,6}"
 )
 
 

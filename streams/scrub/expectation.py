@@ -9,36 +9,49 @@ from streams.scrub.spans import Span, union
 from streams.scrub.streets import STRONG
 
 _ASKS = (
-    ("SECRET", r"password|passcode|security (?:question|answer|word)|secret|maiden name|memorable|passwort|contrasena|mot de passe"),
-    ("OTP", r"(?:the|verification|security|one.time|confirmation|6.digit|six.digit|sms|auth\w*) code|code (?:we|i|that|you)|otp|\bpin\b|passcode"),
+    ("SECRET", r"password|passcode|security (?:question|answer|word)|secret|maiden name|memorable|passwort|contrasena|"
+        r"mot de passe"),
+    ("OTP", r"(?:the|verification|security|one.time|confirmation|6.digit|six.digit|sms|auth\w*) code|code (?:we|i|"
+        r"that|you)|otp|\bpin\b|passcode"),
     ("CARD_SEC", r"cvv|cvc|csc|security code|expir\w+|three digits|3 digits"),
-    ("CARD", r"card number|credit card|debit card|card details|digits (?:of|on) (?:the|your) card|\bcard\b.{0,20}(?:number|digits)|kartennummer|numero de (?:tarjeta|carte)"),
-    ("NATIONAL_ID", r"\bssn\b|social security|social\b|national (?:id|insurance)|tax (?:id|number)|\bnino\b|aadhaar|\bpan\b|\bdni\b|\bid (?:card )?number"),
+    ("CARD", r"card number|credit card|debit card|card details|digits (?:of|on) (?:the|your) card|"
+        r"\bcard\b.{0,20}(?:number|digits)|kartennummer|numero de (?:tarjeta|carte)"),
+    ("NATIONAL_ID", r"\bssn\b|social security|social\b|national (?:id|insurance)|tax (?:id|number)|\bnino\b|aadhaar|"
+        r"\bpan\b|\bdni\b|\bid (?:card )?number"),
     ("PASSPORT", r"passport|reisepass|pasaporte|passeport"),
     ("DRIVER_LICENSE", r"licen[cs]e (?:number|no)|driver.{0,3} licen[cs]e|driving licen[cs]e"),
     ("VEHICLE", r"licen[cs]e plate|number plate|registration number|\bvin\b|plate number|kennzeichen"),
     ("TRACKING", r"tracking|parcel number|shipment (?:id|number)"),
     ("IBAN", r"\biban\b|bank details"),
-    ("ORDER_ID", r"(?:order|booking|reservation|confirmation|claim|case|invoice|ticket|reference|receipt|purchase|return|rma|bestell\w*|rechnungs\w*)(?:'s)? ?(?:confirmation|reference|claim|number|no|id|nummer|#|code)|order\?|booking\?|"
+    ("ORDER_ID", r"(?:order|booking|reservation|confirmation|claim|case|invoice|ticket|reference|receipt|purchase|"
+        r"return|rma|bestell\w*|rechnungs\w*)(?:'s)? ?(?:confirmation|reference|claim|number|no|id|nummer|#|code)|"
+        r"order\?|booking\?|"
                  r"\bpnr\b|which order|confirmation or claim|numero de (?:pedido|commande)"),
     ("USERNAME", r"user ?name|user ?id|log ?in|handle|benutzername|usuario|screen name|nickname"),
-    ("ACCOUNT_ID", r"(?:account|acct|policy|member\w*|customer|client|contract|loyalty|subscriber|bank account|kunden\w*|konto\w*)(?: or \w+)? ?(?:number|no\b|id\b|#|nummer)|account or policy|numero de (?:cuenta|cliente|compte)"),
+    ("ACCOUNT_ID", r"(?:account|acct|policy|member\w*|customer|client|contract|loyalty|subscriber|bank account|"
+        r"kunden\w*|konto\w*)(?: or \w+)? ?(?:number|no\b|id\b|#|nummer)|account or policy|numero de (?:cuenta|"
+        r"cliente|compte)"),
     ("EMAIL", r"e-?mail|correo|adresse mail|mail address"),
-    ("PHONE", r"phone|mobile|cell|contact number|callback|call you|number to reach|reach you|telefon\w*|handynummer|number can we|best number"),
+    ("PHONE", r"phone|mobile|cell|contact number|callback|call you|number to reach|reach you|telefon\w*|handynummer|"
+        r"number can we|best number"),
     ("ZIP", r"\bzip|post ?code|postal|\bplz\b|postleitzahl|code postal|codigo postal"),
-    ("ADDRESS", r"address|where (?:do|should|can) .{0,20}(?:live|ship|send|deliver)|street|adresse|anschrift|direccion|indirizzo|endereco|deliver(?:y|ed)? to\b|ship(?:ping|ped)? to\b"),
+    ("ADDRESS", r"address|where (?:do|should|can) .{0,20}(?:live|ship|send|deliver)|street|adresse|anschrift|"
+        r"direccion|indirizzo|endereco|deliver(?:y|ed)? to\b|ship(?:ping|ped)? to\b"),
     ("DOB", r"birth|\bdob\b|born|geburts\w*|geboren|naissance|nacimiento|nascita|nascimento"),
     ("DEVICE_ID", r"\bimei\b|serial number|device id"),
     ("IP", r"\bip\b"),
-    ("PERSON", r"\bname\b|\bnames\b|who am i|who is this|speaking with|speaking to|whom|wie hei(?:ss|s)en|nombre|\bnom\b|cardholder|nome\b|naam\b"),
+    ("PERSON", r"\bname\b|\bnames\b|who am i|who is this|speaking with|speaking to|whom|wie hei(?:ss|s)en|nombre|"
+        r"\bnom\b|cardholder|nome\b|naam\b"),
 )  # fmt: skip
 _ASK = [(label, re.compile(pattern)) for label, pattern in _ASKS]
 _EMAIL_ADDRESS = re.compile(r"e-?mail(?:ing)? address|ip address|mac address|web address")
 _USER_NAME = re.compile(
-    r"user ?name|company name|business name|product name|file ?name|name of the (?:product|item|hotel|restaurant|city|bank|company|store|shop|app)|(?:hotel|restaurant|city|app|device|pet\w*|brand|model) name"
+    r"user ?name|company name|business name|product name|file ?name|name of the (?:product|item|hotel|restaurant|city|"
+    r"bank|company|store|shop|app)|(?:hotel|restaurant|city|app|device|pet\w*|brand|model) name"
 )
 _QUESTION = re.compile(
-    r"\?|\b(?:please|provide|may i|can i|could i|what|which|confirm|verify|tell me|give me|need|share|enter|send me|read me|let me know|have your|your [a-z ]{1,24}[:.]?$|on file|bitte|wie|por favor|cual|quel|puis-je|qual)\b"
+    r"\?|\b(?:please|provide|may i|can i|could i|what|which|confirm|verify|tell me|give me|need|share|enter|send me|"
+    r"read me|let me know|have your|your [a-z ]{1,24}[:.]?$|on file|bitte|wie|por favor|cual|quel|puis-je|qual)\b"
 )
 _WORD = re.compile(r"[A-Za-z0-9\x01][^\s,;!?\"()]{0,63}")
 SHORT_ANSWER = 8
@@ -47,7 +60,9 @@ SHORT_ANSWER = 8
 LONG_ADDRESS = 18
 """Most words of an address."""
 _BEFORE_ADDRESS = frozenset(
-    "my our the new old current home work shipping billing delivery address is its it's it i live at on in change to please ok okay sir yes sure so now hi hello well and address's adres adresse direccion mi meine ist es lautet".split()
+    "my our the new old current home work shipping billing delivery address is its it's it i live at on in change to "
+    "please ok okay sir yes sure so now hi hello well and address's adres adresse direccion mi meine ist es "
+    "lautet".split()
 )
 _AFTER_ADDRESS = frozenset(
     "ph phone tel telephone mobile cell contact email e-mail thanks thank please and- name ssn".split()
@@ -97,10 +112,14 @@ _NUMBERS_FIRST = (
     "IP",
 )
 _NOT_ANSWERS = frozenset(
-    "yes yeah yep yup no nope nah ok okay sure thanks thank hi hello hey bye why what when where how who which none nothing idk dunno sorry please wait hold hmm um uh "
-    "it its it's is my mine name the a an and or of in at on for to from this that i i'm im am me you your we us he she his her not don't dont do does did have has had was were be been "
-    "number account order card email mail phone address password username ssn zip code street city state booking confirmation claim policy id no num last first digits four ending with but so just also "
-    "correct right exactly is are there here same already again still now later today tomorrow never one moment second sec minute know remember forgot lost can can't cannot could would will won't".split()
+    "yes yeah yep yup no nope nah ok okay sure thanks thank hi hello hey bye why what when where how who which none "
+    "nothing idk dunno sorry please wait hold hmm um uh "
+    "it its it's is my mine name the a an and or of in at on for to from this that i i'm im am me you your we us he "
+    "she his her not don't dont do does did have has had was were be been "
+    "number account order card email mail phone address password username ssn zip code street city state booking "
+    "confirmation claim policy id no num last first digits four ending with but so just also "
+    "correct right exactly is are there here same already again still now later today tomorrow never one moment "
+    "second sec minute know remember forgot lost can can't cannot could would will won't".split()
 )
 
 

@@ -26,7 +26,11 @@ def find_foreign(text: str) -> list[Span]:
     found: list[Span] = []
     for match in _RUN.finditer(text):
         start, end = match.span()
-        beside = any(c.isdigit() for c in match[0]) or bool(_NEAR_NUMBER.search(text, max(0, start - 12), start)) or text[end : end + 4].strip(" ,.")[:1].isdigit()
+        beside = (
+            any(c.isdigit() for c in match[0])
+            or bool(_NEAR_NUMBER.search(text, max(0, start - 12), start))
+            or text[end : end + 4].strip(" ,.")[:1].isdigit()
+        )
         if beside:
             start, end = _numbers_around(text, start, end)
         found.append((start, end, "ADDRESS" if beside else "PERSON"))

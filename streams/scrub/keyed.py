@@ -11,14 +11,18 @@ from typing import NamedTuple
 from streams.scrub.spans import Span
 
 _FILLER = re.compile(
-    r"(?:[ \t]{0,3}(?:[#:=,\-.?]{1,2}|\b(?:numbers?|num|nr|no|nos|id|ids|code|card|account|is|was|are|its|it's|it is|the|my|your|his|her|our|for|of|to|on|with|as|"
-    r"ending|ends|ended|am|at|you|we|sent|i|got|received|security|insurance|that|says|reads|in|last|four|4|digits?|digit|under|here|and it's|called|named|set|now|actually|ist|es|est|son|e|lautet|meine?|mi|mon|ma|la|le|el|der|die|das|de|du|"
+    r"(?:[ \t]{0,3}(?:[#:=,\-.?]{1,2}|\b(?:numbers?|num|nr|no|nos|id|ids|code|card|account|is|was|are|its|it's|it is|"
+    r"the|my|your|his|her|our|for|of|to|on|with|as|"
+    r"ending|ends|ended|am|at|you|we|sent|i|got|received|security|insurance|that|says|reads|in|last|four|4|digits?|"
+    r"digit|under|here|and it's|called|named|set|now|actually|ist|es|est|son|e|lautet|meine?|mi|mon|ma|la|le|el|"
+    r"der|die|das|de|du|"
     r"numero|nummer|nomor|numer|sono|sind|mein)\b)){0,8}[ \t]{0,3}\n?[ \t]{0,3}"
 )
 _TOKEN = re.compile(r"[#]?[A-Za-z0-9](?:[A-Za-z0-9]|[\-_/.](?=[A-Za-z0-9])){0,40}")
 _GAP = re.compile(r"[ \-]{1,2}")
 _DATE = re.compile(
-    r"\d{1,4} ?[-/. ] ?\d{1,2} ?[-/. ] ?\d{1,4}|\d{1,2}(?:st|nd|rd|th)?[ .\-/]{0,2}(?:of )?[A-Za-z]{3,10}[ .,\-/]{1,3}'?\d{2,4}"
+    r"\d{1,4} ?[-/. ] ?\d{1,2} ?[-/. ] ?\d{1,4}|\d{1,2}(?:st|nd|rd|"
+    r"th)?[ .\-/]{0,2}(?:of )?[A-Za-z]{3,10}[ .,\-/]{1,3}'?\d{2,4}"
     r"|[A-Za-z]{3,10}[ .\-]{1,2}\d{1,2}(?:st|nd|rd|th)?[ ,.\-]{1,3}'?\d{2,4}|\d{6}|\d{8}|(?:19|20)\d\d"
 )
 _LOGIN = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9._\-@+]{2,39}")
@@ -26,9 +30,12 @@ _CODE = re.compile(r"[A-Za-z]-\d{4,8}|\d{3,4}[ \-]\d{3,4}|\d{3,10}|(?=[A-Za-z]{0
 _EXPIRY = re.compile(r"(?:0?[1-9]|1[0-2]) ?[/\-. ] ?(?:20)?\d{2}(?!\d)")
 
 _STOP = frozenset(
-    "a an and or the is was are am be to of in on at it i you he she we they for with from by as if so but not no yes my your his her our "
-    "has have had can could will would please thanks thank hi hello which that this there here when where why how what who do does did "
-    "card phone number email mail name order account address password ssn zip code dob born date und et y con pour fur mit".split()
+    "a an and or the is was are am be to of in on at it i you he she we they for with from by as if so but not no "
+    "yes my your his her our "
+    "has have had can could will would please thanks thank hi hello which that this there here when where why how "
+    "what who do does did "
+    "card phone number email mail name order account address password ssn zip code dob born date und et y con pour "
+    "fur mit".split()
 )
 
 
@@ -40,26 +47,38 @@ class Key(NamedTuple):
 
 
 _WORDS = {
-    Key("ORDER_ID", "id"): "order orders booking reservation confirmation claim case invoice ticket reference ref purchase pnr receipt rma return bestellung bestellnummer "
-    "auftragsnummer rechnung rechnungsnummer buchung commande facture reservation pedido factura reserva ordine fattura prenotazione encomenda bestelling zamowienie zakaz quote transaction txn request",
-    Key("ACCOUNT_ID", "id"): "account acct acc ac accnt policy member membership customer client konto kontonummer kundennummer kundennr kunde cuenta compte conto conta cliente client police poliza "
+    Key("ORDER_ID", "id"): "order orders booking reservation confirmation claim case invoice ticket reference ref "
+        "purchase pnr receipt rma return bestellung bestellnummer "
+    "auftragsnummer rechnung rechnungsnummer buchung commande facture reservation pedido factura reserva ordine "
+    "fattura prenotazione encomenda bestelling zamowienie zakaz quote transaction txn request",
+    Key("ACCOUNT_ID", "id"): "account acct acc ac accnt policy member membership customer client konto kontonummer "
+        "kundennummer kundennr kunde cuenta compte conto conta cliente client police poliza "
     "routing rewards loyalty subscriber contract vertragsnummer rekening klantnummer konta employee meter mandate",
-    Key("NATIONAL_ID", "id"): "ssn social nino nhs aadhaar aadhar pan tin itin tax dni nie nif cpf cnpj bsn pesel steuernummer steuer-id sin tfn national nric hkid curp rfc rut cedula "
+    Key("NATIONAL_ID", "id"): "ssn social nino nhs aadhaar aadhar pan tin itin tax dni nie nif cpf cnpj bsn pesel "
+        "steuernummer steuer-id sin tfn national nric hkid curp rfc rut cedula "
     "ausweisnummer personalausweis ausweis identity insee secu codice fiscale personnummer cpr insurance svnr ahv",
     Key("PASSPORT", "id"): "passport reisepass reisepassnummer pasaporte passeport passaporto paspoort",
-    Key("DRIVER_LICENSE", "id"): "license licence driver's drivers fuhrerschein fuhrerscheinnummer dl permis patente rijbewijs",
-    Key("TRACKING", "id"): "tracking parcel shipment consignment package sendungsnummer sendung paketnummer suivi colis seguimiento awb waybill track",
+    Key("DRIVER_LICENSE", "id"): "license licence driver's drivers fuhrerschein fuhrerscheinnummer dl permis patente "
+        "rijbewijs",
+    Key("TRACKING", "id"): "tracking parcel shipment consignment package sendungsnummer sendung paketnummer suivi "
+        "colis seguimiento awb waybill track",
     Key("VEHICLE", "id"): "plate vin plates kennzeichen registration immatriculation matricula reg vrn numberplate",
     Key("DEVICE_ID", "id"): "imei serial udid uuid meid deviceid device s/n seriennummer",
-    Key("CARD", "id"): "card visa mastercard amex maestro discover debit credit cc karte kreditkarte kreditkartennummer carte tarjeta carta cartao ending",
-    Key("PHONE", "id"): "phone mobile cell tel telephone telefon telefono telefonnummer handy handynummer rufnummer mobil mobilnummer portable movil celular cellulare fax whatsapp contact call ring dial reach sms extension ext telefoon",
+    Key("CARD", "id"): "card visa mastercard amex maestro discover debit credit cc karte kreditkarte "
+        "kreditkartennummer carte tarjeta carta cartao ending",
+    Key("PHONE", "id"): "phone mobile cell tel telephone telefon telefono telefonnummer handy handynummer rufnummer "
+        "mobil mobilnummer portable movil celular cellulare fax whatsapp contact call ring dial reach sms "
+        "extension ext telefoon",
     Key("ZIP", "id"): "zip zipcode postcode postal plz postleitzahl cap cep pincode postnummer",
     Key("CRYPTO", "id"): "wallet btc bitcoin eth ethereum",
     Key("CARD_SEC", "code"): "cvv cvc cvv2 csc cvn security",
     Key("CARD_SEC", "expiry"): "exp expiry expires expiration expiring gultig valid",
-    Key("OTP", "code"): "code codes otp verification passcode 2fa pin tan mtan codigo codice kode sms-code one-time authentication authenticator",
-    Key("DOB", "date"): "born nee birth dob birthday birthdate birthdate geboren geburtsdatum geburtstag naissance nacimiento nascita nascido nascimento geboortedatum d.o.b ne nato nata nacido nacida urodzenia",
-    Key("USERNAME", "login"): "username user login userid user-id user-name benutzername nutzername usuario utilisateur skype twitter instagram insta telegram handle discord nickname gamertag screenname",
+    Key("OTP", "code"): "code codes otp verification passcode 2fa pin tan mtan codigo codice kode sms-code one-time "
+        "authentication authenticator",
+    Key("DOB", "date"): "born nee birth dob birthday birthdate birthdate geboren geburtsdatum geburtstag naissance "
+        "nacimiento nascita nascido nascimento geboortedatum d.o.b ne nato nata nacido nacida urodzenia",
+    Key("USERNAME", "login"): "username user login userid user-id user-name benutzername nutzername usuario "
+        "utilisateur skype twitter instagram insta telegram handle discord nickname gamertag screenname",
 }  # fmt: skip
 
 KEYS: dict[str, list[Key]] = {}
@@ -76,11 +95,17 @@ _REACH = 64
 
 _MIN_DIGITS = 3
 """Fewer digits are a quantity."""
+_DAYS = re.compile(r"\d{1,2}(?:st|nd|rd|th)(?:[-/]\d{1,2}(?:st|nd|rd|th)?)?|\d{1,2}-\d{1,2}")
+"""A day, or a span of days: no id."""
 _NUMBERED = re.compile(r"\b(?:id|ids|number|num|no|nr|nummer|numero|code|plate)\b|[#:]")
 """Behind these words an id may have few digits ("customer id ACC-FWHXX1")."""
 _MIXED_LENGTH = 6
 _TAIL_LETTERS, _GROUP_LETTERS = 3, 4
-_OTHER_CODES = re.compile(r"\b(?:error|promo\w*|coupon|discount|status|area|country|product|qr|bar|source|dress|gate|voucher|gift|exit|response) code (?:is )?$|\b(?:error|promo\w*|coupon|discount|status|area|country|product|qr|bar|source|dress|voucher|gift|exit|response) $")
+_OTHER_CODES = re.compile(
+    r"\b(?:error|promo\w*|coupon|discount|status|area|country|product|qr|bar|source|dress|gate|voucher|gift|exit|"
+    r"response) code (?:is )?$|\b(?:error|promo\w*|coupon|discount|status|area|country|product|qr|bar|source|"
+    r"dress|voucher|gift|exit|response) $"
+)
 """What makes a code no one-time code."""
 
 MAX_KEYS = 200
@@ -156,6 +181,8 @@ def take_id(text: str, at: int, min_digits: int) -> int:
         if not token:
             break
         word = token[0]
+        if token.start() == at and _DAYS.fullmatch(word):
+            break
         count = sum(c.isdigit() for c in word)
         if not count and not _is_letter_group(text, token, bool(digits)):
             break

@@ -43,6 +43,9 @@ _SIGNS = {
     "(": QUOTE,
     ")": QUOTE,
 }
+THRESHOLD = -32
+"""Score above which a word is a name; below 0, because a leak is worse than a mask too many."""
+
 CACHE_WORDS = 50_000
 """Words whose letters' score is remembered; the cache is emptied when it is full and never leaves memory."""
 
@@ -217,7 +220,7 @@ def tag(text: str) -> list[Span]:
     model = weights()
     names: set[int] = set()
     for i in range(2, len(known) - 2):
-        if known[i].candidate and score(model, known, i, i - 3 in names) > 0:
+        if known[i].candidate and score(model, known, i, i - 3 in names) > THRESHOLD:
             names.add(i - 2)
     if not names:
         return []

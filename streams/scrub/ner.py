@@ -51,7 +51,9 @@ def presidio() -> NerBackend:
 
 def transformers(model: str) -> NerBackend:
     """A token-classification model on disk or from a hub."""
-    pipeline: Any = importlib.import_module("transformers").pipeline("token-classification", model=model, aggregation_strategy="simple")
+    pipeline: Any = importlib.import_module("transformers").pipeline(
+        "token-classification", model=model, aggregation_strategy="simple"
+    )
     return Recogniser(lambda text: [(r["start"], r["end"], r["entity_group"]) for r in pipeline(text)])
 
 

@@ -20,7 +20,8 @@ MIN_DIGITS = 6
 
 _IP4 = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}")
 _IP6 = re.compile(
-    r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{1,4}:){2,7}(?:(?::[0-9A-Fa-f]{1,4}){1,6}|[0-9A-Fa-f]{1,4}|:)?|::(?:[0-9A-Fa-f]{1,4}:?){1,7}"
+    r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{1,4}:){2,7}(?:(?::[0-9A-Fa-f]{1,4}){1,6}|[0-9A-Fa-f]{1,4}|:)?|"
+    r"::(?:[0-9A-Fa-f]{1,4}:?){1,7}"
 )
 _IBAN = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ \-]?[A-Za-z0-9]{4}){2,7}(?:[ \-]?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])"
@@ -34,8 +35,10 @@ _YEARS = re.compile(r"(?:(?:19|20)\d\d[ /\-]{1,3}){1,9}(?:(?:19|20)\d\d|\d\d)")
 _DECIMAL = re.compile(r"\d{1,9}\.\d{1,2}")
 _TIMES = re.compile(r"\d{1,2}\.\d{2} ?- ?\d{1,2}\.\d{2}")
 _UNIT_AFTER = re.compile(
-    r" ?(?:%|\$|[kmgt]b\b|[kmgt]bps\b|m[lgmw]h?\b|k[gmw]h?\b|cm\b|px\b|dpi\b|hz\b|usd\b|eur\b|gbp\b|inr\b|rs\b|yen\b|chf\b|aud\b|cad\b|"
-    r"dollars?\b|euros?\b|pounds?\b|rupees?\b|pesos?\b|bucks\b|credits\b|points\b|miles\b|steps\b|people\b|users\b|views\b|rows\b)"
+    r" ?(?:%|\$|[kmgt]b\b|[kmgt]bps\b|m[lgmw]h?\b|k[gmw]h?\b|cm\b|px\b|dpi\b|hz\b|usd\b|eur\b|gbp\b|inr\b|rs\b|yen\b|"
+    r"chf\b|aud\b|cad\b|"
+    r"dollars?\b|euros?\b|pounds?\b|rupees?\b|pesos?\b|bucks\b|credits\b|points\b|miles\b|steps\b|people\b|users\b|"
+    r"views\b|rows\b)"
 )
 _MONEY_BEFORE = re.compile(r"(?:[$]|\b(?:usd|eur|gbp|inr|rs\.?|cad|aud|chf|sek|pln)) ?$")
 _VERSION_BEFORE = re.compile(
@@ -44,11 +47,16 @@ _VERSION_BEFORE = re.compile(
 _CONTEXT = {
     word: label
     for label, words in {
-        "CARD": "card cards visa mastercard amex maestro cc debit credit paid tarjeta karte kreditkarte carte carta cartao",
-        "NATIONAL_ID": "ssn social nino nhs aadhaar aadhar pan tax tin itin sin dni nie nif cpf cnpj bsn pesel national ni id identity ausweis",
-        "PHONE": "phone mobile cell call tel telephone telefon telefono telefonnummer fax text whatsapp reach sms contact ring dial rufnummer handy handynummer number",
-        "ACCOUNT_ID": "account acct acc ac policy member membership customer client bank konto kontonummer kundennummer cuenta compte routing sort",
-        "ORDER_ID": "order booking reservation confirmation claim case invoice ticket reference ref purchase bestellung bestellnummer commande pedido rechnung",
+        "CARD": "card cards visa mastercard amex maestro cc debit credit paid tarjeta karte kreditkarte carte carta "
+        "cartao",
+        "NATIONAL_ID": "ssn social nino nhs aadhaar aadhar pan tax tin itin sin dni nie nif cpf cnpj bsn pesel "
+        "national ni id identity ausweis",
+        "PHONE": "phone mobile cell call tel telephone telefon telefono telefonnummer fax text whatsapp reach sms "
+        "contact ring dial rufnummer handy handynummer number",
+        "ACCOUNT_ID": "account acct acc ac policy member membership customer client bank konto kontonummer "
+        "kundennummer cuenta compte routing sort",
+        "ORDER_ID": "order booking reservation confirmation claim case invoice ticket reference ref purchase "
+        "bestellung bestellnummer commande pedido rechnung",
         "TRACKING": "tracking parcel shipment package consignment awb sendung",
         "OTP": "code otp verification passcode 2fa pin",
         "SECRET": "password pwd passwort secret token key",

@@ -31,7 +31,11 @@ WEAK = frozenset(
 )
 """Behind these a capitalised or known name is one."""
 
-TRIGGERS = frozenset(part for phrase in STRONG | WEAK for part in phrase.replace("'", " ").rstrip(":,").split()[-1:] + phrase.rstrip(":,").split()[-1:])
+TRIGGERS = frozenset(
+    part
+    for phrase in STRONG | WEAK
+    for part in phrase.replace("'", " ").rstrip(":,").split()[-1:] + phrase.rstrip(":,").split()[-1:]
+)
 """The last words of those phrases."""
 
 FOLLOWERS = frozenset({"here", "speaking", "again", "calling", "on"})

@@ -68,7 +68,9 @@ class Scrubber:
         """Every turn that is still held, scrubbed, and the state after them."""
         return self._released(state, lambda _: True)
 
-    def _released(self, state: ConversationState, due: Callable[[Held], bool]) -> tuple[list[CleanEvent], ConversationState]:
+    def _released(
+        self, state: ConversationState, due: Callable[[Held], bool]
+    ) -> tuple[list[CleanEvent], ConversationState]:
         leaving = [held for held in state.held if due(held)]
         if not leaving:
             return [], state
@@ -81,7 +83,9 @@ class Scrubber:
         state.last_at = max(state.last_at, arrived.received_at)
         event = arrived.event
         if self._config.hold_s and not state.held and isinstance(event, Message) and event.role == "customer":
-            if self._digest(event, Numbering(state, self._key)) not in state.replies and may_be_piece(normalise(event.text).text, event.seq, state):
+            if self._digest(event, Numbering(state, self._key)) not in state.replies and may_be_piece(
+                normalise(event.text).text, event.seq, state
+            ):
                 state.held = [arrived]
                 return [], state
         held, state.held = state.held, []
@@ -115,7 +119,9 @@ class Scrubber:
 
     def _digest(self, event: ChatEvent, numbering: Numbering) -> bytes:
         """Names the event and its content: a second event under the same id is scrubbed on its own."""
-        text = event.text if isinstance(event, Message) else event.corrected_text if isinstance(event, Feedback) else None
+        text = (
+            event.text if isinstance(event, Message) else event.corrected_text if isinstance(event, Feedback) else None
+        )
         return numbering.digest(f"{event.event_id}\x00{event.seq}\x00{text}".encode(errors="surrogatepass").hex())
 
     def _clean(self, arrived: Held, masked: str | None) -> CleanEvent:

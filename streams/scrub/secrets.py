@@ -7,27 +7,34 @@ import re
 from streams.scrub.spans import Span
 
 PASSWORD_WORDS = frozenset(
-    "password passwords passwort kennwort contrasena clave senha wachtwoord haslo parol pwd passwd pw pass passphrase losenord adgangskode passord salasana parola heslo "
+    "password passwords passwort kennwort contrasena clave senha wachtwoord haslo parol pwd passwd pw pass "
+    "passphrase losenord adgangskode passord salasana parola heslo "
     "jelszo sifre kode-akses secret apikey api token key credential credentials passe".split()
 )
 _SHAPES = re.compile(
-    r"(?<![A-Za-z0-9])(?:(?:AKIA|ASIA)[A-Z0-9]{12,20}|gh[pousr]_[A-Za-z0-9]{16,255}|github_pat_\w{20,255}|glpat-[\w\-]{16,64}|npm_[A-Za-z0-9]{20,64}"
-    r"|(?:sk|pk|rk)[-_](?:live[-_]|test[-_]|proj[-_]|ant[-_])?[A-Za-z0-9_\-]{16,255}|xox[abeoprs]-[A-Za-z0-9\-]{10,255}|AIza[\w\-]{20,64}|SG\.[\w\-]{10,64}\.[\w\-]{10,128}"
-    r"|eyJ[\w\-]{8,4096}(?:\.[\w\-]{2,4096}){1,4}|hf_[A-Za-z0-9]{20,64}|ya29\.[\w\-]{20,255}|EAAC[A-Za-z0-9]{20,255}|dop_v1_[a-f0-9]{32,64}|shp(?:at|ss)_[a-fA-F0-9]{20,64}|whsec_[A-Za-z0-9]{16,64})"
+    r"(?<![A-Za-z0-9])(?:(?:AKIA|ASIA)[A-Z0-9]{12,20}|gh[pousr]_[A-Za-z0-9]{16,255}|github_pat_\w{20,255}|"
+    r"glpat-[\w\-]{16,64}|npm_[A-Za-z0-9]{20,64}"
+    r"|(?:sk|pk|rk)[-_](?:live[-_]|test[-_]|proj[-_]|ant[-_])?[A-Za-z0-9_\-]{16,255}|"
+    r"xox[abeoprs]-[A-Za-z0-9\-]{10,255}|AIza[\w\-]{20,64}|SG\.[\w\-]{10,64}\.[\w\-]{10,128}"
+    r"|eyJ[\w\-]{8,4096}(?:\.[\w\-]{2,4096}){1,4}|hf_[A-Za-z0-9]{20,64}|ya29\.[\w\-]{20,255}|EAAC[A-Za-z0-9]{20,255}|"
+    r"dop_v1_[a-f0-9]{32,64}|shp(?:at|ss)_[a-fA-F0-9]{20,64}|whsec_[A-Za-z0-9]{16,64})"
 )
 _PEM = re.compile(r"-----BEGIN [A-Z ]{0,40}KEY-----[^-]{0,8192}(?:-----END [A-Z ]{0,40}KEY-----)?")
 _URL_LOGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{1,20}://([^\s/:@]{1,64}:[^\s/@]{1,128})@")
 _RANDOM = re.compile(r"(?<![A-Za-z0-9/+=_\-.])[A-Za-z0-9/+=_\-]{20,512}(?![A-Za-z0-9/+=_\-])")
 _CRYPTO = re.compile(
-    r"(?<![A-Za-z0-9])(?:0x[0-9a-fA-F]{40}|(?:bc1|ltc1)[a-z0-9]{20,87}|[13LDT][1-9A-HJ-NP-Za-km-z]{25,39})(?![A-Za-z0-9])"
+    r"(?<![A-Za-z0-9])(?:0x[0-9a-fA-F]{40}|(?:bc1|ltc1)[a-z0-9]{20,87}|"
+    r"[13LDT][1-9A-HJ-NP-Za-km-z]{25,39})(?![A-Za-z0-9])"
 )
 _UUID = re.compile(r"(?<![0-9A-Fa-f])[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?![0-9A-Fa-f])")
 _MAC = re.compile(
-    r"(?<![0-9A-Fa-f:\-])(?:[0-9A-Fa-f]{2}([:\-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![0-9A-Fa-f:\-])"
+    r"(?<![0-9A-Fa-f:\-])(?:[0-9A-Fa-f]{2}([:\-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}|"
+    r"[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![0-9A-Fa-f:\-])"
 )
 _GEO = re.compile(r"(?<![\d.])-?\d{1,3}\.\d{3,12} ?[,;/] ?-?\d{1,3}\.\d{3,12}(?![\d.])")
 _LINK = re.compile(
-    r"[ \t]{0,3}(?:(?:for|to|on|of) (?:the|my|this|that|your) [a-z\-]{1,20} )?(?:[ \t]{0,3}(?::|=|->|(?:is|was|are|ist|es|est|e|it's|its|lautet|to|set|now|currently|called|here|just|still"
+    r"[ \t]{0,3}(?:(?:for|to|on|of) (?:the|my|this|that|your) [a-z\-]{1,20} )?(?:[ \t]{0,3}(?::|=|->|(?:is|was|are|"
+    r"ist|es|est|e|it's|its|lautet|to|set|now|currently|called|here|just|still"
     r"|number|key|word|value|i use|i used|secreto|de passe|de|new|old|you gave me)(?= ))){0,5}[ \t]{0,3}[\"'`]?"
 )
 _SECRET = re.compile(r"[^\s\"`]{3,256}")
@@ -84,9 +91,12 @@ def _announced(text: str, lower: str, end: int) -> Span | None:
 
 
 _NOT_SECRET = frozenset(
-    "not no wrong incorrect correct invalid expired being is was the a an in on to for and or but so it its my your too very also reset changed blocked locked "
-    "case required needed set working valid still never always now already weak strong safe secure stored saved sent forgotten lost right that this what "
-    "different same new old there here on accepted rejected recognized saying asking good bad fine ok okay only just going about by from with at as".split()
+    "not no wrong incorrect correct invalid expired being is was the a an in on to for and or but so it its my your "
+    "too very also reset changed blocked locked "
+    "case required needed set working valid still never always now already weak strong safe secure stored saved sent "
+    "forgotten lost right that this what "
+    "different same new old there here on accepted rejected recognized saying asking good bad fine ok okay only just "
+    "going about by from with at as".split()
 )
 
 

@@ -5,31 +5,37 @@ from __future__ import annotations
 import re
 
 SUFFIXES = frozenset(
-    """street st avenue ave av road rd lane ln drive dr court ct boulevard blvd way place pl square sq terrace ter circle cir parkway pkwy
-    highway hwy trail trl alley aly close crescent cres gardens grove row walk mews hill park loop plaza path run ridge point pike turnpike
-    crossing xing view vista heights manor meadow meadows mill mills mountain mountains oval pass pine pines port ports radial ramp ranch rapid rapids rest
-    river shoal shoals shore shores spring springs spur squares station stravenue stream summit throughway trace track trafficway tunnel union
-    unions valley valleys viaduct village villages ville walks wall well wells bend bluff bluffs branch bridge brook brooks burg burgs bypass camp canyon cape
-    causeway center centers centre cliff cliffs club common commons corner corners course cove coves creek crest crossroad crossroads curve dale dam divide
-    estate estates expressway extension extensions fall falls ferry field fields flat flats ford fords forest forge forges fork forks fort
-    freeway garden gateway glen glens green greens groves harbor harbors haven highlands hollow inlet island islands isle junction junctions
-    key keys knoll knolls lake lakes land landing light lights loaf lock locks lodge mall mission motorway mount neck orchard overpass parks
-    passage prairie quay wharf wynd esplanade parade promenade rise vale yard nagar marg vihar colony enclave zila ganj chowk terrasse str""".split()  # noqa: SIM905
+    """street st avenue ave av road rd lane ln drive dr court ct boulevard blvd way place pl square sq terrace
+    ter circle cir parkway pkwy highway hwy trail trl alley aly close crescent cres gardens grove row walk
+    mews hill park loop plaza path run ridge point pike turnpike crossing xing view vista heights manor
+    meadow meadows mill mills mountain mountains oval pass pine pines port ports radial ramp ranch rapid
+    rapids rest river shoal shoals shore shores spring springs spur squares station stravenue stream summit
+    throughway trace track trafficway tunnel union unions valley valleys viaduct village villages ville
+    walks wall well wells bend bluff bluffs branch bridge brook brooks burg burgs bypass camp canyon cape
+    causeway center centers centre cliff cliffs club common commons corner corners course cove coves creek
+    crest crossroad crossroads curve dale dam divide estate estates expressway extension extensions fall
+    falls ferry field fields flat flats ford fords forest forge forges fork forks fort freeway garden
+    gateway glen glens green greens groves harbor harbors haven highlands hollow inlet island islands isle
+    junction junctions key keys knoll knolls lake lakes land landing light lights loaf lock locks lodge mall
+    mission motorway mount neck orchard overpass parks passage prairie quay wharf wynd esplanade parade
+    promenade rise vale yard nagar marg vihar colony enclave zila ganj chowk terrasse str""".split()  # noqa: SIM905
 )
 """What ends the name of an English or Indian street."""
 
 STRONG = frozenset(
-    """street st avenue ave road rd lane ln drive dr court ct boulevard blvd parkway pkwy highway hwy terrace crescent turnpike stravenue
-    throughway expressway causeway nagar marg""".split()  # noqa: SIM905
+    """street st avenue ave road rd lane ln drive dr court ct boulevard blvd parkway pkwy highway hwy terrace
+    crescent turnpike stravenue throughway expressway causeway nagar marg""".split()  # noqa: SIM905
 )
 """Suffixes that count in lower case and behind ordinary words."""
 
 VAGUE = frozenset(
-    """way place square circle close row walk hill park loop path run point pike view pass pine port ramp rapid rest river shore spring spur
-    station stream summit track union valley village wall well wells bend branch bridge camp cape center centre club common commons corner course cover creek
-    crest curve dam divide estate extension extensions fall falls field fields flat flats forest fork fort garden gardens gateway green harbor
-    island islands key keys lake land landing light lights lock locks lodge mall mission mount mountain neck oval overpass passage plaza quay ranch rise
-    trail trace tunnel yard st dr ct ter av pl sq cir springs heights manor mill mills meadow union unions course colony""".split()  # noqa: SIM905
+    """way place square circle close row walk hill park loop path run point pike view pass pine port ramp rapid
+    rest river shore spring spur station stream summit track union valley village wall well wells bend
+    branch bridge camp cape center centre club common commons corner course cover creek crest curve dam
+    divide estate extension extensions fall falls field fields flat flats forest fork fort garden gardens
+    gateway green harbor island islands key keys lake land landing light lights lock locks lodge mall
+    mission mount mountain neck oval overpass passage plaza quay ranch rise trail trace tunnel yard st dr ct
+    ter av pl sq cir springs heights manor mill mills meadow union unions course colony""".split()  # noqa: SIM905
 )
 """Suffixes that are words of their own: they need a capital."""
 
@@ -37,9 +43,11 @@ CLEAR = SUFFIXES - VAGUE
 """Suffixes that are hardly ever anything else, if capitalised."""
 
 PREFIXES = frozenset(
-    """rue avenue av boulevard bd place chemin impasse allee quai route cours passage villa cite sentier via viale piazza piazzetta corso vicolo largo
-    strada calle avenida avda plaza paseo carrer camino carretera rua travessa praca alameda ulica ul al aleja aleje prospekt ulitsa bulevar trg jalan gang intrarea aleea bulevardul jardim vila quadra colonia barrio carrera cra diagonal transversal pasaje privada cerrada andador lugar urbanizacion pl os so duong pho khu phuong xa
-    per pr prosp jl soi square leoforos odos rruga utca""".split()  # noqa: SIM905
+    """rue avenue av boulevard bd place chemin impasse allee quai route cours passage villa cite sentier via
+    viale piazza piazzetta corso vicolo largo strada calle avenida avda plaza paseo carrer camino carretera
+    rua travessa praca alameda ulica ul al aleja aleje prospekt ulitsa bulevar trg jalan gang intrarea aleea
+    bulevardul jardim vila quadra colonia barrio carrera cra diagonal transversal pasaje privada cerrada
+    andador lugar urbanizacion pl duong pho khu phuong xa prosp jl soi square leoforos odos rruga utca""".split()  # noqa: SIM905
 )
 """Street words that stand before the name."""
 
@@ -50,7 +58,8 @@ COMPOUNDS = (
 """Endings of words that are streets by themselves."""
 
 UNITS = frozenset(
-    "apt apartment suite ste unit flat fl floor room rm building bldg block box door postbox postfach apartado bp tower wing studio ap bl sc".split()
+    "apt apartment suite ste unit flat fl floor room rm building bldg block box door postbox postfach apartado bp "
+    "tower wing studio ap bl sc".split()
 )
 """What a number of a flat, a floor or a box stands behind."""
 
@@ -58,9 +67,16 @@ HOUSE = frozenset("no nr h.no h house plot door hno flat".split())
 FLATS = frozenset("apt apartment suite ste box postbox postfach apartado".split())
 """Units that are an address by themselves."""
 
-LEADS = frozenset("address adresse lieferadresse rechnungsadresse anschrift direccion indirizzo endereco adres adresa osoite adress alamat place home house flat apartment".split())
+LEADS = frozenset(
+    "address adresse lieferadresse rechnungsadresse anschrift direccion indirizzo endereco adres adresa osoite "
+    "adress alamat place home house flat apartment".split()
+)
 """Nouns behind which an address stands, after "is", "at" or a colon."""
-LEAD_PAIRS = frozenset("deliver to,delivered to,ship to,shipped to,it to,moved to,move to,live at,live in,lives at,lives in,living at,living in,located at,is at,up from,stay at,staying at,sent to,send to,them to,order to,parcel to,package to,wohne in,vivo en,habite au".split(","))
+LEAD_PAIRS = frozenset(
+    "deliver to,delivered to,ship to,shipped to,it to,moved to,move to,live at,live in,lives at,lives in,living "
+    "at,living in,located at,is at,up from,stay at,staying at,sent to,send to,them to,order to,parcel to,package "
+    "to,wohne in,vivo en,habite au".split(",")
+)
 """Pairs of words behind which an address may stand."""
 
 HOUSES = frozenset("h.no hno house plot door".split())
@@ -71,7 +87,8 @@ PLACES = frozenset("on at in of near off to from and corner lives live living lo
 """Words before a street that has no number."""
 
 PARTICLES = frozenset(
-    "de la le les du des del della delle dei di da do dos das van von der den el los las saint san santa sao d l sur y upon of the".split()
+    "de la le les du des del della delle dei di da do dos das van von der den el los las saint san santa sao d l sur "
+    "y upon of the".split()
 )
 CODES = re.compile(
     r"(?:\d{3,6}(?:-\d{3,4})?|[A-Za-z]{1,2}\d[A-Za-z\d]?|\d[A-Za-z]{2}|[A-Za-z]\d[A-Za-z]|\d{4}[A-Z]{2})"
@@ -79,19 +96,44 @@ CODES = re.compile(
 """Postal codes and the halves of British and Canadian ones."""
 
 STATES = frozenset(
-    """al ak az ar ca co ct de fl ga hi id il in ia ks ky la me md ma mi mn ms mo mt ne nv nh nj nm ny nc nd oh ok or pa ri sc sd tn tx ut vt va wa wv
-    wi wy dc us usa uk""".split()  # noqa: SIM905
+    """al ak az ar ca co ct de fl ga hi id il in ia ks ky la me md ma mi mn ms mo mt ne nv nh nj nm ny nc nd oh
+    ok or pa ri sc sd tn tx ut vt va wa wv wi wy dc us usa uk""".split()  # noqa: SIM905
 )
 ANYWHERE = (
     PREFIXES
     | MILITARY
-    | frozenset("apt apartment suite ste flat box postbox postfach apartado h.no hno house plot corner deliver delivered ship shipped moved live lives living located pick staying lieferadresse rechnungsadresse anschrift direccion indirizzo endereco adres adresa osoite adress alamat adresse address place".split())
+    | frozenset(
+        "apt apartment suite ste flat box postbox postfach apartado h.no hno house plot corner deliver delivered "
+        "ship shipped moved live lives living located pick staying lieferadresse rechnungsadresse anschrift "
+        "direccion indirizzo endereco adres adresa osoite adress alamat adresse address place".split()
+    )
 )
 """Words that are evidence in lower case too."""
 
-EVIDENCE = (SUFFIXES | PREFIXES | UNITS | MILITARY | HOUSE | LEADS | frozenset({"corner", "deliver", "delivered", "ship", "shipped", "moved", "live", "lives", "living", "located", "pick", "staying"})) - frozenset(
-    {"the", "of"}
-)
+EVIDENCE = (
+    SUFFIXES
+    | PREFIXES
+    | UNITS
+    | MILITARY
+    | HOUSE
+    | LEADS
+    | frozenset(
+        {
+            "corner",
+            "deliver",
+            "delivered",
+            "ship",
+            "shipped",
+            "moved",
+            "live",
+            "lives",
+            "living",
+            "located",
+            "pick",
+            "staying",
+        }
+    )
+) - frozenset({"the", "of"})
 """Words without one of which, or a compound, a text holds no address."""
 
 _UK = re.compile(r"(?:[A-Za-z]{1,2}\d{1,2}|[A-Za-z]{1,2}\d[A-Za-z]) ?\d[A-Za-z]{2}(?![A-Za-z0-9])")

@@ -38,16 +38,20 @@ DROPOUT = 0.4
 """Share of name words that the model sees as if the lexicon did not hold them."""
 
 _PRONOUN = re.compile(
-    r"\b(?:he|she|him|my (?:friend|wife|husband|son|daughter|brother|sister|boss|mom|dad|mother|father|partner|doctor)|the (?:driver|seller|agent|doctor|manager|owner|guy|lady))\b(?! and\b)",
+    r"\b(?:he|she|him|my (?:friend|wife|husband|son|daughter|brother|sister|boss|mom|dad|mother|father|partner|"
+    r"doctor)|the (?:driver|seller|agent|doctor|manager|owner|guy|lady))\b(?! and\b)",
     re.IGNORECASE,
 )
 _POSSESSIVE = re.compile(r"\b(?:his|her|my (?:friend|wife|husband|boss|brother|sister)'s)\b(?= [a-z])", re.IGNORECASE)
 _STAR_NAMES = re.compile(
-    r"\b(?:Ben|Mark|Alexis|Mary|John|Katarina|Michael|Jessica|Jane|Jakob|Daniel|Angela|Morgan|Johnson|Rajesh|Priya)\b(?: (?:Smith|Miller|Jones|Kumar|Sharma|Johnson|Williams))?(?!-| Hotel| Inn| St\b| Apart)"
+    r"\b(?:Ben|Mark|Alexis|Mary|John|Katarina|Michael|Jessica|Jane|Jakob|Daniel|Angela|Morgan|Johnson|Rajesh|"
+    r"Priya)\b(?: (?:Smith|Miller|Jones|Kumar|Sharma|Johnson|Williams))?(?!-| Hotel| Inn| St\b| Apart)"
 )
 _PRODUCTS = (
-    "Charger Laptop Headphones Blender Jacket Sneakers Router Kettle Tablet Printer Monitor Backpack Camera Speaker Keyboard Mouse Desk Chair Lamp Sofa Mattress Toaster Oven Fridge Dryer Vacuum Drill Tent Bike Helmet Watch "
-    "Ring Dress Shirt Boots Gloves Scarf Hat Coat Jeans Perfume Shampoo Vitamins Puzzle Console Controller Voucher Ticket Coupon Subscription Invoice Warranty Adapter Cable Battery Screen Case"
+    "Charger Laptop Headphones Blender Jacket Sneakers Router Kettle Tablet Printer Monitor Backpack Camera Speaker "
+    "Keyboard Mouse Desk Chair Lamp Sofa Mattress Toaster Oven Fridge Dryer Vacuum Drill Tent Bike Helmet Watch "
+    "Ring Dress Shirt Boots Gloves Scarf Hat Coat Jeans Perfume Shampoo Vitamins Puzzle Console Controller Voucher "
+    "Ticket Coupon Subscription Invoice Warranty Adapter Cable Battery Screen Case"
 ).split()
 
 
