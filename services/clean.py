@@ -6,7 +6,6 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from services.settings import Settings
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from streams.ledger import Entry
 
 LINGER_MS = 5
-
-ASK_EVERY = 10
-"""Looks at due conversations between two questions for the server's run id."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,26 +80,23 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     client = redis_client(settings.redis.url)
     tables = open_tables(client, settings.replay, key, config.epoch, configure=True)
     offsets = Offsets(client, config.epoch, config.source_retention_s)
-    producer = Producer(
-        config.client(
-            "clean",
-            **{
-                "acks": "all", "enable.idempotence": True, "linger.ms": LINGER_MS, "compression.type": "lz4",
-                "message.timeout.ms": 0, "partitioner": "murmur2_random", "queue.buffering.max.messages": 200_000,
-            },
-        )
-    )  # fmt: skip
+    sure: dict[str, str | float | bool] = {
+        "acks": "all", "enable.idempotence": True, "linger.ms": LINGER_MS, "compression.type": "lz4",
+        "message.timeout.ms": 0, "partitioner": "murmur2_random", "queue.buffering.max.messages": 200_000,
+    }  # fmt: skip
+    producer = Producer(config.client("clean", **sure))
     scrub = ScrubStage(
         Scrubber(settings.scrub, keys), ScrubStore(client, config, config.epoch, settings.scrub.state_ttl_s), keys,
         config, metrics,
     )  # fmt: skip
     assemble = AssembleStage(
         AssembleStore(client, config, settings.quality, key, config.epoch), RedisCopies(client, settings.quality),
-        config, settings.quality, key, metrics,
+        StreamClock(client, config.epoch, time.time),  # noqa: TID251 - the process's edge
+        config, quality=settings.quality, key=key, count=metrics,
     )  # fmt: skip
     return Parts(
         scrub=scrub, assemble=assemble, insert=InsertStage(tables, offsets, config, key, metrics), producer=producer,
-        move=_mover(client, key, config), clock=StreamClock(client, config.epoch, time.time),  # noqa: TID251 - the edge
+        move=_mover(client, key, config),
         resume=lambda topic, partition, committed: _resume(offsets, topic, partition, committed),
         changed=_watch(client), metrics=metrics, caught=runtime.caught, beat=runtime.tick,
     )  # fmt: skip
@@ -131,9 +124,8 @@ def _resume(offsets: Any, topic: str, partition: int, committed: int | None) -> 
 def _watch(client: redis.Redis) -> Callable[[], bool]:
     """Tells whether the server's run id is another one than at start: it may have lost its last second."""
     first = str(client.info("server")["run_id"])
-    calls = count(1)
 
     def changed() -> bool:
-        return next(calls) % ASK_EVERY == 0 and str(client.info("server")["run_id"]) != first
+        return str(client.info("server")["run_id"]) != first
 
     return changed

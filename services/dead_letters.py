@@ -1,4 +1,4 @@
-"""`driftline replay-dead-letters`: after a fix of code or configuration, run the records behind dead letters again, once.
+"""`driftline replay-dead-letters`: after a fix of code or settings, run the records behind dead letters again, once.
 
 A letter names topic, partition and offset; the record is read there, within the topic's retention, and produced again
 to the same topic. Its event id makes it the same event, so what succeeded meanwhile does not take effect twice.
@@ -10,7 +10,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from services.settings import Settings
 
@@ -37,11 +37,14 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from streams.topics import CHATS_DEAD_LETTER  # noqa: PLC0415 - with it
 
     kafka = settings.kafka
-    options = {"group.id": f"{kafka.prefix}replay-dead-letters", "enable.auto.commit": False, "log_level": 3}
-    consumer = Consumer(kafka.client("replay", **options, **{"auto.offset.reset": "error"}))
-    producer = Producer(
-        kafka.client("replay", **{"enable.idempotence": True, "partitioner": "murmur2_random", "log_level": 3})
-    )
+    reading: dict[str, str | float | bool] = {
+        "group.id": f"{kafka.prefix}replay-dead-letters", "enable.auto.commit": False, "auto.offset.reset": "error",
+        "log_level": 3,
+    }  # fmt: skip
+    writing: dict[str, str | float | bool] = {
+        "enable.idempotence": True, "partitioner": "murmur2_random", "log_level": 3,
+    }  # fmt: skip
+    consumer, producer = Consumer(kafka.client("replay", **reading)), Producer(kafka.client("replay", **writing))
     again = Again(client(settings.redis.url), settings.stream.ledger_ttl_s)
     counts: Counter[str] = Counter()
     try:
@@ -84,7 +87,7 @@ def read_letters(consumer: Consumer, topic: str) -> Iterator[Letter]:
 
     seen = set()
     for message in _messages(consumer, topic):
-        letter = read([(name, value or b"") for name, value in message.headers() or []])
+        letter = read(_headers(message))
         place = (letter.topic, letter.partition, letter.offset)
         if place not in seen:
             seen.add(place)
@@ -111,6 +114,11 @@ def _messages(consumer: Consumer, topic: str) -> Iterator[Message]:
                 break
 
 
+def _headers(message: Message) -> list[tuple[str, bytes]]:
+    found: Any = message.headers() or []
+    return [(name, value or b"") for name, value in found]
+
+
 def _replay(letter: Letter, consumer: Consumer, producer: Producer, again: Again) -> str:
     """`replayed`, `before` (it was run again already) or `gone` (past its topic's retention)."""
     from confluent_kafka import TopicPartition  # noqa: PLC0415 - with the consumer
@@ -125,8 +133,7 @@ def _replay(letter: Letter, consumer: Consumer, producer: Producer, again: Again
     message = consumer.poll(_WAIT_S)
     if message is None or message.error() or message.offset() != letter.offset:
         return "gone"
-    headers = [(name, value) for name, value in message.headers() or []]
-    producer.produce(letter.topic, value=message.value(), key=message.key(), headers=headers)
+    producer.produce(letter.topic, value=message.value(), key=message.key(), headers=dict(_headers(message)))
     if producer.flush(_WAIT_S):
         raise RuntimeError("the broker did not acknowledge the record; nothing was marked, run it again")
     again.done(letter)

@@ -145,7 +145,7 @@ def _records(file: Path, agents: Sequence[str]) -> Iterator[tuple[bytes | None, 
         for item in read(source, form, file.name.split(".")[0], agents):
             if isinstance(item, Unreadable):
                 continue
-            for record in chat_records(item) if isinstance(item, Chat) else [item]:
+            for record in chat_records(item, 0.0) if isinstance(item, Chat) else [item]:
                 yield record.key, record.value
 
 

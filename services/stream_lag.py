@@ -16,7 +16,8 @@ def lag(settings: Settings, topics: Sequence[str] = (CHATS_RAW, CHATS_CLEAN)) ->
     """Topic (without prefix) and partition -> records that the group has not committed."""
     kafka = settings.kafka
     group = kafka.prefix + settings.stream.group
-    consumer = Consumer(kafka.client("lag", **{"group.id": group, "enable.auto.commit": False, "log_level": 3}))
+    options: dict[str, str | float | bool] = {"group.id": group, "enable.auto.commit": False, "log_level": 3}
+    consumer = Consumer(kafka.client("lag", **options))
     try:
         found = {}
         for name in topics:

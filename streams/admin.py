@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka import KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package names them without __all__
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from streams.config import StreamConfig
 from streams.topics import TOPICS, Topic
@@ -49,8 +54,6 @@ def broker_epoch(config: StreamConfig, topics: Sequence[str]) -> str:
     """What names this broker's life on a real cluster: its id and those of the topics that are read."""
     admin = AdminClient(config.client("admin"))
     cluster = admin.describe_cluster(request_timeout=_WAIT_S).result(_WAIT_S).cluster_id
-    from confluent_kafka import TopicCollection  # noqa: PLC0415 - used here alone
-
     described = admin.describe_topics(TopicCollection([config.topic(name) for name in topics]))
     ids = sorted(str(future.result(_WAIT_S).topic_id) for future in described.values())
     return f"{cluster}-{'-'.join(topic_id[:6] for topic_id in ids)}"

@@ -10,28 +10,34 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any
 
 import faust
 from mode.supervisors import CrashingSupervisor
 
-from streams.assemble_stage import AssembleStage, Produced
-from streams.clock import StreamClock
+from streams.assemble_stage import AssembleStage, Place
 from streams.config import StreamConfig
 from streams.insert_stage import InsertStage
 from streams.lanes import Counters, Incoming, Lane, Stage
+from streams.lean import transport_with
 from streams.ledger import Entry
 from streams.metrics import StreamMetrics
 from streams.outbox import Outbox, Record
-from streams.lean import transport_with
 from streams.topics import CHATS_CLEAN, CHATS_RAW, EXAMPLES
 
 TICK_S = 0.1
-"""Between two looks at conversations that may be due."""
+"""Between two looks at conversations that may be due, seconds."""
+
+WATCH_S = 1.0
+"""Between two looks at the server's identity and the lag, seconds."""
 
 EXIT_FATAL = 70
 """Exit code after an error that only a restart can heal; supervisors restart it."""
+
+INSERTS = 64
+"""Most samples that one insert script stores."""
 
 BUFFER = 65_536
 """Faust's buffer a stream: below it the fetcher sleeps a second whenever all buffers are full."""
@@ -48,7 +54,6 @@ class Parts:
     """A confluent-kafka producer: acks=all, idempotent, murmur2_random."""
     move: Callable[[Sequence[tuple[str, Entry]]], None]
     """Write ledger entries of events whose only effect is a record."""
-    clock: StreamClock
     resume: Callable[[str, int, int | None], int | None]
     """Topic, partition, committed offset -> where to read on; earlier when Redis went back in time."""
     changed: Callable[[], bool]
@@ -87,6 +92,17 @@ class Worker:
         except Exception:  # noqa: BLE001 - the consumer has not started yet
             return set()
 
+    def behind(self, topic: str) -> dict[int, int]:
+        """Records of each owned partition that are not acknowledged."""
+        found = {}
+        for partition in self.partitions(topic):
+            tp = faust.types.TP(self.config.topic(topic), partition)
+            highwater = self.app.consumer.highwater(tp)
+            if highwater is not None:
+                done = self.lanes[topic].done.get(partition, self.app.consumer.started_at(tp))
+                found[partition] = max(0, highwater - done)
+        return found
+
     def at_end(self, topic: str, partition: int) -> bool:
         """Whether everything in a partition has been read and acknowledged."""
         tp = faust.types.TP(self.config.topic(topic), partition)
@@ -106,21 +122,37 @@ def create_app(config: StreamConfig, parts: Parts) -> Worker:
         broker_commit_interval=config.commit_interval_s, broker_session_timeout=config.session_timeout_s,
         broker_heartbeat_interval=min(2.0, config.session_timeout_s / 3), broker_rebalance_timeout=30.0,
         broker_request_timeout=max(30.0, config.session_timeout_s + 5), consumer_auto_offset_reset="earliest",
-        consumer_group_instance_id=config.instance or None, stream_wait_empty=False, processing_guarantee="at_least_once",
-        broker_max_poll_records=4_000, consumer_metadata_max_age_ms=10_000, loghandlers=[],
+        consumer_group_instance_id=config.instance or None, stream_wait_empty=False,
+        processing_guarantee="at_least_once", broker_max_poll_records=4_000, consumer_metadata_max_age_ms=10_000,
+        loghandlers=[],
     )  # fmt: skip
     worker = Worker(app, config, parts)
     app._transport = transport_with(app, config, parts.resume)  # noqa: SLF001 - the driver is chosen by URL otherwise
-    for topic, stage, size in (
-        (CHATS_RAW, parts.scrub, config.batch), (CHATS_CLEAN, parts.assemble, config.batch), (EXAMPLES, parts.insert, 64),
-    ):  # fmt: skip
-        _lane(worker, topic, stage, size)
+    _lane(worker, CHATS_RAW, parts.scrub, config.batch)
+    _lane(worker, CHATS_CLEAN, parts.assemble, config.batch)
+    _lane(worker, EXAMPLES, parts.insert, min(config.batch, INSERTS))
+
+    async def revoked(_app: Any, gone: Any, **_: Any) -> None:
+        for tp in gone:
+            name = tp.topic.removeprefix(config.prefix)
+            if name in worker.lanes:
+                worker.lanes[name].forget(tp.partition)
+
+    app.on_partitions_revoked.connect(revoked)
+    app.on_partitions_assigned.connect(_assigned(parts.metrics))
     return worker
 
 
 def run(worker: Worker, stop: threading.Event) -> int:
     """Run a worker until `stop`; 0 after an orderly end, 70 after an error that a restart heals."""
     return asyncio.run(_run(worker, stop))
+
+
+def _assigned(metrics: StreamMetrics) -> Callable[..., Any]:
+    async def assigned(*_: Any, **__: Any) -> None:
+        metrics.assigned()
+
+    return assigned
 
 
 def _lane(worker: Worker, topic: str, stage: Stage, size: int) -> None:
@@ -141,15 +173,16 @@ def _lane(worker: Worker, topic: str, stage: Stage, size: int) -> None:
 
     async def process(stream: Any) -> None:
         async for event in stream.noack().events():
-            message = event.message
-            record = Incoming(
-                message.partition, message.offset, message.key, message.value, message.timestamp,
-                tuple((message.headers or {}).items()) if isinstance(message.headers, Mapping) else tuple(message.headers or ()),
-            )  # fmt: skip
-            await lane.take(event, record)
+            await lane.take(event, _incoming(event.message))
 
     source = worker.app.topic(config.topic(topic), key_type=bytes, value_type=bytes, internal=False)
     worker.app.agent(source, name=name, concurrency=1, supervisor_strategy=CrashingSupervisor)(process)
+
+
+def _incoming(message: Any) -> Incoming:
+    found = message.headers or ()
+    headers = tuple(found.items()) if isinstance(found, Mapping) else tuple(found)
+    return Incoming(message.partition, message.offset, message.key, message.value, message.timestamp, headers)
 
 
 async def _run(worker: Worker, stop: threading.Event) -> int:
@@ -164,10 +197,11 @@ async def _run(worker: Worker, stop: threading.Event) -> int:
             tasks += [asyncio.create_task(lane.run()), asyncio.create_task(lane.outbox.run())]
         tasks.append(asyncio.create_task(_assemble(worker)))
         worker.ready = True
+        tasks.append(asyncio.create_task(_watch(worker)))
         while not (stop.is_set() or worker.error or app.should_stop):
             worker.parts.beat()
             _supervise(worker, tasks)
-            await asyncio.sleep(TICK_S / 2)
+            await asyncio.sleep(2 * TICK_S)
         crashed = worker.error is not None or (app.should_stop and not stop.is_set())
         if crashed:
             worker.parts.caught("worker", worker.error or RuntimeError("faust stopped"))
@@ -194,6 +228,18 @@ def _supervise(worker: Worker, tasks: Sequence[asyncio.Task[Any]]) -> None:
         worker.parts.metrics.held(topic, lane.outbox.waiting)
 
 
+async def _watch(worker: Worker) -> None:
+    """Notice another Redis server, and how far the group is behind."""
+    lane, parts = worker.lanes[CHATS_RAW], worker.parts
+    while True:
+        await asyncio.sleep(WATCH_S)
+        if await lane.call(parts.changed):
+            worker.fail(RuntimeError("redis was replaced; its offsets have to be compared"))
+        for topic in worker.lanes:
+            for partition, behind in worker.behind(topic).items():
+                parts.metrics.lag(topic, partition, behind)
+
+
 async def _stop(worker: Worker, *, drain: bool) -> None:
     """No more reads, deliver and acknowledge what is under way, commit, leave the group."""
     consumer = worker.app.consumer
@@ -210,40 +256,24 @@ async def _stop(worker: Worker, *, drain: bool) -> None:
 
 
 async def _drained(worker: Worker) -> None:
-    while not all(lane.idle for lane in worker.lanes.values()):
+    while not all(lane.idle for lane in worker.lanes.values()):  # noqa: ASYNC110 - three lanes, bounded by stop_s
         await asyncio.sleep(TICK_S / 10)
 
 
 async def _assemble(worker: Worker) -> None:
     """Look at conversations that are due, on the clocks of chats.raw, and produce what leaves them."""
-    lane, parts, config = worker.lanes[CHATS_CLEAN], worker.parts, worker.config
-    stage = parts.assemble
-    reported: list[tuple[int, str]] = []
-
-    async def produce(produced: Produced) -> None:
-        for (partition, name), pending in produced.items():
-            record = Record(config.topic(pending.topic), pending.key.encode(), pending.value)
-            await lane.outbox.produce(record, lambda place=(partition, name): reported.append(place))
-
+    lane, parts = worker.lanes[CHATS_CLEAN], worker.parts
+    delivered: list[Place] = []
     while True:
-        owned = worker.partitions(CHATS_CLEAN)
-        if owned != worker.begun:
-            await lane.call(stage.end, worker.begun - owned)
-            for partition in sorted(owned - worker.begun):
-                await produce(await lane.call(stage.begin, partition))
-            worker.begun = set(owned)
         raw = {p: worker.at_end(CHATS_RAW, p) for p in worker.partitions(CHATS_RAW)}
-        clocks = await lane.call(parts.clock.publish, raw, worker.lanes[CHATS_RAW].seen_at)
-        if await lane.call(parts.changed):
-            worker.fail(RuntimeError("redis was replaced; its offsets have to be compared"))
-        busy = False
-        for partition in sorted(owned):
-            known = clocks if parts.clock.settled(partition, end=worker.at_end(CHATS_CLEAN, partition)) else {}
-            produced = await lane.call(stage.tick, partition, known)
-            busy = busy or bool(produced)
-            await produce(produced)
-        done, reported[:] = reported[:], []
-        for partition in {place[0] for place in done}:
-            await lane.call(stage.delivered, partition, [name for p, name in done if p == partition])
-        parts.metrics.open(stage.open())
-        await asyncio.sleep(0 if busy else TICK_S)
+        clean = {p: worker.at_end(CHATS_CLEAN, p) for p in worker.partitions(CHATS_CLEAN)}
+        newest = dict(worker.lanes[CHATS_RAW].seen_at)
+        done = delivered[:]
+        produced = await lane.call(parts.assemble.turn, raw, clean, newest, done)
+        del delivered[: len(done)]
+        worker.begun = set(clean)
+        for place, pending in produced.items():
+            record = Record(worker.config.topic(pending.topic), pending.key.encode(), pending.value)
+            await lane.outbox.produce(record, partial(delivered.append, place))
+        parts.metrics.open(parts.assemble.open())
+        await asyncio.sleep(0 if produced else TICK_S)

@@ -6,8 +6,9 @@ An event is done with when its turn, ledger entry and offset bit are stored. Wha
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from streams import dead_letters, rollout_events
 from streams.assemble.conversation import NEVER, Conversation
 from streams.assemble.cut import Prepared, cut, prepare
 from streams.assemble.store import Arrival, AssembleStore, Pending
+from streams.clock import StreamClock
 from streams.config import StreamConfig
 from streams.dead_letters import Letter
 from streams.events import CleanEvent, Turn, decode_clean
@@ -33,17 +35,24 @@ CACHED = 20_000
 DUE_AT_ONCE = 64
 """Conversations that are cut in one go, so that new events do not wait long."""
 
-Produced = dict[tuple[int, str], Pending]
-"""Partition and name of a record to produce."""
+Ends = Mapping[int, bool]
+"""Partition that this worker owns -> whether it is read to its end."""
+
+Place = tuple[int, str]
+"""Partition and name of a record that was cut."""
+
+Produced = dict[Place, Pending]
+"""What has to be produced."""
 
 
 class AssembleStage:
     """The assembler of the partitions that this worker owns."""
 
     def __init__(
-        self, store: AssembleStore, copies: RedisCopies, config: StreamConfig, quality: QualityConfig, key: bytes,
-        count: Any = None,
+        self, store: AssembleStore, copies: RedisCopies, clock: StreamClock, config: StreamConfig, *,
+        quality: QualityConfig, key: bytes, count: Any = None,
     ) -> None:  # fmt: skip
+        self._clock = clock
         self._store = store
         self._copies = copies
         self._config = config
@@ -51,8 +60,10 @@ class AssembleStage:
         self._key = key
         self._count = count
         self._cache: OrderedDict[str, Conversation] = OrderedDict()
-        self._due: defaultdict[int, dict[str, float]] = defaultdict(dict)
+        self._due: dict[int, dict[str, float]] = {}
         self._raw: dict[str, int] = {}
+        self._owned: set[int] = set()
+        self._unsent: Produced = {}
         self.newest: dict[tuple[int, int], float] = {}
         """Partition of chats.clean and of chats.raw -> newest timestamp that came that way."""
 
@@ -71,10 +82,8 @@ class AssembleStage:
     def poison(self, record: Incoming, error: BaseException) -> Output:
         """The dead letter of a record that our own writer should not have made."""
         entry = record_digest(record.key, record.value, self._key)
-        try:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
             entry = event_digest(decode_clean(record.value or b"").event_id, self._key)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            pass
         letter = Letter(
             self._config.topic(CHATS_CLEAN), record.partition, record.offset, "assemble", type(error).__name__,
             "bad_value", entry, len(record.key or b""), len(record.value or b""),
@@ -82,38 +91,51 @@ class AssembleStage:
         made = dead_letters.record(self._config.topic(CHATS_DEAD_LETTER), letter, record, self._key)
         return Output((made,), ((entry, Entry(Outcome.DEAD_LETTERED, "bad_value", 0)),))
 
-    def begin(self, partition: int) -> Produced:
-        """Take a partition over: its open conversations are looked at, and its cut records are produced again."""
-        self._due[partition] = dict.fromkeys(self._store.open(partition), 0.0)
-        return {(partition, name): pending for name, pending in self._store.pending(partition).items()}
-
-    def end(self, partitions: Iterable[int]) -> None:
-        """Give partitions up: another worker may own their conversations now."""
-        for partition in partitions:
-            for name in self._due.pop(partition, {}):
-                self._cache.pop(name, None)
-        self._cache.clear()
-
     def open(self) -> int:
         """Conversations that wait for something."""
         return sum(len(due) for due in self._due.values())
 
-    def tick(self, partition: int, clocks: Mapping[int, float]) -> Produced:
-        """Cut what is due in a partition; `clocks` are those of the partitions of chats.raw."""
-        now_by_name = {}
-        for name, due in self._due[partition].items():
-            now = max(
-                clocks.get(self._raw.get(name, -1), 0.0), self.newest.get((partition, self._raw.get(name, -1)), 0.0)
-            )
-            if due <= now:
-                now_by_name[name] = now
-                if len(now_by_name) == DUE_AT_ONCE:
-                    break
-        return self._leave(partition, now_by_name, clocks) if now_by_name else {}
+    def turn(self, raw: Ends, clean: Ends, newest: Mapping[int, float], delivered: Collection[Place]) -> Produced:
+        """One look at everything that is due; returns what has to be produced.
 
-    def delivered(self, partition: int, names: Sequence[str]) -> None:
-        """Forget cut records whose delivery was reported."""
-        self._store.delivered(partition, names)
+        `raw` and `clean` tell the partitions that this worker owns and whether they are read to their end, `newest`
+        the newest timestamps read from chats.raw, `delivered` cut records that need not be kept any more.
+        """
+        for partition in {place[0] for place in delivered}:
+            self._store.delivered(partition, [name for p, name in delivered if p == partition])
+        self._own(clean)
+        clocks = self._clock.publish(raw, newest)
+        for partition, end in clean.items():
+            known = clocks if self._clock.settled(partition, end=end) else {}
+            self._look(partition, known)
+        produced, self._unsent = self._unsent, {}
+        return produced
+
+    def _own(self, partitions: Collection[int]) -> None:
+        """Take new partitions over, with the records that a former owner cut, and give up those that are gone."""
+        for partition in self._owned - set(partitions):
+            self._due.pop(partition, None)
+            self._owned.discard(partition)
+            self._cache.clear()
+        for partition in sorted(set(partitions) - self._owned):
+            pending = self._store.pending(partition)
+            # events may have arrived before this first look: theirs are kept, those of the former owner join them
+            self._due[partition] = dict.fromkeys(self._store.open(partition), 0.0) | self._due.get(partition, {})
+            self._owned.add(partition)
+            self._unsent.update({(partition, name): record for name, record in pending.items()})
+
+    def _look(self, partition: int, clocks: Mapping[int, float]) -> None:
+        """Cut what is due in a partition; `clocks` are those of the partitions of chats.raw."""
+        found = {}
+        for name, due in self._due[partition].items():
+            raw = self._raw.get(name, -1)
+            now = max(clocks.get(raw, 0.0), self.newest.get((partition, raw), 0.0))
+            if due <= now:
+                found[name] = now
+                if len(found) == DUE_AT_ONCE:
+                    break
+        if found:
+            self._leave(partition, found, clocks)
 
     def _arrived(self, record: Incoming, event: CleanEvent, arrival: Arrival) -> Output:
         if arrival.status == "l":
@@ -123,7 +145,7 @@ class AssembleStage:
         if arrival.status != "n":
             return NOTHING
         conversation = self._known(event, arrival.generation)
-        due = self._due[record.partition]
+        due = self._due.setdefault(record.partition, {})
         self._raw[event.conversation] = event.offset[0]
         settled = conversation is None or event.type != "message" or bool(conversation.closes())
         at = (
@@ -177,7 +199,7 @@ class AssembleStage:
         topic = self._config.topic(OUTCOMES)
         return [Record(topic, event.conversation.encode(), rollout_events.encode(outcome)) for outcome in found]
 
-    def _leave(self, partition: int, now_by_name: Mapping[str, float], clocks: Mapping[int, float]) -> Produced:
+    def _leave(self, partition: int, now_by_name: Mapping[str, float], clocks: Mapping[int, float]) -> None:
         missing = [name for name in now_by_name if name not in self._cache]
         for conversation in self._store.load(missing):
             self._remember(conversation)
@@ -195,13 +217,12 @@ class AssembleStage:
             self._due[partition][name] = found.again_at
             if found.due:
                 prepared.append((found, now))
-        return self._cut(partition, prepared)
+        self._cut(partition, prepared)
 
-    def _cut(self, partition: int, prepared: Sequence[tuple[Prepared, float]]) -> Produced:
+    def _cut(self, partition: int, prepared: Sequence[tuple[Prepared, float]]) -> None:
         units = [unit for found, _ in prepared for unit in found.units]
         copies = iter(self._copies.look(units) if units else [])
         uses = iter(self._store.uses(units) if units else [])
-        produced: Produced = {}
         for found, now in prepared:
             n = len(found.units)
             made = cut(found, [next(copies) for _ in range(n)], [next(uses) for _ in range(n)], self._config)
@@ -212,12 +233,11 @@ class AssembleStage:
                 self._due[partition][name] = 0.0
                 continue
             generation, records = answer
-            produced.update({(partition, key): pending for key, pending in records.items()})
+            self._unsent.update({(partition, key): pending for key, pending in records.items()})
             self._decided(partition, found.conversation, made.memo, generation, now)
             for reason in made.rejected.values():
                 self._counted("rejected", reason)
             self._counted("accepted", count=sum(len(s.event_ids) for s in made.samples))
-        return produced
 
     def _decided(self, partition: int, conversation: Conversation, memo: Any, generation: int, now: float) -> None:
         conversation.memo = memo

@@ -40,7 +40,7 @@ class StreamConfig:
     no_assignment_s: float = 60.0
     """A worker without partitions for so long while the broker answers exits to be restarted, seconds."""
     speed: float = 1.0
-    """Chats are replayed so many times as fast as they happened: `gap_s`, `idle_s`, `rating_wait_s` are divided by it."""
+    """Chats come so many times as fast as they happened: `gap_s`, `idle_s` and `rating_wait_s` are divided by it."""
     gap_s: float = 120.0
     """How long a missing turn, or a close without all its turns, is waited for, seconds."""
     idle_s: float = 1_800.0
@@ -84,7 +84,9 @@ class StreamConfig:
         """The topic's name on this cluster."""
         return self.prefix + name
 
-    def client(self, name: str, **more: str | float | bool) -> dict[str, object]:
+    def client(self, name: str, **more: str | float | bool) -> dict[str, str | int | float | bool]:
         """librdkafka settings of one client called `driftline-<name>`."""
-        base = {"bootstrap.servers": self.bootstrap, "client.id": f"driftline-{name}", "log_level": 3}
+        base: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": self.bootstrap, "client.id": f"driftline-{name}", "log_level": 3,
+        }  # fmt: skip
         return {**base, **more, **self.extra}

@@ -53,8 +53,8 @@ class InsertStage:
             found = decode_example(record.value or b"")
         except (msgspec.DecodeError, UnicodeDecodeError):
             found = None
-        for event_id in found.event_ids if isinstance(found, Sample) else ():
-            moves.append((event_digest(event_id, self._key), Entry(Outcome.REJECTED, "bad_value", 0)))
+        held = found.event_ids if isinstance(found, Sample) else ()
+        moves += [(event_digest(event_id, self._key), Entry(Outcome.REJECTED, "bad_value", 0)) for event_id in held]
         letter = Letter(
             self._config.topic(EXAMPLES), record.partition, record.offset, "buffer", type(error).__name__,
             "bad_value", entry, len(record.key or b""), len(record.value or b""),

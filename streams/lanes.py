@@ -133,9 +133,13 @@ class Lane:
                 return found
         raise AssertionError("unreachable")
 
-    def forget(self) -> None:
-        """Drop what is queued (its partitions were revoked: it will be read again)."""
+    def forget(self, partition: int) -> None:
+        """Drop what is queued of a partition that was revoked: its next owner reads it again."""
+        kept = [item for item in self._queue if item[1].partition != partition]
         self._queue.clear()
+        self._queue.extend(kept)
+        self.done.pop(partition, None)
+        self.seen_at.pop(partition, None)
 
     def close(self) -> None:
         """End the thread."""

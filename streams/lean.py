@@ -1,4 +1,4 @@
-"""Faust's Kafka transport with two changes: partitions start where Redis says, and records are handed on directly.
+"""Faust's Kafka transport with two changes: partitions start where Redis says, and records go straight on.
 
 Stock Faust wraps every record in a wait of two futures; while the flow is active and the callback does not have to wait,
 that is most of its cost. `DRAIN_SHA256` is of the method that `_drain_messages` replaces: with any other version of
@@ -82,10 +82,10 @@ class RewindingConsumer(driver.Consumer):  # type: ignore[misc] # faust has no t
 class LeanConsumer(RewindingConsumer):
     """Awaits the conductor's callback directly while the flow is active."""
 
-    async def _drain_messages(self, fetcher: Any) -> None:
+    async def _drain_messages(self, fetcher: Any) -> None:  # noqa: C901, PLR0912 - upstream's loop reads better whole
         """As upstream's, without the two futures a record: a callback that would wait is left to wait."""
         should_stop = self._stopped.is_set
-        fetcher_should_stop = fetcher._stopped.is_set
+        fetcher_should_stop = fetcher._stopped.is_set  # noqa: SLF001 - as upstream's
         read = self._read_offset
         seen, tight = 0, False
         try:
@@ -122,7 +122,7 @@ class LeanConsumer(RewindingConsumer):
         queues = [topic.queue for topic in self.app.topics]
         return any(queue.maxsize and queue.qsize() > queue.maxsize - 2 * CHECK_EVERY for queue in queues)
 
-    async def _wait_next_records(self, timeout: float) -> Any:
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 - upstream's signature
         """As upstream's, but looks again soon when all partitions are buffered."""
         if self.flow_active and not self._get_active_partitions():
             self.not_waiting_next_records.set()

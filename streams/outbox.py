@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from streams.ledger import Entry
@@ -68,6 +69,9 @@ class Outbox:
     """Called once when the producer cannot go on."""
     _queue: deque[_Parcel] = field(default_factory=deque)
     _waiting: int = 0
+    _unreported: int = 0
+    _work: asyncio.Event = field(default_factory=asyncio.Event)
+    _room: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def waiting(self) -> int:
@@ -77,20 +81,23 @@ class Outbox:
     async def put(self, events: Sequence[Acknowledged], outputs: Sequence[Output], done: Callable[[], None]) -> None:
         """Produce the records of `events` in order; `done` is called when all of them are acknowledged."""
         while self._waiting >= self.limit:
-            await asyncio.sleep(POLL_S)
+            self._room.clear()
+            await self._room.wait()
         moves = [move for output in outputs for move in output.moves]
         parcel = _Parcel(events, moves, done)
         self._queue.append(parcel)
+        self._work.set()
         self._waiting += len(events)
         for output in outputs:
             for record in output.records:
                 parcel.outstanding += 1
-                await self.produce(record, lambda parcel=parcel: self._delivered(parcel))
+                await self.produce(record, partial(self._delivered, parcel))
 
     async def produce(self, record: Record, delivered: Callable[[], None]) -> None:
         """Hand one record to librdkafka; waits while its queue is full."""
 
         def report(error: Any, _message: Any) -> None:
+            self._unreported -= 1
             if error is None:
                 delivered()
             else:
@@ -105,19 +112,19 @@ class Outbox:
                 self.producer.poll(0)
                 await asyncio.sleep(POLL_S)
             else:
+                self._unreported += 1
+                self._work.set()
                 return
 
     async def run(self) -> None:
         """Serve delivery reports and acknowledge from the head of the queue, for ever."""
         while True:
+            if not self._queue and not self._unreported:
+                self._work.clear()
+                await self._work.wait()
             self.producer.poll(0)
             while self._queue and not self._queue[0].outstanding:
                 await self._acknowledge(self._queue[0])
-            await asyncio.sleep(POLL_S)
-
-    async def drain(self) -> None:
-        """Return once everything that was put is acknowledged; `run` must be running."""
-        while self._queue:
             await asyncio.sleep(POLL_S)
 
     async def _acknowledge(self, parcel: _Parcel) -> None:
@@ -127,6 +134,7 @@ class Outbox:
             event.ack()
         self._queue.popleft()
         self._waiting -= len(parcel.events)
+        self._room.set()
         parcel.done()
 
     @staticmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import redis
@@ -51,13 +51,8 @@ class ScrubStore:
         """State and generation of each conversation; new ones at generation 0."""
         if not names:
             return {}
-        found = {}
-        for name, raw in zip(names, self._client.mget([f"scrub:{name}" for name in names]), strict=True):
-            if raw is None:
-                found[name] = (0, ConversationState())
-            else:
-                found[name] = (_GENERATION.unpack_from(raw)[0], ConversationState.decode(raw[_GENERATION.size :]))
-        return found
+        stored = cast("list[bytes | None]", self._client.mget([f"scrub:{name}" for name in names]))
+        return {name: _state(raw) for name, raw in zip(names, stored, strict=True)}
 
     def save(self, states: Mapping[str, tuple[int, ConversationState]], places: Sequence[tuple[int, int]]) -> bool:
         """Store states with the offsets that led to them; False when another worker was faster."""
@@ -67,6 +62,12 @@ class ScrubStore:
             "states": [[name, generation] for name, (generation, _) in states.items()],
         }  # fmt: skip
         return bool(self._save(args=[_pack(request), *(state.encode() for _, state in states.values())]))
+
+
+def _state(raw: bytes | None) -> tuple[int, ConversationState]:
+    if raw is None:
+        return 0, ConversationState()
+    return _GENERATION.unpack_from(raw)[0], ConversationState.decode(raw[_GENERATION.size :])
 
 
 class ScrubStage:

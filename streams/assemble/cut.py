@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import msgspec
 
@@ -90,9 +91,7 @@ def prepare(conversation: Conversation, now: float, config: StreamConfig, qualit
     again_at = min(seen.again_at, seen.completed_at if not seen.complete else NEVER, emit_at if ready else NEVER)
     if waiting:
         again_at = min(again_at, expiry)
-    if not due:
-        ready = []
-    elif not seen.complete and emit_at > now:
+    if not due or (not seen.complete and emit_at > now):
         ready = []
     split = _split(conversation, config)
     rejected = {r.name: Reason.UNRATED.value for r in ready if r in unrated}
@@ -154,7 +153,7 @@ def _has_news(conversation: Conversation, seen: View) -> bool:
 
 def _split(conversation: Conversation, config: StreamConfig) -> Split:
     if conversation.memo.split:
-        return msgspec.convert(conversation.memo.split, Split)
+        return cast(Split, conversation.memo.split)
     ordered = sorted(
         conversation.events.values(), key=lambda event: (event.customer is None, event.seq, event.event_id)
     )
@@ -180,15 +179,10 @@ def _noise(conversation: Conversation, seen: View, ready: Sequence[Reply], quali
     return found
 
 
-def _judged(
-    conversation: Conversation,
-    reply: Reply,
-    signal: Signal,
-    seen: View,
-    dropped: Mapping[str, str],
-    split: Split,
+def _judged(  # noqa: PLR0917 - what a judgement hangs on
+    conversation: Conversation, reply: Reply, signal: Signal, seen: View, dropped: Mapping[str, str], split: Split,
     quality: QualityConfig,
-) -> Candidate | str:
+) -> Candidate | str:  # fmt: skip
     """The reply as candidate, or the reason of its rejection."""
     if len(_adapters([*_before(seen, reply), *reply.messages])) > 1 and reply.role == "assistant":
         return Reason.VERSION_MIXED.value
@@ -228,7 +222,7 @@ def _sample(made: Cut, prepared: Prepared, kept: Sequence[tuple[Candidate, Copie
     used = [f for c, _, _ in kept for f in _about(made.conversation, c.reply, seen)]
     notes = list(dict.fromkeys(f.event_id for f in used if f.event_id not in memo.dropped))
     tags = tuple(dict.fromkeys(tag for c, copies, _ in kept for tag in (*c.tags, *copies.tags)))
-    made.samples.append(_build(made, f"{last.name}/sft/0", labelled, last, held, notes, tags))
+    made.samples.append(_build(made, f"{last.name}/sft/0", labelled, last, held, notes=notes, tags=tags))
     made.units.append([c.unit for c, _, _ in kept])
     memo.dropped.update(notes)
     memo.held.update(m.event_id for m in held)
@@ -240,7 +234,7 @@ def _sample(made: Cut, prepared: Prepared, kept: Sequence[tuple[Candidate, Copie
 def _turns(
     made: Cut, seen: View, targets: Sequence[Reply], config: StreamConfig
 ) -> tuple[list[Turn], list[CleanEvent]]:
-    """The turns of a sample, replies as one turn each, and the messages that they hold; the oldest context is cut off."""
+    """The turns of a sample, replies as one turn each, and the messages that they hold; old context is cut off."""
     reply_by_message = {m.event_id: r for r in seen.replies for m in r.messages}
     names = {r.name for r in targets}
     end = targets[-1].messages[-1]
@@ -273,14 +267,9 @@ def _turns(
 
 
 def _build(
-    made: Cut,
-    sample_id: str,
-    turns: tuple[Turn, ...],
-    last: Reply,
-    held: Sequence[CleanEvent],
-    notes: Sequence[str],
-    tags: tuple[str, ...] = (),
-) -> Sample:
+    made: Cut, sample_id: str, turns: tuple[Turn, ...], last: Reply, held: Sequence[CleanEvent], *,
+    notes: Sequence[str], tags: tuple[str, ...] = (),
+) -> Sample:  # fmt: skip
     everything = sorted(made.conversation.events.values(), key=lambda event: (event.seq, event.event_id))
     end = last.messages[-1]
     spans: dict[str, tuple[int, int]] = {}
@@ -291,7 +280,7 @@ def _build(
     completed_at = max([last.completed_at or end.received_at, *(m.received_at for m in held)])
     return Sample(
         sample_id=sample_id, conversation=made.conversation.name, customer=customer_of(everything),
-        lane="chat", split=msgspec.convert(made.memo.split, Split), turns=turns, received_at=end.received_at,
+        lane="chat", split=cast(Split, made.memo.split), turns=turns, received_at=end.received_at,
         completed_at=completed_at, tenant=end.tenant, line=end.line, adapter=end.adapter, arm=end.arm, p=end.p,
         agent_id=end.agent_id, lang=next((m.lang for m in held if m.lang), "und"), tags=tags,
         event_ids=(*(m.event_id for m in held), *notes), offsets=spans,
@@ -349,7 +338,7 @@ def _edit(made: Cut, prepared: Prepared, event: CleanEvent, reply: Reply, config
     final = msgspec.structs.replace(turns[-1], text=pair.final, label="good", weight=1.0)
     n = made.memo.edits.get(reply.name, 0)
     made.memo.edits[reply.name] = n + 1
-    sample = _build(made, f"{reply.name}/edit/{n}", (*turns[:-1], final), reply, held, [event.event_id])
+    sample = _build(made, f"{reply.name}/edit/{n}", (*turns[:-1], final), reply, held, notes=[event.event_id])
     made.samples.append(msgspec.structs.replace(sample, pair=pair))
     made.units.append([])
 

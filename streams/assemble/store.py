@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import redis
@@ -91,11 +91,11 @@ class AssembleStore:
 
     def open(self, partition: int) -> list[str]:
         """Conversations of a partition that are not final."""
-        return sorted(name.decode() for name in self._client.smembers(f"asm:open:{partition}"))
+        return sorted(name.decode() for name in cast("set[bytes]", self._client.smembers(f"asm:open:{partition}")))
 
     def pending(self, partition: int) -> dict[str, Pending]:
         """Records of a partition that were cut and not yet reported as delivered."""
-        found = self._client.hgetall(f"asm:out:{partition}")
+        found = cast("dict[bytes, bytes]", self._client.hgetall(f"asm:out:{partition}"))
         return {name.decode(): _pending.decode(raw) for name, raw in found.items()}
 
     def delivered(self, partition: int, names: Sequence[str]) -> None:
@@ -116,8 +116,8 @@ class AssembleStore:
         records = self._records(made)
         request = {
             "conversation": conversation.name, "part": partition, "generation": conversation.generation,
-            "memo": _json.encode(memo).decode(), "left": memo.left, "final": memo.final, "ttl": self._config.state_ttl_s,
-            "ledger_ttl": self._config.ledger_ttl_s, "daily": self._quality.customer_daily,
+            "memo": _json.encode(memo).decode(), "left": memo.left, "final": memo.final,
+            "ttl": self._config.state_ttl_s, "ledger_ttl": self._config.ledger_ttl_s, "daily": self._quality.customer_daily,
             "hourly": self._quality.cluster_hourly, "samples": self._samples(made),
             "records": [[name, number] for name, number, _ in records],
             "rejected": [[self._digest(event), reason] for event, reason in made.rejected.items()],
@@ -147,21 +147,18 @@ class AssembleStore:
 
     def _records(self, made: Cut) -> list[tuple[str, int, Pending]]:
         name = made.conversation.name
-        found: list[tuple[str, int, Pending]] = [
+        samples = [
             (sample.sample_id, number, Pending(EXAMPLES, name, encode_record(sample)))
             for number, sample in enumerate(made.samples, 1)
         ]
-        found += [
+        notes = [
             (f"{note.feedback_id}/note/0", 0, Pending(EXAMPLES, name, encode_record(note))) for note in made.annotations
         ]
-        return found + [
-            (
-                f"{event}/rejected/0",
-                0,
-                Pending(CHATS_REJECTED, name, rejection(made.conversation.events[event], reason)),
-            )
-            for event, reason in made.rejected.items()
+        rejected = [
+            (f"{event}/rejected/0", 0, Pending(CHATS_REJECTED, name, rejection(made.conversation.events[event], why)))
+            for event, why in made.rejected.items()
         ]
+        return samples + notes + rejected
 
     def _digest(self, event_id: str) -> str:
         return event_digest(event_id, self._key)

@@ -1,0 +1,204 @@
+"""The assembler's stage over a real Redis: once, in order, whatever is repeated, killed or taken over."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streams.assemble.store import AssembleStore
+from streams.assemble_stage import AssembleStage, Produced
+from streams.clock import SETTLE_S, StreamClock
+from streams.config import StreamConfig
+from streams.events import CleanEvent, Sample, decode_example, encode_record
+from streams.lanes import Incoming
+from streams.ledger import Entry, Ledger, Outcome
+from streams.near_copies_store import RedisCopies
+from streams.quality import QualityConfig
+from streams.topics import EXAMPLES
+from tests.conversations import START, clean, conversation
+
+KEY = b"k" * 32
+CONFIG = StreamConfig()
+QUALITY = QualityConfig(customer_daily=1_000, cluster_hourly=1_000)
+LATER = START + 10_000_000
+
+
+class Wall:
+    """A wall clock that stands where it is put."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        """Now, seconds."""
+        return self.now
+
+
+def stage(
+    client: redis.Redis, wall: Wall, config: StreamConfig = CONFIG, quality: QualityConfig = QUALITY
+) -> AssembleStage:
+    store = AssembleStore(client, config, quality, KEY, "e1")
+    clock = StreamClock(client, "e1", wall)
+    return AssembleStage(store, RedisCopies(client, quality), clock, config, quality=quality, key=KEY)
+
+
+def incoming(events: Sequence[CleanEvent], first: int = 0) -> list[Incoming]:
+    return [Incoming(0, first + n, b"k", encode_record(e), e.received_at) for n, e in enumerate(events)]
+
+
+def finish(worker: AssembleStage, wall: Wall) -> Produced:
+    """Everything that leaves once both topics have been read to their end, long after."""
+    wall.now = LATER
+    produced: Produced = {}
+    for _ in range(40):
+        found = worker.turn({0: True}, {0: True}, {}, list(produced))
+        produced.update(found)
+        wall.now += SETTLE_S + CONFIG.rating_wait_s
+    return produced
+
+
+def samples(produced: Produced) -> dict[str, Sample]:
+    """The samples by id, without tags: which of two conversations contradicts the other hangs on who comes first."""
+    found = {}
+    for (_, name), pending in produced.items():
+        record = decode_example(pending.value) if pending.topic == EXAMPLES else None
+        if isinstance(record, Sample):
+            found[name] = msgspec.structs.replace(record, tags=())
+    return found
+
+
+def entries(client: redis.Redis, events: Sequence[CleanEvent]) -> dict[str, Entry | None]:
+    ledger = Ledger(client, KEY, 1_000)
+    return dict(
+        zip(
+            [e.event_id for e in events],
+            ledger.read([ledger.digest(e.event_id) for e in events]),
+            strict=True,
+        )
+    )
+
+
+def test_assemble_stage_files_arrivals_as_waiting(redis_client: redis.Redis) -> None:
+    """Turn, ledger entry and offset bit are one write; a second arrival changes nothing."""
+    events = conversation("c", 4, close=False)
+    worker = stage(redis_client, Wall())
+    worker.run(incoming(events))
+    assert set(entries(redis_client, events).values()) == {Entry(Outcome.WAITING, "", 1)}
+    before = redis_client.hgetall("asm:c:c")
+    worker.run(incoming(events))
+    worker.run(incoming(events, first=50))
+    assert redis_client.hgetall("asm:c:c") == before
+
+
+def test_assemble_stage_late_turn_is_rejected(redis_client: redis.Redis) -> None:
+    """A turn below one that has left never rewrites history: rejected, no effect."""
+    events = conversation("c", 4)
+    wall = Wall()
+    worker = stage(redis_client, wall)
+    worker.run(incoming([e for e in events if e.seq != 1]))
+    finish(worker, wall)
+    worker.run(incoming([events[1]], first=10))
+    assert entries(redis_client, [events[1]])["c.1"] == Entry(Outcome.REJECTED, "late", 0)
+
+
+def test_assemble_stage_cut_survives_until_delivery(redis_client: redis.Redis) -> None:
+    """A record that was cut is produced again by the next owner until its delivery is reported."""
+    wall = Wall()
+    worker = stage(redis_client, wall)
+    worker.run(incoming(conversation("c", 4)))
+    first = worker.turn({0: True}, {0: True}, {0: LATER}, [])
+    assert list(samples(first)) == ["c.3/sft/0"]
+    again = stage(redis_client, wall).turn({0: True}, {0: True}, {}, [])
+    assert again == first
+    assert not stage(redis_client, wall).turn({0: True}, {0: True}, {}, list(again))
+
+
+def test_assemble_stage_woken_owner_cannot_cut(redis_client: redis.Redis) -> None:
+    """A former owner with an old copy of the conversation is stopped by its generation."""
+    wall = Wall()
+    old, new = stage(redis_client, wall), stage(redis_client, wall)
+    events = conversation("c", 4)
+    old.run(incoming(events[:3]))
+    new.run(incoming(events[3:], first=3))
+    assert list(samples(finish(new, wall))) == ["c.3/sft/0"]
+    assert not samples(finish(old, wall))
+
+
+def test_assemble_stage_caps_one_customer(redis_client: redis.Redis) -> None:
+    """Samples of one customer above the daily cap are rejected with their events."""
+    wall = Wall()
+    worker = stage(redis_client, wall, quality=replace(QUALITY, customer_daily=2))
+    chats = [conversation(f"c{n}", 2, seed=n) for n in range(4)]
+    named = [
+        CleanEvent(**{**{f: getattr(e, f) for f in e.__struct_fields__}, "customer": "k1:ann"})
+        for c in chats
+        for e in c
+    ]
+    worker.run(incoming(named))
+    assert len(samples(finish(worker, wall))) == 2
+    outcomes = [e.reason for e in entries(redis_client, named).values() if e is not None and e.reason]
+    assert outcomes.count("customer_cap") == 4
+
+
+def test_assemble_stage_shows_bad_answers_to_the_canary(redis_client: redis.Redis) -> None:
+    """A bad rating of a version's answer is an outcome for the rollout, produced before the event is acknowledged."""
+    answered = clean("c", 1, role="assistant", text="the refund takes five days", adapter="v1", answer_id="a1")
+    worker = stage(redis_client, Wall())
+    outputs = worker.run(
+        incoming([clean("c", 0), answered, clean("c", 2, type="feedback", rating=0.0, answer_id="a1")])
+    )
+    (record,) = outputs[2].records
+    assert record.topic == "rollout.outcomes"
+    assert b'"answer_id":"a1"' in (record.value or b"")
+    assert not outputs[1].records
+
+
+def test_assemble_stage_full_server_changes_nothing(redis_client: redis.Redis) -> None:
+    """On a full server the arrival fails before its first write, and succeeds when there is room again."""
+    worker, events = stage(redis_client, Wall()), conversation("c", 4)
+    redis_client.config_set("maxmemory", "1mb")
+    try:
+        with pytest.raises(redis.ResponseError, match=r"OOM|maxmemory"):
+            worker.run(incoming(events))
+        assert not list(redis_client.scan_iter("asm:c:*"))
+    finally:
+        redis_client.config_set("maxmemory", "0")
+    worker.run(incoming(events))
+    assert None not in entries(redis_client, events).values()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.randoms(use_true_random=False))
+def test_assemble_stage_same_samples_whatever_happens(redis_client: redis.Redis, rng: random.Random) -> None:
+    """Any order within the window, any duplication, any kill point: the same samples, each event once."""
+    config = replace(CONFIG, emit_after_s=1e9)  # a restarted worker's clock is lower: only completion cuts here
+    chats = [conversation(f"c{n}", rng.randrange(1, 8), seed=n) for n in range(5)]
+    orderly = [event for chat in chats for event in chat]
+    redis_client.flushall()
+    wall = Wall()
+    worker = stage(redis_client, wall, config)
+    worker.run(incoming(orderly))
+    expected = samples(finish(worker, wall))
+    filed = entries(redis_client, orderly)
+
+    redis_client.flushall()
+    wall = Wall()
+    log = orderly + rng.sample(orderly, len(orderly) // 3)
+    rng.shuffle(log)
+    records = incoming(log)
+    at = 0
+    while at < len(records):
+        worker = stage(redis_client, wall, config)
+        upto = rng.randrange(at, len(records)) + 1
+        for first in range(at, upto, 5):
+            worker.run(records[first : min(first + 5, upto)])
+        at = upto if upto == len(records) else rng.randrange(at, upto) + 1
+    assert samples(finish(worker, wall)) == expected
+    assert entries(redis_client, orderly) == filed
