@@ -28,7 +28,9 @@ local function unpack_u32(raw)
   local out = {}
   for at = 1, #raw, 4000 do
     local part = { struct.unpack('>' .. string.rep('I4', math.min(1000, (#raw - at + 1) / 4)), raw, at) }
-    for i = 1, #part - 1 do out[#out + 1] = part[i] end
+    part[#part] = nil -- where the next value would start
+    if #raw <= 4000 then return part end
+    for _, value in ipairs(part) do out[#out + 1] = value end
   end
   return out
 end
@@ -43,22 +45,20 @@ local function load()
   values = redis.call('HMGET', T .. ':n', unpack(COUNTERS))
   for i, name in ipairs(COUNTERS) do N[name] = tonumber(values[i] or 0) end
   lanes = unpack_u32(redis.call('GET', T .. ':lc') or '')
-  quotas = redis.call('GET', T .. ':lq') or ''
+  quotas = unpack_u32(redis.call('GET', T .. ':lq') or '')
 end
 
 local function lane_count() return #lanes / LANE_U32 end
 local function lane_get(lane, field) return lanes[lane * LANE_U32 + field] end
 
-local rules = {}
--- quota, fresh quota, policy, exempt from ttl, drawn by "*", counted by the limiter
+-- quota, fresh quota, policy
 local function lane_rules(lane)
-  local r = rules[lane]
-  if not r then
-    r = { struct.unpack('>I4I4BBBB', quotas, lane * 12 + 1) }
-    rules[lane] = r
-  end
-  return r[1], r[2], r[3], r[4], r[5], r[6]
+  return quotas[lane * 3 + 1], quotas[lane * 3 + 2], math.floor(quotas[lane * 3 + 3] / 16777216)
 end
+
+-- One of a lane's marks: kept without ttl, drawn by "*", counted by the limiter.
+local EXEMPTS, STARRED, COUNTED = 65536, 256, 1
+local function lane_is(lane, mark) return math.floor(quotas[lane * 3 + 3] / mark) % 256 == 1 end
 
 -- The id of a lane's name; a new name gets the next id, for ever.
 local function lane_id(name)
@@ -70,7 +70,7 @@ local function lane_id(name)
   redis.call('SETRANGE', T .. ':lq', id * 12, packed)
   redis.call('SETRANGE', T .. ':lc', id * LANE_U32 * 4, string.rep('\0', LANE_U32 * 4))
   redis.call('SETRANGE', T .. ':bc:' .. id, BINS * 4 - 1, '\0')
-  quotas = quotas .. packed
+  for _, value in ipairs(unpack_u32(packed)) do quotas[#quotas + 1] = value end
   for _ = 1, LANE_U32 do lanes[#lanes + 1] = 0 end
   return id
 end
@@ -141,7 +141,7 @@ end
 local function array(lane, bin)
   local a = arrays[lane * BINS + bin]
   if not a then
-    a = { lane = lane, bin = bin, key = T .. ':b:' .. lane .. ':' .. bin, cells = {}, dirty = {} }
+    a = { lane = lane, bin = bin, key = T .. ':b:' .. lane .. ':' .. bin, cells = {}, dirty = {}, holes = {} }
     arrays[lane * BINS + bin] = a
   end
   return a
@@ -164,7 +164,29 @@ local function set_cell(a, pos, slot)
   a.dirty[#a.dirty + 1] = pos
 end
 
-local function slot_in(lane, bin, pos) return cell(array(lane, bin), pos, 0) end
+-- Fills the holes that nothing came into with the array's last slots, so that it is dense again.
+local function settle(a)
+  local size = bin_count(a.lane, a.bin) + #a.holes
+  table.sort(a.holes)
+  for i = #a.holes, 1, -1 do
+    local hole, last = a.holes[i], size - 1
+    if hole ~= last then
+      local moved = cell(a, last, 15)
+      set_cell(a, hole, moved)
+      if records[moved] then records[moved].pos = hole end
+      shifts[moved] = hole
+    end
+    a.cells[last] = nil
+    size = last
+  end
+  a.holes = {}
+end
+
+local function slot_in(lane, bin, pos)
+  local a = array(lane, bin)
+  settle(a)
+  return cell(a, pos, 0)
+end
 
 -- Writes numbered things once each: neighbours that follow each other as one run(first, last), others by lone(number).
 local function write_back(numbers, apart, run, lone)
@@ -262,12 +284,19 @@ local function flush()
   end
   if #fields > 0 then redis.call('HSET', T .. ':n', unpack(fields)) end
   for _, a in pairs(arrays) do
-    if #a.dirty > 0 or a.shrunk then write_array(a) end
+    settle(a)
+    if #a.dirty > 0 or a.touched then write_array(a) end
   end
   write_records()
-  for lane in pairs(lane_dirty) do
+  local many = 0
+  for lane in pairs(lane_dirty) do many = many + 1 end
+  for lane in pairs(many <= 8 and lane_dirty or {}) do
     local at = lane * LANE_U32
     redis.call('SETRANGE', T .. ':lc', at * 4, struct.pack('>I4I4I4I4', lanes[at + 1], lanes[at + 2], lanes[at + 3], lanes[at + 4]))
+  end
+  for at = 1, many > 8 and #lanes or 0, 1000 do
+    local last = math.min(at + 999, #lanes)
+    redis.call('SETRANGE', T .. ':lc', (at - 1) * 4, struct.pack('>' .. string.rep('I4', last - at + 1), unpack(lanes, at, last)))
   end
   write_counts()
   push_all(':q:', queued)
@@ -293,27 +322,21 @@ local function tally(r, by)
   bin_add(r.lane, bin, by)
 end
 
--- Takes a record out of its bin: the bin's last slot moves into its place.
+-- Takes a record out of its bin and leaves a hole there.
 local function take(r)
   local a = array(r.lane, r.bin)
-  local last = bin_count(r.lane, r.bin) - 1
-  if r.pos ~= last then
-    local moved = cell(a, last, 15)
-    set_cell(a, r.pos, moved)
-    if records[moved] then records[moved].pos = r.pos end
-    shifts[moved] = r.pos
-  end
-  a.cells[last] = nil
-  a.shrunk = true
+  table.insert(a.holes, r.pos)
+  a.touched = true
   shifts[r.slot] = nil
   tally(r, -1)
 end
 
--- Puts a record at the end of a bin.
+-- Puts a record into a hole of a bin, or at its end.
 local function place(r, bin)
+  local a = array(r.lane, bin)
   r.bin = bin
-  r.pos = bin_count(r.lane, bin)
-  set_cell(array(r.lane, bin), r.pos, r.slot)
+  r.pos = table.remove(a.holes) or bin_count(r.lane, bin)
+  set_cell(a, r.pos, r.slot)
   tally(r, 1)
   store(r)
 end
@@ -424,14 +447,17 @@ local function contested(lane)
   return lane_get(lane, TOTAL), quota
 end
 
+-- The lane that is fullest by its own quota.
 local function fullest()
   local best, best_fill = nil, -1
   for lane = 0, lane_count() - 1 do
-    local total = lane_get(lane, TOTAL)
+    local total = lanes[lane * LANE_U32 + TOTAL]
     if total > 0 then
-      local quota, fresh_quota, policy = lane_rules(lane)
-      local fill = total / (policy == RESERVOIR and quota + fresh_quota or quota)
-      if fill > best_fill then best, best_fill = lane, fill end
+      local most = quotas[lane * 3 + 1]
+      if math.floor(quotas[lane * 3 + 3] / 16777216) == RESERVOIR then
+        most = most + quotas[lane * 3 + 2]
+      end
+      if total > best_fill * most then best, best_fill = lane, total / most end
     end
   end
   return best

@@ -34,13 +34,20 @@ local function eligible(policy, lane)
   return lane_get(lane, NEW) + lane_get(lane, SCORED)
 end
 
+local whole = {}
+-- All bin counts of a lane, from bin 0 at index 1.
+local function bins_at(lane)
+  whole[lane] = whole[lane] or unpack_u32(redis.call('GET', T .. ':bc:' .. lane))
+  return whole[lane]
+end
+
 local mass = {}
 -- Sum of weight^alpha over the lane's scored bins.
 local function prio_mass(lane)
   if not mass[lane] then
-    local sum, bins = 0, bins_of(lane)
+    local sum, bins = 0, bins_at(lane)
     for bin = 1, 62 do
-      if bins[bin] > 0 then sum = sum + bins[bin] * powers[bin] end
+      if bins[bin + 1] > 0 then sum = sum + bins[bin + 1] * powers[bin] end
     end
     mass[lane] = sum
   end
@@ -51,7 +58,7 @@ local function lanes_of(part)
   local ids = {}
   if part[3] == '*' then
     for lane = 0, lane_count() - 1 do
-      if select(5, lane_rules(lane)) == 1 then ids[#ids + 1] = lane end
+      if lane_is(lane, STARRED) then ids[#ids + 1] = lane end
     end
   else
     local names = #part[3] > 0 and redis.call('HMGET', T .. ':lanes', unpack(part[3])) or {}
@@ -92,7 +99,7 @@ local function plan()
       if n > 0 then
         local weight = input.tau == 1 and n or n ^ input.tau
         cells[#cells + 1] = { policy = policy, lane = lane, n = n, part = i, weight = weight, cap = once and n or math.huge,
-          counted = select(6, lane_rules(lane)) }
+          counted = lane_is(lane, COUNTED) and 1 or 0 }
         total = total + n
       end
     end
@@ -122,23 +129,23 @@ local function round(cells)
 end
 
 local function pick_bin(lane, policy)
-  local bins = bins_of(lane)
+  local bins = bins_at(lane)
   if policy == 'prio' then
     local u = math.random() * prio_mass(lane)
     local last
     for bin = 1, 62 do
-      if bins[bin] > 0 then
+      if bins[bin + 1] > 0 then
         last = bin
-        u = u - bins[bin] * powers[bin]
+        u = u - bins[bin + 1] * powers[bin]
         if u < 0 then break end
       end
     end
-    return last, math.random(bins[last]) - 1
+    return last, math.random(bins[last + 1]) - 1
   end
   local nth = math.random(lane_get(lane, NEW) + lane_get(lane, SCORED)) - 1
   for bin = 0, 62 do
-    if nth < bins[bin] then return bin, nth end
-    nth = nth - bins[bin]
+    if nth < bins[bin + 1] then return bin, nth end
+    nth = nth - bins[bin + 1]
   end
 end
 
@@ -215,9 +222,9 @@ end
 -- The scored bin of a lane whose items have the least probability: the lowest, if priorities matter there.
 local function lowest_scored(lane)
   if chances[lane].heavy == 0 or input.alpha <= 0 then return 62 end
-  local bins = bins_of(lane)
+  local bins = bins_at(lane)
   for bin = 1, 62 do
-    if bins[bin] > 0 then return bin end
+    if bins[bin + 1] > 0 then return bin end
   end
 end
 

@@ -45,7 +45,7 @@ local function refused(item)
   if not usable(item.numbers) then return 'r', 'bad_weight' end
   if #item.payload + 8 > cfg.max_item then return 'r', 'too_big' end
   if tombs and redis.call('ZSCORE', T .. ':tomb', item.customer) then return 't', 'erased' end
-  local exempt = select(4, lane_rules(item.lane)) == 1
+  local exempt = lane_is(item.lane, EXEMPTS)
   item.flags = LIVE + (exempt and EXEMPT or 0)
   if not exempt and item.ts + cfg.ttl <= cfg.now then return 'e', 'expired' end
   item.bucket = bucket_of(item.ts, item.flags)
@@ -117,8 +117,7 @@ local function write(item)
   place(r, FRESH)
   redis.call('SADD', T .. ':c:' .. item.customer, slot)
   local entry = struct.pack('>I4I4', slot, r.seq)
-  local _, _, policy, _, _, limited = lane_rules(item.lane)
-  if policy ~= LOWEST then enqueue(queued, item.lane, entry) end
+  if select(3, lane_rules(item.lane)) ~= LOWEST then enqueue(queued, item.lane, entry) end
   if cfg.recent > 0 then enqueue(ringed, item.lane, entry) end
   for _, claim in ipairs(item.claims) do
     if not claim[4] then
@@ -131,7 +130,7 @@ local function write(item)
   add('n', 1)
   add('bytes', r.bytes)
   add('ins', 1)
-  if limited == 0 then add('anchors', 1) end
+  if not lane_is(item.lane, COUNTED) then add('anchors', 1) end
 end
 
 local function file(item, outcome, reason)

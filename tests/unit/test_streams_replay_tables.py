@@ -248,6 +248,7 @@ def test_tables_erase_reports_an_unreachable_table(tables: Tables, server: Redis
 def test_tables_erasure_leaves_no_byte(server: RedisServer) -> None:
     """A secret stands in the append-only file before, and nowhere in it or in the dump after the rewrite."""
     client = server.client()
+    client.config_set("appendfsync", "always")  # or a busy disk may hold writes back for two seconds
     tables = open_tables(client, dataclasses.replace(CONFIG, compress=False), KEY, "ep", configure=True)
     now = moment(tables)
     secret = "zanzibar-4711"
