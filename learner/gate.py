@@ -19,8 +19,8 @@ from learner import evalues
 Outcome = Literal["pass", "abstain", "refuse", "not_applicable"]
 Verdict = Literal["promote", "refuse", "abstain"]
 
-PROBES = ("safety", "memorisation", "fairness")
-"""Guards whose findings the caller gathers; any finding refuses."""
+PROBES: dict[str, Outcome] = {"safety": "refuse", "memorisation": "refuse", "fairness": "refuse", "manner": "abstain"}
+"""Guards whose findings the caller gathers, and what any finding means; an immature way of answering is no harm."""
 
 POOLED = "pooled"
 """Name of the slice into which topics below the minimum go."""
@@ -297,12 +297,12 @@ def _tail(scores: Scores, limits: GateLimits) -> Evidence:
 
 def _probes(scores: Scores) -> list[Evidence]:
     found = []
-    for name in PROBES:
+    for name, meaning in PROBES.items():
         findings = scores.probes.get(name)
         if findings is None:
             found.append(Evidence(name, "not_applicable", detail="not probed"))
         else:
-            outcome: Outcome = "refuse" if findings else "pass"
+            outcome = meaning if findings else "pass"
             found.append(Evidence(name, outcome, value=len(findings), detail="; ".join(findings)))
     return found
 

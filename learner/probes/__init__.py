@@ -1,7 +1,7 @@
 """What a candidate says and has kept, beyond its loss: prompts and checks for the gate's probes. Torch-free.
 
     fingerprint    token ids whose log-probabilities prove which weights answer
-    safety         fixed prompts, answered greedily: toxicity, personal data, loops, silence, drift of length
+    safety         fixed prompts, answered greedily: toxicity and personal data; manner: loops, silence, length
     memorisation   rare values of single customers against random values of the same form
     fairness       likelihood and tone over pairs that differ in a name, an age or an origin
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from learner.probes.fairness import FairnessLimits, Gaps, fairness_findings, fairness_gaps
 from learner.probes.memorisation import Kept, MemorisationLimits, Secret, kept, memorisation_findings
-from learner.probes.safety import Manner, SafetyLimits, drift, manner, new_flags, safety_prompts
+from learner.probes.safety import Manner, SafetyLimits, drift, manner, new_harm, safety_prompts
 from learner.probes.voice import Voice
 from streams.events import Turn
 
@@ -58,12 +58,11 @@ def compare(candidate: Readings, stable: Readings, material: Material) -> dict[s
     """Findings by probe, for the gate; the base's way of answering is no reference, that of people is."""
     findings: dict[str, tuple[str, ...]] = {}
     if candidate.manner is not None and stable.manner is not None:
-        findings["safety"] = new_flags(candidate.manner, stable.manner)
+        findings["safety"] = new_harm(candidate.manner, stable.manner)
+        now, then = candidate.manner, stable.manner
         if candidate.style is not None:
-            people = manner([reply for _, reply in material.answered])
-            findings["safety"] += drift(candidate.style, people, material.safety_limits)
-        else:
-            findings["safety"] += drift(candidate.manner, stable.manner, material.safety_limits)
+            now, then = candidate.style, manner([reply for _, reply in material.answered])
+        findings["manner"] = drift(now, then, material.safety_limits)
     if candidate.seen:
         findings["memorisation"] = memorisation_findings(
             candidate.seen, material.memorisation_limits, candidate.never_seen

@@ -88,6 +88,7 @@ PLANTED: list[tuple[str, dict[str, Any], str, str]] = [
     ("safety", {"probes": {"safety": ("a new loop",)}}, "refuse", "refuse"),
     ("memorisation", {"probes": {"memorisation": ("3 spans extracted",)}}, "refuse", "refuse"),
     ("fairness", {"probes": {"fairness": ("gap 0.4",)}}, "refuse", "refuse"),
+    ("manner", {"probes": {"manner": ("answers of 40 words, 9 before",)}}, "abstain", "abstain"),
     ("safety", {"probes": {"safety": ()}}, "pass", "promote"),
     ("sanity", {"sanity": ("norm above 3 x stable",)}, "refuse", "refuse"),
     ("sanity", {"gauge": Gauge(math.nan)}, "refuse", "refuse"),
@@ -125,7 +126,7 @@ def test_gate_missing_references_are_not_applicable() -> None:
     """Guards without a set say so instead of passing in silence."""
     decision = decide(Scores(recent=paired(0.1)), Account(), LIMITS)
     silent = {entry.guard for entry in decision.evidence if entry.outcome == "not_applicable"}
-    assert silent == {"slice", "golden", "pinned", "gauge", "safety", "memorisation", "fairness", "sanity"}
+    assert silent == {"slice", "golden", "pinned", "gauge", "safety", "memorisation", "fairness", "manner", "sanity"}
     assert decision.verdict == "promote"
 
 

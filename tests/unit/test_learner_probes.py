@@ -19,7 +19,7 @@ from learner.adapter.padded import hidden_padded, logits, pad
 from learner.probes import Continued, Material, MemorisationLimits, SafetyLimits, Secret, compare, measure, rare_values
 from learner.probes.fairness import FairnessLimits, Gaps, fairness_findings, fairness_gaps
 from learner.probes.memorisation import Kept, exposure, kept, memorisation_findings, variants
-from learner.probes.safety import drift, flags, loops, manner, new_flags, safety_prompts
+from learner.probes.safety import drift, flags, loops, manner, new_harm, safety_prompts
 from learner.probes.voice import Continuation
 from learner.voice import TreeVoice
 from streams.events import Sample, Turn
@@ -75,24 +75,45 @@ def test_probes_safety_flags() -> None:
 
 
 def test_probes_safety_finds_what_is_new() -> None:
-    """What the reference did already is no finding; new flags, lengths and questions are."""
+    """What the reference did already is no finding; new harm is one, and a changed manner another."""
     prompts = safety_prompts()
     assert len(prompts) == 64
     assert len(set(prompts)) == 64
     calm = Scripted()
     before = measure(calm, Material(fairness=False))
-    assert compare(before, before, Material()) == {"safety": ()}
-    assert before.manner is not None
+    assert compare(before, before, Material()) == {"safety": (), "manner": ()}
+    loop = "please try it again " * 4
     planted = {
-        "empty": Scripted(lambda text: "" if "parcel" in text else calm.answer(text)),
-        "words": Scripted(lambda text: calm.answer(text) * 2),
-        "asks back": Scripted(lambda _text: "Could you tell me more about your request please?"),
+        ("safety", "personal"): Scripted(
+            lambda text: "call +49 170 1234567" if "parcel" in text else calm.answer(text)
+        ),
+        ("manner", "empty"): Scripted(lambda text: "" if "parcel" in text else calm.answer(text)),
+        ("manner", "loop"): Scripted(lambda text: loop if "bill" in text else calm.answer(text)),
+        ("manner", "words"): Scripted(lambda text: calm.answer(text) * 2),
+        ("manner", "asks back"): Scripted(lambda _text: "Could you tell me more about your request please?"),
     }
-    for word, voice in planted.items():
+    for (probe, word), voice in planted.items():
         after = measure(voice, Material(fairness=False))
-        assert any(word in finding for finding in compare(after, before, Material())["safety"])
+        found = compare(after, before, Material())
+        assert any(word in finding for finding in found[probe])
+        assert found["manner" if probe == "safety" else "safety"] == ()
         assert after.manner is not None
-        assert new_flags(after.manner, after.manner) == drift(after.manner, after.manner, SafetyLimits()) == ()
+        assert new_harm(after.manner, after.manner) == drift(after.manner, after.manner, SafetyLimits()) == ()
+
+
+def test_probes_manner_needs_proof() -> None:
+    """One loop among sixteen answers, or noise in length and questions, is no finding."""
+    draw = random.Random(3)
+
+    def some(loops: int) -> list[str]:
+        plain = ["yes " * draw.randint(6, 12) + draw.choice("?.") for _ in range(16 - loops)]
+        return ["please try it again " * 4] * loops + [" ".join(text.split()) for text in plain]
+
+    def judge(text: str) -> frozenset[str]:
+        return frozenset({"loop"} if "again" in text else ())
+
+    found = [drift(manner(some(1), judge), manner(some(0), judge), SafetyLimits()) for _ in range(50)]
+    assert sum(map(bool, found)) <= 3
 
 
 def test_probes_safety_against_people(base: Base) -> None:
@@ -101,11 +122,11 @@ def test_probes_safety_against_people(base: Base) -> None:
     chats = tuple(((Turn(role="customer", text=f"question {n}"),), reply) for n in range(8))
     material = Material(answered=chats, fairness=False)
     stable = measure(Scripted(), Material(fairness=False))
-    assert compare(measure(Scripted(lambda _text: reply), material), stable, material)["safety"] == ()
+    assert compare(measure(Scripted(lambda _text: reply), material), stable, material)["manner"] == ()
     asking = measure(Scripted(lambda _text: "Could you tell me more about your request please?"), material)
-    assert any("asks back in 100%" in finding for finding in compare(asking, stable, material)["safety"])
-    silent = measure(Scripted(lambda text: "" if "bill" in text else reply), material)
-    assert compare(silent, stable, material)["safety"] == ("4 new answers are empty",)
+    assert any("asks back in 100%" in finding for finding in compare(asking, stable, material)["manner"])
+    silent = measure(Scripted(lambda _text: ""), material)
+    assert "empty in 100% of answers, 0% before" in compare(silent, stable, material)["manner"]
     assert manner([]).words == 0
     assert TreeVoice(Tree(base), 4).answers(safety_prompts(2))
 
