@@ -6,7 +6,9 @@ gives the same output wherever it is read again.
 
 from __future__ import annotations
 
+import re
 import struct
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, cast
@@ -17,7 +19,7 @@ import redis
 from streams import dead_letters
 from streams.config import StreamConfig
 from streams.dead_letters import Letter
-from streams.events import BadEvent, ChatEvent, DeadLetter, decode, encode_record, from_object
+from streams.events import BadEvent, ChatEvent, CleanEvent, DeadLetter, decode, encode_record, from_object
 from streams.lanes import Incoming
 from streams.ledger import Entry, Outcome, event_digest, record_digest
 from streams.outbox import Output, Record
@@ -29,6 +31,7 @@ from streams.topics import CHATS_CLEAN, CHATS_DEAD_LETTER, CHATS_RAW
 _SCRIPT = offsets.SCRIPT + files("streams").joinpath("scrub_state.lua").read_text()
 _pack = msgspec.msgpack.Encoder().encode
 _GENERATION = struct.Struct(">Q")
+_PLACEHOLDER = re.compile(r"<([A-Z][A-Z_]{1,20})_\d{1,6}>")
 
 _TRIES = 20
 """Times a batch is scrubbed again because another worker changed a state; a zombie loses its partitions before."""
@@ -140,6 +143,8 @@ class ScrubStage:
         )
         if self._count is not None:
             self._count.outcome("scrub", "accepted", count=len(cleaned))
+            for entity, count in _masked(cleaned).items():
+                self._count.redacted(entity, count)
         return Output(records), after
 
     def _entry(self, record: Incoming, event_id: str | None) -> str:
@@ -157,6 +162,12 @@ class ScrubStage:
             self._count.outcome("scrub", "dead_lettered", reason)
         made = dead_letters.record(self._letters, letter, record, self._key)
         return Output((made,), ((entry, Entry(Outcome.DEAD_LETTERED, reason, 0)),))
+
+
+def _masked(cleaned: Sequence[CleanEvent]) -> Counter[str]:
+    """How many values of each label these events hide."""
+    texts = (text for clean in cleaned for text in (clean.text, clean.corrected_text) if text and "<" in text)
+    return Counter(label for text in texts for label in _PLACEHOLDER.findall(text))
 
 
 def _cloud_event(record: Incoming, headers: Mapping[str, bytes]) -> dict[str, Any]:
