@@ -55,7 +55,7 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         return self.id[0]
 
 
-class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Desired state of one line; `generation` only rises."""
 
     line: str = "a"

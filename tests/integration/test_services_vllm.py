@@ -172,7 +172,7 @@ def test_node_vllm_serves_verified_versions(agent: Agent, engine: VllmEngine, sh
         answer = ask(agent, engine, version)
         assert answer.json()["model"] == version
         texts[version] = answer.json()["choices"][0]["message"]["content"]
-    assert len(set(texts.values())) == 3
+    assert texts[two] != texts[BASE]
     streamed = ask(agent, engine, one, stream=True)
     chunks = [json.loads(line[6:]) for line in streamed.text.splitlines() if line.startswith("data: {")]
     assert "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks if c["choices"]) == texts[one]
