@@ -6,15 +6,24 @@ capitals or none are the same code. Each token is looked at a bounded number of 
 
 from __future__ import annotations
 
-import re
-
-from streams.scrub.lexicon import COMMON, NAME, OFTEN, PROPER, lexicon
+from streams.scrub.address_tokens import (
+    MAX_GROWTH,
+    SHORT,
+    Token,
+    grow_left,
+    grow_right,
+    is_capital,
+    is_number,
+    is_ordinal,
+    next_word,
+    number_after,
+    tokenise,
+)
+from streams.scrub.lexicon import COMMON, NAME, OFTEN, PROPER
 from streams.scrub.spans import Span
 from streams.scrub.streets import (
-    CODES,
     COMPOUNDS,
     FLATS,
-    HOUSE,
     HOUSES,
     LEAD_PAIRS,
     LEADS,
@@ -22,44 +31,18 @@ from streams.scrub.streets import (
     PARTICLES,
     PLACES,
     PREFIXES,
-    STATES,
     STRONG,
     SUFFIXES,
-    UNITS,
     VAGUE,
 )
 
-_TOKEN = re.compile(
-    r"[A-Za-z\x01](?:[A-Za-z\x01'\-]*[A-Za-z\x01])?|\d+(?:[A-Za-z](?![A-Za-z]))?(?:[\-/]\d+[A-Za-z]?(?![A-Za-z]))?|"
-    r"\n+|[^\sA-Za-z\d]"
-)
-MAX_GROWTH = 24
-"""Tokens that an address grows to one side."""
 MAX_ANCHORS = 40
 """Anchors in one turn; the rest of a flood of numbers is left to the other detectors."""
-_SHORT = 6
-"""Digits of the longest house number or postal code; longer runs are other numbers."""
 
 
-class Token:
-    """A word, number or sign, and where it stands."""
-
-    __slots__ = ("end", "lower", "start", "text")
-
-    def __init__(self, match: re.Match[str]) -> None:
-        self.start, self.end = match.span()
-        self.text = match[0]
-        self.lower = self.text.lower()
-
-    @property
-    def flags(self) -> int:
-        """The word's lexicon flags."""
-        return lexicon().get(self.lower, 0)
-
-
-def find_addresses(text: str, lower: str) -> list[Span]:
+def find_addresses(text: str) -> list[Span]:
     """Spans of addresses, each with the town and code that follow it."""
-    tokens = list(map(Token, _TOKEN.finditer(text)))
+    tokens = tokenise(text)
     found: list[Span] = []
     at = 0
     while at < len(tokens) and len(found) < MAX_ANCHORS:
@@ -68,7 +51,7 @@ def find_addresses(text: str, lower: str) -> list[Span]:
             at += 1
             continue
         led = _led(tokens, anchor[0]) or anchor
-        first, last = _left(tokens, anchor[0]), max(_right(tokens, anchor[1]), led[1])
+        first, last = grow_left(tokens, anchor[0]), max(grow_right(tokens, anchor[1]), led[1])
         found.append((tokens[first].start, tokens[last].end, "ADDRESS"))
         at = last + 1
     return found
@@ -79,7 +62,7 @@ def _may_begin(tokens: list[Token], at: int) -> bool:
     word = tokens[at].lower
     if word[0].isdigit() or word in _OPENERS or word.endswith(COMPOUNDS):
         return True
-    return at > 0 and (tokens[at - 1].lower in PLACES or tokens[at - 1].lower in _BEHIND or _capital(tokens[at]))
+    return at > 0 and (tokens[at - 1].lower in PLACES or tokens[at - 1].lower in _BEHIND or is_capital(tokens[at]))
 
 
 _BEHIND = frozenset({"to", "is", ":", *LEADS})
@@ -91,7 +74,7 @@ _OPENERS = PREFIXES | FLATS | MILITARY | HOUSES | {"corner"}
 def _anchor(tokens: list[Token], at: int) -> tuple[int, int] | None:
     """First and last token of an address's core that begins at `at`."""
     word = tokens[at].lower
-    if _is_number(tokens, at):
+    if is_number(tokens, at):
         return _numbered(tokens, at) or _led(tokens, at)
     if word in PREFIXES and (street := _prefixed(tokens, at)):
         return street
@@ -99,13 +82,13 @@ def _anchor(tokens: list[Token], at: int) -> tuple[int, int] | None:
         return at, end
     if word in MILITARY and (end := _military(tokens, at)) is not None:
         return at, end
-    if word.endswith(COMPOUNDS) and len(word) > 5 and not tokens[at].flags & OFTEN:  # noqa: PLR2004 - "Hauptstrasse", not "weg"
-        number = _next(tokens, at)
-        return (at, number) if number is not None and _is_number(tokens, number) else None
+    if word.endswith(COMPOUNDS) and len(word) > 5 and not tokens[at].flags & OFTEN:  # "Hauptstrasse", not "weg"
+        number = next_word(tokens, at)
+        return (at, number) if number is not None and is_number(tokens, number) else None
     if word == "corner" and at + 2 < len(tokens) and tokens[at + 1].lower == "of":
         return _corner(tokens, at)
     if word in HOUSES:
-        number = _number_after(tokens, at)
+        number = number_after(tokens, at)
         return None if number is None else (at, number)
     return _european(tokens, at) or _unnumbered(tokens, at) or _led(tokens, at)
 
@@ -117,18 +100,18 @@ def _european(tokens: list[Token], at: int) -> tuple[int, int] | None:
         i < len(tokens)
         and i - at < 4
         and tokens[i].text[0].isalpha()
-        and (_capital(tokens[i]) or (i > at and tokens[i].lower in PARTICLES))
-    ):  # noqa: PLR2004
+        and (is_capital(tokens[i]) or (i > at and tokens[i].lower in PARTICLES))
+    ):
         i += 1
-    if i == at or tokens[at].flags & OFTEN or not (i < len(tokens) and _is_number(tokens, i)):
+    if i == at or tokens[at].flags & OFTEN or not (i < len(tokens) and is_number(tokens, i)):
         return None
     code = i + 2 if i + 1 < len(tokens) and tokens[i + 1].text[0] in ",\n" else i + 1
     if (
         code < len(tokens)
         and code > i + 1
-        and 4 <= sum(len(t.text) for t in tokens[code : code + 2] if t.text.isdigit()) <= _SHORT
+        and 4 <= sum(len(t.text) for t in tokens[code : code + 2] if t.text.isdigit()) <= SHORT
         and tokens[code].text.isdigit()
-    ):  # noqa: PLR2004
+    ):
         return at, code
     return None
 
@@ -142,47 +125,47 @@ def _led(tokens: list[Token], at: int) -> tuple[int, int] | None:
     noun = tokens[at - 2].lower if before in {"is", ":", "at", "ist", "es"} and at > 1 else before
     if pair not in LEAD_PAIRS and noun not in LEADS:
         return None
-    last = _right(tokens, at - 1)
+    last = grow_right(tokens, at - 1)
     if last < at or last - at > MAX_GROWTH:
         return None
     inside = tokens[at : last + 1]
     numbers = [t for t in inside if t.text[0].isdigit()]
-    named = [t for t in inside if t.text[0].isalpha() and len(t.text) > 2 and not t.flags & OFTEN]  # noqa: PLR2004
+    named = [t for t in inside if t.text[0].isalpha() and len(t.text) > 2 and not t.flags & OFTEN]
     return (at, last) if numbers and named else None
 
 
 def _numbered(tokens: list[Token], at: int) -> tuple[int, int] | None:
     """Number, then a street: "45 Oak Lane", "12 rue X", "8 Hauptstrasse", "20 Allika 46"."""
-    begin = _next(tokens, at)
+    begin = next_word(tokens, at)
     if begin is None:
         return None
-    if _is_number(tokens, begin):
-        begin = _next(tokens, begin) or begin
+    if is_number(tokens, begin):
+        begin = next_word(tokens, begin) or begin
     if tokens[begin].lower in PREFIXES and (street := _prefixed(tokens, begin)):
         return at, street[1]
     for i in range(begin, min(begin + 5, len(tokens))):
         token = tokens[i]
-        if i > begin and _is_suffix(tokens, begin, i):
+        if i > begin and _is_suffix(tokens, i):
             return at, i
-        if token.lower.endswith(COMPOUNDS) and len(token.lower) > 5:  # noqa: PLR2004
+        if token.lower.endswith(COMPOUNDS) and len(token.lower) > 5:
             return at, i
         if (
             i > begin
-            and _is_number(tokens, i)
-            and all(_capital(t) and not t.flags & (COMMON | PROPER) for t in tokens[begin:i])
+            and is_number(tokens, i)
+            and all(is_capital(t) and not t.flags & (COMMON | PROPER) for t in tokens[begin:i])
         ):
             return at, i
-        if not (token.text[0].isalpha() or _is_ordinal(tokens, i)) or token.lower in _STOPS:
+        if not (token.text[0].isalpha() or is_ordinal(tokens, i)) or token.lower in _STOPS:
             return None
     return None
 
 
-def _is_suffix(tokens: list[Token], begin: int, i: int) -> bool:
+def _is_suffix(tokens: list[Token], i: int) -> bool:
     """Whether token `i` makes the words from `begin` a street's name."""
     word, name = tokens[i].lower, tokens[i - 1]
     if word not in SUFFIXES:
         return False
-    if _capital(tokens[i]) and (_capital(name) or name.text[0].isdigit() or _is_ordinal(tokens, i - 1)):
+    if is_capital(tokens[i]) and (is_capital(name) or name.text[0].isdigit() or is_ordinal(tokens, i - 1)):
         return True
     if i + 1 == len(tokens) or tokens[i + 1].text[0] in ",\n":
         return not name.flags & OFTEN or word in STRONG
@@ -201,30 +184,32 @@ def _prefixed(tokens: list[Token], at: int) -> tuple[int, int] | None:
         i < len(tokens)
         and i - first < 4
         and tokens[i].text[0].isalpha()
-        and (_capital(tokens[i]) or not tokens[i].flags & COMMON or tokens[i].lower in PARTICLES)
-    ):  # noqa: PLR2004
+        and (is_capital(tokens[i]) or not tokens[i].flags & COMMON or tokens[i].lower in PARTICLES)
+    ):
         i += 1
     if i == first:
         return None
-    number = _number_after(tokens, i - 1)
+    number = number_after(tokens, i - 1)
     if number is not None:
         return at, number
-    before = at > 0 and _is_number(tokens, at - 1)
-    return (at, i - 1) if (before or tokens[at].lower not in _PREFIX_WORDS) and _capital(tokens[first]) else None
+    before = at > 0 and is_number(tokens, at - 1)
+    return (at, i - 1) if (before or tokens[at].lower not in _PREFIX_WORDS) and is_capital(tokens[first]) else None
 
 
 def _unit(tokens: list[Token], at: int) -> int | None:
     """The value of "apt", "suite", "box" ... at `at`."""
     i = at + 1
-    while i < len(tokens) and tokens[i].text in ".#" or (i < len(tokens) and tokens[i].lower in {"no", "nr", "number"}):
+    while (i < len(tokens) and tokens[i].text in ".#") or (
+        i < len(tokens) and tokens[i].lower in {"no", "nr", "number"}
+    ):
         i += 1
-    if i < len(tokens) and tokens[i].text[0].isdigit() and len(tokens[i].text) <= _SHORT:
+    if i < len(tokens) and tokens[i].text[0].isdigit() and len(tokens[i].text) <= SHORT:
         return i
     return None
 
 
 def _military(tokens: list[Token], at: int) -> int | None:
-    """ "PSC 12, Box 34 APO AP 96501", "USS Name FPO AE 09501"."""
+    """Military: "PSC 12, Box 34 APO AP 96501", "USS Name FPO AE 09501"."""
     for i in range(at + 1, min(at + 9, len(tokens))):
         if tokens[i].lower in {"apo", "fpo", "dpo"}:
             last = min(i + 2, len(tokens) - 1)
@@ -239,7 +224,7 @@ def _unnumbered(tokens: list[Token], at: int) -> tuple[int, int] | None:
         return None
     for i in range(at + 1, min(at + 4, len(tokens))):
         word = tokens[i].lower
-        clear = word in STRONG or (_capital(tokens[i]) and (word not in VAGUE or bool(tokens[i - 1].flags & NAME)))
+        clear = word in STRONG or (is_capital(tokens[i]) and (word not in VAGUE or bool(tokens[i - 1].flags & NAME)))
         if word in SUFFIXES and clear and _named(tokens[at:i]):
             nxt = i + 1
             more = nxt < len(tokens) and tokens[nxt].lower in STRONG
@@ -254,173 +239,19 @@ def _named(words: list[Token]) -> bool:
     first = words[0]
     if first.flags & OFTEN and not first.flags & NAME:
         return False
-    return all(_capital(t) for t in words) or not first.flags & COMMON
+    return all(is_capital(t) for t in words) or not first.flags & COMMON
 
 
 def _corner(tokens: list[Token], at: int) -> tuple[int, int] | None:
-    """ "corner of X and Y": names, numbers and suffixes up to the end of the phrase."""
+    """A crossing, "corner of X and Y": names, numbers and suffixes up to the end of the phrase."""
     last = at + 1
     for i in range(at + 2, min(at + 14, len(tokens))):
         token = tokens[i]
-        if token.text[0].isdigit() or _capital(token) or (token.lower in SUFFIXES and i > at + 2):  # noqa: PLR2004
+        if token.text[0].isdigit() or is_capital(token) or (token.lower in SUFFIXES and i > at + 2):
             last = i
         elif token.lower != "and" and token.text != ".":
             break
     return (at, last) if last > at + 1 else None
-
-
-def _left(tokens: list[Token], first: int) -> int:
-    """The anchor's first token, with the number, "no" and "corner of" that stand before it."""
-    while first > 0:
-        before = tokens[first - 1]
-        if before.text == "." and first > 3 and tokens[first - 2].lower == "o" and tokens[first - 4].lower == "p":  # noqa: PLR2004 - "P.O."
-            first -= 4
-        elif before.text == "." and first > 1 and tokens[first - 2].lower in HOUSE:
-            first -= 2
-        elif (_is_number(tokens, first - 1) and first and tokens[first].text[0] != "\n") or before.lower in HOUSE:
-            first -= 1
-        elif (
-            before.text == ","
-            and first > 1
-            and tokens[first - 2].text[0].isdigit()
-            and len(tokens[first - 2].text) <= _SHORT
-        ):
-            first -= 2
-        elif before.lower in {"the", "po"} and tokens[first].lower in {"corner", "box"}:
-            first -= 1
-        else:
-            break
-    return first
-
-
-def _right(tokens: list[Token], last: int) -> int:
-    """The last token that still belongs: units, town, state, country, code, over commas and line breaks."""
-    at = last + 1
-    small = last < 1 or tokens[last].lower in LEADS or not any(_capital(t) for t in tokens[max(0, last - 3) : last + 1])
-    while at < len(tokens) and at - last < MAX_GROWTH:
-        token = tokens[at]
-        if token.text in {",", ">", "(", ")", "-", "?", "."} or token.text[0] == "\n":
-            if token.text in {".", "?"} and not _continues(tokens, at):
-                break
-            at += 1
-            continue
-        if not _belongs(tokens, at, small):
-            break
-        last = at
-        at += 1
-    return last
-
-
-def _continues(tokens: list[Token], at: int) -> bool:
-    """Whether a full stop only ends an abbreviation, or a question mark is a broken letter before a line."""
-    if tokens[at].text == "?":
-        return at + 1 < len(tokens) and tokens[at + 1].text in "?\n"
-    return (
-        len(tokens[at - 1].text) <= 4
-        and at + 1 < len(tokens)
-        and tokens[at + 1].start > tokens[at].end
-        and _belongs(tokens, at + 1, small=False)
-    )  # noqa: PLR2004
-
-
-def _belongs(tokens: list[Token], at: int, small: bool) -> bool:
-    """Whether the token at `at` can be part of an address that goes on."""
-    token = tokens[at]
-    if token.text[0].isdigit():
-        glued = (
-            at + 1 < len(tokens)
-            and tokens[at + 1].start == token.end
-            and tokens[at + 1].text[0].isalpha()
-            and not CODES.match(token.text + tokens[at + 1].text)
-        )
-        return len(token.text) <= _SHORT + 1 and not glued
-    if token.text[0] == "\x01":
-        return True
-    if not token.text[0].isalpha():
-        return False
-    if (
-        len(token.text) == 1
-        and at + 2 < len(tokens)
-        and tokens[at + 1].text == "."
-        and tokens[at + 2].text[0].isdigit()
-    ):
-        return True
-    if token.lower in UNITS or (
-        token.lower in SUFFIXES and (_capital(token) or small or tokens[at - 1].text[0].isalpha())
-    ):
-        return True
-    if token.lower in PARTICLES or token.lower == "and" and at + 1 < len(tokens):
-        return at + 1 < len(tokens) and _capital(tokens[at + 1]) and not tokens[at + 1].flags & OFTEN
-    if (
-        CODES.fullmatch(token.text)
-        or (token.text.isupper() and len(token.text) == 2)
-        or token.lower in STATES
-        and small
-    ):  # noqa: PLR2004
-        return True
-    if _capital(token):
-        return (
-            not token.flags & OFTEN
-            or bool(token.flags & PROPER)
-            and not token.flags & COMMON
-            or _before_code(tokens, at)
-        )
-    if len(token.text) <= 3 and not token.flags & OFTEN and at + 1 < len(tokens) and tokens[at + 1].text[0].isdigit():  # noqa: PLR2004 - a state
-        return True
-    return small and (not token.flags & COMMON or bool(token.flags & PROPER) or token.lower in STRONG)
-
-
-def _before_code(tokens: list[Token], at: int) -> bool:
-    """An ordinary word in capitals that a town's rest or a code follows: "New Hope", "East Rock 4411"."""
-    if tokens[at - 1].lower in _TOWN_WORDS and tokens[at].flags & NAME:
-        return True
-    return (
-        at + 1 < len(tokens)
-        and tokens[at].lower in _TOWN_WORDS
-        and (_capital(tokens[at + 1]) or tokens[at + 1].text[0].isdigit())
-    )
-
-
-def _is_number(tokens: list[Token], at: int) -> bool:
-    """Whether the token is a house number: short, not glued to letters, no decimal, no amount."""
-    token = tokens[at]
-    if (
-        not token.text[0].isdigit()
-        or len(token.text.rstrip("abcdABCD")) > _SHORT + 4
-        or sum(c.isdigit() for c in token.text) > _SHORT + 2
-    ):
-        return False
-    glued = (
-        at + 1 < len(tokens)
-        and tokens[at + 1].start == token.end
-        and (tokens[at + 1].text[0].isalpha() or tokens[at + 1].text in "%:$")
-    )
-    behind = at > 0 and tokens[at - 1].end == token.start and tokens[at - 1].text in "$:.-"
-    return not glued and not behind
-
-
-def _is_ordinal(tokens: list[Token], at: int) -> bool:
-    token = tokens[at]
-    return token.text[0].isdigit() or token.lower in {"st", "nd", "rd", "th"}
-
-
-def _number_after(tokens: list[Token], at: int) -> int | None:
-    """The number right behind `at`, a comma, full stop, "no" or "#" between allowed."""
-    i = at + 1
-    while i < len(tokens) and i - at <= 3 and (tokens[i].text in ",.#:\x02" or tokens[i].lower in {"no", "nr", "n"}):  # noqa: PLR2004
-        i += 1
-    return i if i < len(tokens) and _is_number(tokens, i) else None
-
-
-def _next(tokens: list[Token], at: int) -> int | None:
-    i = at + 1
-    if i < len(tokens) and tokens[i].text == ",":
-        i += 1
-    return i if i < len(tokens) and tokens[i].text[0] != "\n" else None
-
-
-def _capital(token: Token) -> bool:
-    return token.text[0].isupper() or token.text[0] == "\x01"
 
 
 _STOPS = frozenset(
@@ -433,9 +264,6 @@ _NO_STREET = frozenset(
     "the a an in on at to by per for of my your this that same next other wrong right left main long one two three "
     "every each any".split()
 ) - {"main"}
-_TOWN_WORDS = frozenset(
-    "new old east west north south port lake saint san santa great little upper lower fort mount united republic".split()
-)
 _PREFIX_WORDS = frozenset(
     "via place av al bd quai corso plaza avenue boulevard passage square route cours villa cite jalan".split()
 )

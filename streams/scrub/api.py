@@ -33,7 +33,7 @@ def find_record(record: Mapping[str, Any]) -> list[Span]:
     found = union(detect(plain, DRY), plain.text)
     labels = expected_labels(normalise(str(record.get("prev") or "")).text)
     if labels:
-        found = union(found + find_answer(plain.text, plain.text.lower(), labels, found), plain.text)
+        found = union(found + find_answer(plain.text, labels, found), plain.text)
     return [(*plain.original(start, end), label) for start, end, label in found]
 
 

@@ -6,8 +6,14 @@ import re
 
 from streams.scrub.spans import Span
 
-_PROVIDERS = "gmail|googlemail|yahoo|ymail|hotmail|outlook|icloud|aol|gmx|web|protonmail|proton|live|msn|mail|yandex|qq|orange|libero|btinternet|comcast|verizon|zoho|fastmail|me"
-_TOPS = "com|net|org|edu|gov|de|fr|es|it|uk|co|nl|be|ch|at|pl|ru|in|us|io|eu|me|info|se|no|dk|fi|pt|br|mx|ar|ca|au|nz|jp|cn|biz|dev|app"
+_PROVIDERS = (
+    "gmail|googlemail|yahoo|ymail|hotmail|outlook|icloud|aol|gmx|web|protonmail|proton|live|msn|mail|"
+    "yandex|qq|orange|libero|btinternet|comcast|verizon|zoho|fastmail|me"
+)
+_TOPS = (
+    "com|net|org|edu|gov|de|fr|es|it|uk|co|nl|be|ch|at|pl|ru|in|us|io|eu|me|info|se|no|dk|fi|pt|br|mx|ar|"
+    "ca|au|nz|jp|cn|biz|dev|app"
+)
 _AT = r"(?: ?[\[({<] ?(?:at|@) ?[\])}>] ?| (?:at|arroba|chez|(?:the )?at sign) )"
 _DOT = r"(?: ?[\[({<] ?(?:dot|\.|punkt|punto|point) ?[\])}>] ?| (?:dot|punkt|punto|point) | ?\. ?)"
 _WORD = r"[a-z0-9_+\-]{1,32}"
@@ -48,7 +54,7 @@ SQUASHED = (
     "gmailes",
 )
 _SQUASHED = re.compile(
-    rf"(?<![a-z0-9])[a-z0-9]{{2,32}}(?:gmail|yahoo|hotmail|outlook|icloud)(?:com|couk|fr|de|in|es)(?![a-z0-9])"
+    r"(?<![a-z0-9])[a-z0-9]{2,32}(?:gmail|yahoo|hotmail|outlook|icloud)(?:com|couk|fr|de|in|es)(?![a-z0-9])"
 )
 _HANDLE = re.compile(r"(?<![A-Za-z0-9._%+@/\-])@[A-Za-z_][A-Za-z0-9_.]{2,29}")
 _REACH = 110
@@ -102,7 +108,7 @@ def _domain_end(text: str, at: int) -> int:
     return at + len(match[0].rstrip("-"))
 
 
-def find_obfuscated(text: str, lower: str) -> list[Span]:
+def find_obfuscated(lower: str) -> list[Span]:
     """Spans of addresses spelled out, with evidence of a domain beside the at-word."""
     found: list[Span] = []
     for at_word in _AT_WORD.finditer(lower):

@@ -72,8 +72,8 @@ class ConversationState(msgspec.Struct, array_like=True):
         """A state that can be changed without changing this one."""
         entities = [Entity(e.label, e.number, list(e.words)) for e in self.entities]
         return ConversationState(
-            entities, dict(self.known), dict(self.counters), self.expected, self.expected_seq, self.answered_seq, self.fragment,
-            dict(self.replies), self.last_at, list(self.held),
+            entities, dict(self.known), dict(self.counters), self.expected, self.expected_seq, self.answered_seq,
+            self.fragment, dict(self.replies), self.last_at, list(self.held),
         )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def finish(text: str, plain: Plain, found: list[Span]) -> list[Span]:
 
 def _structured(text: str, digits: int) -> list[Span]:
     found = contacts.find_email(text) if "@" in text else []
-    if digits >= 4:  # noqa: PLR2004 - the shortest IP address
+    if digits >= 4:  # the shortest IP address
         found += numbers.find_numbers(text, digits)
     return found
 
@@ -88,31 +88,35 @@ def _rules(text: str, seen: Look) -> list[Span]:
     found = _structured(text, seen.digits)
     if "<" in text:
         found += [(*m.span(), "LITERAL") for m in _PLACEHOLDER.finditer(text)]
-    if has_long_token(seen.raw):
-        found += secrets.find_shapes(text)
-    if flags & PASSWORD:
-        found += secrets.find_passwords(text, lower, seen.of(PASSWORD, secrets.PASSWORD_WORDS))
+    found += _secrets(text, lower, seen)
     if "@" in text or flags & (AT | SQUASHED):
         found += _contacts(text, lower, flags)
     if flags & SPELLED and spelled.is_spelled(seen.words, seen.digits):
-        found += spelled.find_spelled(text, lower)
+        found += spelled.find_spelled(lower)
     if seen.digits:
         found += _numbered(text, lower, seen)
     elif flags & STREET_ALONE:
-        found += addresses.find_addresses(text, lower)
+        found += addresses.find_addresses(text)
     if flags & LOGIN and not seen.digits:
         found += keyed.find_keyed(text, lower, seen.of(LOGIN, keyed.LOGINS))
     if flags & UNUSUAL or flags & NAMED:
         announced = seen.announced()
         if announced or flags & NAMED:
-            found += persons.find_persons(text, lower, announced, bool(flags & NAMED))
+            found += persons.find_persons(text, lower, announced, named=bool(flags & NAMED))
+    return found
+
+
+def _secrets(text: str, lower: str, seen: Look) -> list[Span]:
+    found = secrets.find_shapes(text) if has_long_token(seen.raw) else []
+    if seen.flags & PASSWORD:
+        found += secrets.find_passwords(text, lower, seen.of(PASSWORD, secrets.PASSWORD_WORDS))
     return found
 
 
 def _contacts(text: str, lower: str, flags: int) -> list[Span]:
     found: list[Span] = []
     if "@" in text or (flags & AT and flags & DOMAIN):
-        found += contacts.find_obfuscated(text, lower)
+        found += contacts.find_obfuscated(lower)
     if "@" in text:
         found += contacts.find_handles(text)
     if flags & SQUASHED:
@@ -128,12 +132,12 @@ def _numbered(text: str, lower: str, seen: Look) -> list[Span]:
         found += keyed.find_keyed(text, lower, seen.of(KEYED, keyed.KEYS))
     if flags & MIXED:
         found += _ids(text, lower)
-    if flags & MIXED or seen.digits >= 5:  # noqa: PLR2004 - an American postal code
+    if flags & MIXED or seen.digits >= 5:  # an American postal code
         found += streets.find_codes(text, seen.raw.translate(CLASSES))
-    if seen.digits >= 8 and "." in text:  # noqa: PLR2004 - coordinates
+    if seen.digits >= 8 and "." in text:  # coordinates
         found += secrets.find_coordinates(text)
     if (flags & STREET and _is_housed(text, seen.having(STREET))) or (flags & STREET_SMALL and text.islower()):
-        found += addresses.find_addresses(text, lower)
+        found += addresses.find_addresses(text)
     return found
 
 
@@ -164,7 +168,7 @@ def _ids(text: str, lower: str) -> list[Span]:
             digits < 5
             or token.replace("-", "").replace("/", "").replace(".", "").isdigit()
             or token[:2].lower() == "0x"
-        ):  # noqa: PLR2004
+        ):
             continue
         found.append((*match.span(), numbers.context_of(lower, match.start()) or "ORDER_ID"))
     return found

@@ -70,7 +70,7 @@ class DryRun:
         if not isinstance(text, str):
             raise TypeError("text")
         try:
-            placed = mask_turn(text, role, seq, numbering, self._config, self._ner)
+            placed = mask_turn(text, role, seq, numbering, self._config, ner=self._ner)
         except Quarantined as reason:
             return {"masked": None, "spans": [], "quarantined": reason.reason}
         except Exception:  # noqa: BLE001 - whatever went wrong, its message may hold text

@@ -8,42 +8,62 @@ from streams.scrub.lexicon import is_common, is_name
 from streams.scrub.spans import Span, union
 from streams.scrub.streets import STRONG
 
-_ASKS = (
-    ("SECRET", r"password|passcode|security (?:question|answer|word)|secret|maiden name|memorable|passwort|contrasena|"
-        r"mot de passe"),
-    ("OTP", r"(?:the|verification|security|one.time|confirmation|6.digit|six.digit|sms|auth\w*) code|code (?:we|i|"
-        r"that|you)|otp|\bpin\b|passcode"),
-    ("CARD_SEC", r"cvv|cvc|csc|security code|expir\w+|three digits|3 digits"),
-    ("CARD", r"card number|credit card|debit card|card details|digits (?:of|on) (?:the|your) card|"
-        r"\bcard\b.{0,20}(?:number|digits)|kartennummer|numero de (?:tarjeta|carte)"),
-    ("NATIONAL_ID", r"\bssn\b|social security|social\b|national (?:id|insurance)|tax (?:id|number)|\bnino\b|aadhaar|"
-        r"\bpan\b|\bdni\b|\bid (?:card )?number"),
-    ("PASSPORT", r"passport|reisepass|pasaporte|passeport"),
-    ("DRIVER_LICENSE", r"licen[cs]e (?:number|no)|driver.{0,3} licen[cs]e|driving licen[cs]e"),
-    ("VEHICLE", r"licen[cs]e plate|number plate|registration number|\bvin\b|plate number|kennzeichen"),
-    ("TRACKING", r"tracking|parcel number|shipment (?:id|number)"),
-    ("IBAN", r"\biban\b|bank details"),
-    ("ORDER_ID", r"(?:order|booking|reservation|confirmation|claim|case|invoice|ticket|reference|receipt|purchase|"
+_ASKS = {
+    "SECRET": (
+        r"password|passcode|security (?:question|answer|word)|secret|maiden name|memorable|passwort|contrasena|"
+        r"mot de passe"
+    ),
+    "OTP": (
+        r"(?:the|verification|security|one.time|confirmation|6.digit|six.digit|sms|auth\w*) code|code (?:we|i|"
+        r"that|you)|otp|\bpin\b|passcode"
+    ),
+    "CARD_SEC": r"cvv|cvc|csc|security code|expir\w+|three digits|3 digits",
+    "CARD": (
+        r"card number|credit card|debit card|card details|digits (?:of|on) (?:the|your) card|"
+        r"\bcard\b.{0,20}(?:number|digits)|kartennummer|numero de (?:tarjeta|carte)"
+    ),
+    "NATIONAL_ID": (
+        r"\bssn\b|social security|social\b|national (?:id|insurance)|tax (?:id|number)|\bnino\b|aadhaar|"
+        r"\bpan\b|\bdni\b|\bid (?:card )?number"
+    ),
+    "PASSPORT": r"passport|reisepass|pasaporte|passeport",
+    "DRIVER_LICENSE": r"licen[cs]e (?:number|no)|driver.{0,3} licen[cs]e|driving licen[cs]e",
+    "VEHICLE": r"licen[cs]e plate|number plate|registration number|\bvin\b|plate number|kennzeichen",
+    "TRACKING": r"tracking|parcel number|shipment (?:id|number)",
+    "IBAN": r"\biban\b|bank details",
+    "ORDER_ID": (
+        r"(?:order|booking|reservation|confirmation|claim|case|invoice|ticket|reference|receipt|purchase|"
         r"return|rma|bestell\w*|rechnungs\w*)(?:'s)? ?(?:confirmation|reference|claim|number|no|id|nummer|#|code)|"
         r"order\?|booking\?|"
-                 r"\bpnr\b|which order|confirmation or claim|numero de (?:pedido|commande)"),
-    ("USERNAME", r"user ?name|user ?id|log ?in|handle|benutzername|usuario|screen name|nickname"),
-    ("ACCOUNT_ID", r"(?:account|acct|policy|member\w*|customer|client|contract|loyalty|subscriber|bank account|"
+        r"\bpnr\b|which order|confirmation or claim|numero de (?:pedido|commande)"
+    ),
+    "USERNAME": r"user ?name|user ?id|log ?in|handle|benutzername|usuario|screen name|nickname",
+    "ACCOUNT_ID": (
+        r"(?:account|acct|policy|member\w*|customer|client|contract|loyalty|subscriber|bank account|"
         r"kunden\w*|konto\w*)(?: or \w+)? ?(?:number|no\b|id\b|#|nummer)|account or policy|numero de (?:cuenta|"
-        r"cliente|compte)"),
-    ("EMAIL", r"e-?mail|correo|adresse mail|mail address"),
-    ("PHONE", r"phone|mobile|cell|contact number|callback|call you|number to reach|reach you|telefon\w*|handynummer|"
-        r"number can we|best number"),
-    ("ZIP", r"\bzip|post ?code|postal|\bplz\b|postleitzahl|code postal|codigo postal"),
-    ("ADDRESS", r"address|where (?:do|should|can) .{0,20}(?:live|ship|send|deliver)|street|adresse|anschrift|"
-        r"direccion|indirizzo|endereco|deliver(?:y|ed)? to\b|ship(?:ping|ped)? to\b"),
-    ("DOB", r"birth|\bdob\b|born|geburts\w*|geboren|naissance|nacimiento|nascita|nascimento"),
-    ("DEVICE_ID", r"\bimei\b|serial number|device id"),
-    ("IP", r"\bip\b"),
-    ("PERSON", r"\bname\b|\bnames\b|who am i|who is this|speaking with|speaking to|whom|wie hei(?:ss|s)en|nombre|"
-        r"\bnom\b|cardholder|nome\b|naam\b"),
-)  # fmt: skip
-_ASK = [(label, re.compile(pattern)) for label, pattern in _ASKS]
+        r"cliente|compte)"
+    ),
+    "EMAIL": r"e-?mail|correo|adresse mail|mail address",
+    "PHONE": (
+        r"phone|mobile|cell|contact number|callback|call you|number to reach|reach you|telefon\w*|handynummer|"
+        r"number can we|best number"
+    ),
+    "ZIP": r"\bzip|post ?code|postal|\bplz\b|postleitzahl|code postal|codigo postal",
+    "ADDRESS": (
+        r"address|where (?:do|should|can) .{0,20}(?:live|ship|send|deliver)|street|adresse|anschrift|"
+        r"direccion|indirizzo|endereco|deliver(?:y|ed)? to\b|ship(?:ping|ped)? to\b"
+    ),
+    "DOB": r"birth|\bdob\b|born|geburts\w*|geboren|naissance|nacimiento|nascita|nascimento",
+    "DEVICE_ID": r"\bimei\b|serial number|device id",
+    "IP": r"\bip\b",
+    "PERSON": (
+        r"\bname\b|\bnames\b|who am i|who is this|speaking with|speaking to|whom|wie hei(?:ss|s)en|nombre|"
+        r"\bnom\b|cardholder|nome\b|naam\b"
+    ),
+}
+"""What asks for each label, the strongest first."""
+
+_ASK = [(label, re.compile(pattern)) for label, pattern in _ASKS.items()]
 _EMAIL_ADDRESS = re.compile(r"e-?mail(?:ing)? address|ip address|mac address|web address")
 _USER_NAME = re.compile(
     r"user ?name|company name|business name|product name|file ?name|name of the (?:product|item|hotel|restaurant|city|"
@@ -135,10 +155,10 @@ def expected_labels(question: str) -> tuple[str, ...]:
     return tuple(label for label, pattern in _ASK if pattern.search(plain))
 
 
-def find_answer(text: str, lower: str, labels: tuple[str, ...], covered: list[Span]) -> list[Span]:
+def find_answer(text: str, labels: tuple[str, ...], covered: list[Span]) -> list[Span]:
     """Spans of the words that answer a question for `labels` and that no detector has covered."""
     words = list(_WORD.finditer(text))
-    if "ADDRESS" in labels and (place := _place(text, lower, words)):
+    if "ADDRESS" in labels and (place := _place(text, words)):
         return [place]
     open_words = [m for m in words if not any(a < m.end() and m.start() < b for a, b, _ in covered)]
     short = len(words) <= SHORT_ANSWER
@@ -151,16 +171,16 @@ def find_answer(text: str, lower: str, labels: tuple[str, ...], covered: list[Sp
             continue
         word = text[start:end]
         digits = sum(c.isdigit() for c in word)
-        if digits and number_label and (short or digits >= 3):  # noqa: PLR2004 - two digits in a sentence are a quantity
+        if digits and number_label and (short or digits >= 3):  # two digits in a sentence are a quantity
             found.append((start, end, number_label))
-        elif digits >= 4 and len(words) <= 4 and "PERSON" in labels:  # noqa: PLR2004 - who gives a name adds the number asked for next
+        elif digits >= 4 and len(words) <= 4 and "PERSON" in labels:  # who gives a name adds the number asked for next
             found.append((start, end, "ACCOUNT_ID"))
         elif not digits and short and letter_label and _answers(word, letter_label, labels):
             found.append((start, end, letter_label))
     return _connected(found, text)
 
 
-def _place(text: str, lower: str, words: list[re.Match[str]]) -> Span | None:
+def _place(text: str, words: list[re.Match[str]]) -> Span | None:
     """The part of an answer that is an address: all of it but the words that lead to it or come after."""
     last = next((i for i, m in enumerate(words) if i and m[0].lower().strip(".:") in _AFTER_ADDRESS), len(words))
     first = next((i for i, m in enumerate(words[:last]) if m[0].lower().strip(".,:") not in _BEFORE_ADDRESS), last)
@@ -178,7 +198,7 @@ def _place(text: str, lower: str, words: list[re.Match[str]]) -> Span | None:
 
 
 def _core(match: re.Match[str]) -> tuple[int, int]:
-    start, end = match.span()
+    start = match.start()
     word = match[0].rstrip(".,:;'-")
     if word.lower().endswith("'s"):
         word = word[:-2]
@@ -195,7 +215,7 @@ def _answers(word: str, label: str, labels: tuple[str, ...]) -> bool:
         label
         in {"ORDER_ID", "ACCOUNT_ID", "VEHICLE", "NATIONAL_ID", "PASSPORT", "DRIVER_LICENSE", "TRACKING", "ZIP", "OTP"}
         and len(lower) <= 4
-    ):  # noqa: PLR2004
+    ):
         return not is_common(lower) or len(lower) == 1
     return not is_common(lower) or (label == "ADDRESS" and word[0].isupper()) or (label == "PERSON" and is_name(lower))
 

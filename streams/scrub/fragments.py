@@ -26,11 +26,9 @@ SHORT_TURN = 3
 
 _NUMBER = re.compile(r"[A-Za-z]{0,4}\d(?:[ \-./]{0,2}[A-Za-z]?\d){0,30}[A-Za-z]?")
 _NUMBERS = frozenset(
-    {
-        "CARD", "PHONE", "NATIONAL_ID", "ACCOUNT_ID", "ORDER_ID", "OTP", "SECRET", "IBAN", "TRACKING", "ZIP", "CARD_SEC", "DOB", "DEVICE_ID", "PASSPORT",
-        "DRIVER_LICENSE",
-    }
-)  # fmt: skip
+    "CARD PHONE NATIONAL_ID ACCOUNT_ID ORDER_ID OTP SECRET IBAN TRACKING ZIP CARD_SEC DOB DEVICE_ID PASSPORT "
+    "DRIVER_LICENSE".split()
+)
 
 
 def find_answers(text: str, seq: int, covered: list[Span], state: ConversationState) -> list[Span]:
@@ -38,7 +36,7 @@ def find_answers(text: str, seq: int, covered: list[Span], state: ConversationSt
     found: list[Span] = []
     asked = is_open(text, seq, state)
     if asked:
-        found = find_answer(text, text.lower(), state.expected, covered)
+        found = find_answer(text, state.expected, covered)
     pieces = _pieces(text, seq, state, asked=asked)
     if pieces:
         found += pieces

@@ -17,7 +17,8 @@ from streams.scrub import contacts, keyed, persons, secrets, spelled, streets
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, lexicon
 
 (
-    UNUSUAL, KEYED, PASSWORD, SPELLED, STREET, STREET_ALONE, AT, DOMAIN, SQUASHED, LOGIN, MIXED, NAMED, STREET_SMALL, TRIGGER, AFTER,
+    UNUSUAL, KEYED, PASSWORD, SPELLED, STREET, STREET_ALONE, AT, DOMAIN, SQUASHED, LOGIN, MIXED, NAMED, STREET_SMALL,
+    TRIGGER, AFTER,
 ) = (1 << i for i in range(15))  # fmt: skip
 """What a word can open: names, values behind key words, passwords, number words, streets with and without a
 number, spelled-out addresses (two flags), addresses without signs, logins, ids, "name", streets in lower case,
@@ -26,19 +27,19 @@ and what stands before and after names."""
 
 def _table(kept: str) -> bytes:
     """A translation that keeps ASCII letters, digits and `kept`, and makes everything else a space."""
-    return bytes(b if b < 128 and (chr(b).isalnum() or chr(b) in kept) else 0x20 for b in range(256))  # noqa: PLR2004 - ASCII
+    return bytes(b if b < 128 and (chr(b).isalnum() or chr(b) in kept) else 0x20 for b in range(256))  # ASCII
 
 
 def _classes() -> bytes:
     """Letters to `a`, digits to `0`, the rest to spaces."""
     return bytes(
         ord("a" if chr(b).isalpha() else "0" if chr(b).isdigit() else " ") if b < 128 else 0x20 for b in range(256)
-    )  # noqa: PLR2004
+    )
 
 
 def _solid() -> bytes:
     """Characters that keys, links and hardware addresses are made of to `a`, the rest to spaces."""
-    return bytes(ord("a") if b < 128 and (chr(b).isalnum() or chr(b) in "-_./+=:@") else 0x20 for b in range(256))  # noqa: PLR2004
+    return bytes(ord("a") if b < 128 and (chr(b).isalnum() or chr(b) in "-_./+=:@") else 0x20 for b in range(256))
 
 
 NOT_DIGITS = bytes(b for b in range(256) if not 0x30 <= b <= 0x39)
@@ -115,7 +116,7 @@ def look(text: str) -> Look:
 def is_quiet(text: str) -> bool:
     """Whether an ASCII text has too few digits for any number, and no `@`."""
     rest = text.encode().translate(None, QUIET)
-    return len(rest) < 4 and b"@" not in rest  # noqa: PLR2004 - the shortest IP address
+    return len(rest) < 4 and b"@" not in rest  # the shortest IP address
 
 
 def has_long_token(raw: bytes) -> bool:

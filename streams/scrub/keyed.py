@@ -130,7 +130,7 @@ def find_keyed(text: str, lower: str, fired: set[str]) -> list[Span]:
                 value = end if begin is None else begin.end()
                 for key in keys:
                     if key.label == "OTP":
-                        found += _code_before(text, lower, at)
+                        found += _code_before(lower, at)
                     span = _value(text, lower, value, end, key)
                     if span:
                         found.append(span)
@@ -139,7 +139,7 @@ def find_keyed(text: str, lower: str, fired: set[str]) -> list[Span]:
     return found
 
 
-def _code_before(text: str, lower: str, at: int) -> list[Span]:
+def _code_before(lower: str, at: int) -> list[Span]:
     """A one-time code that stands before its key word: "4410 is the code", "got 4410 as verification code"."""
     match = _CODE_FIRST.search(lower, max(0, at - 40), at)
     return [(match.start(1), match.end(1), "OTP")] if match else []
@@ -184,7 +184,7 @@ def take_id(text: str, at: int, min_digits: int) -> int:
         if token.start() == at and _DAYS.fullmatch(word):
             break
         count = sum(c.isdigit() for c in word)
-        if not count and not _is_letter_group(text, token, bool(digits)):
+        if not count and not _is_letter_group(text, token, behind=bool(digits)):
             break
         if digits >= _MIN_DIGITS and count and end > at and not _grouped(text[at:end], word):
             break
@@ -200,7 +200,7 @@ def take_id(text: str, at: int, min_digits: int) -> int:
     return end if digits >= (min_digits if mixed else _MIN_DIGITS) else at
 
 
-def _is_letter_group(text: str, token: re.Match[str], behind: bool) -> bool:
+def _is_letter_group(text: str, token: re.Match[str], *, behind: bool) -> bool:
     """Letters of an id: up to four before digits, or up to three capitals behind them ("AB 76 48 69 C")."""
     word = token[0]
     if behind and word.isupper() and len(word) <= _TAIL_LETTERS:
@@ -210,9 +210,9 @@ def _is_letter_group(text: str, token: re.Match[str], behind: bool) -> bool:
 
 def _digit_follows(text: str, at: int) -> bool:
     gap = _GAP.match(text, at)
-    return bool(gap) and text[gap.end() : gap.end() + 1].isdigit()
+    return gap is not None and text[gap.end() : gap.end() + 1].isdigit()
 
 
 def _grouped(before: str, word: str) -> bool:
     """Whether another group belongs to the same id: groups of up to six characters, not a new word."""
-    return len(word) <= 6 and len(before.split()[-1]) <= 6  # noqa: PLR2004
+    return len(word) <= 6 and len(before.rsplit(maxsplit=1)[-1]) <= 6

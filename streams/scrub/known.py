@@ -17,10 +17,21 @@ _DIGIT_RUN = re.compile(r"\d(?:[ ./()_+\-]{0,2}\d){2,24}")
 _NAME_FOLLOWS = ("speaking", "here", "again")
 
 LABELS = {
-    "customer_name": "PERSON", "name": "PERSON", "first_name": "PERSON", "last_name": "PERSON", "agent_name": "PERSON", "full_name": "PERSON",
-    "email": "EMAIL", "phone": "PHONE", "mobile": "PHONE", "account_id": "ACCOUNT_ID", "id": "ACCOUNT_ID", "customer_id": "ACCOUNT_ID",
-    "order_ids": "ORDER_ID", "order_id": "ORDER_ID", "address": "ADDRESS", "username": "USERNAME", "zip": "ZIP", "dob": "DOB", "ssn": "NATIONAL_ID",
-}  # fmt: skip
+    key: label
+    for label, keys in {
+        "PERSON": "customer_name name first_name last_name full_name agent_name",
+        "EMAIL": "email",
+        "PHONE": "phone mobile",
+        "ACCOUNT_ID": "account_id id customer_id",
+        "ORDER_ID": "order_ids order_id",
+        "ADDRESS": "address",
+        "USERNAME": "username",
+        "ZIP": "zip",
+        "DOB": "dob",
+        "NATIONAL_ID": "ssn",
+    }.items()
+    for key in keys.split()
+}
 """Metadata key -> label; values of other keys become known as ACCOUNT_ID."""
 
 _NOT_NAMES = frozenset("guest test customer user unknown anonymous none null admin n/a na visitor client".split())

@@ -18,7 +18,7 @@ from streams.scrub.spans import Span, union
 _PLACEHOLDER = re.compile(r"<([A-Z][A-Z_]{1,20})_(\d{1,6})>")
 
 
-class Quarantined(Exception):  # noqa: N818 - the contract's name
+class Quarantined(Exception):  # the contract's name
     """A turn that may not pass: `reason` is a code, `event_id` its cleaned id; no text, ever."""
 
     def __init__(self, reason: str, event_id: str = "") -> None:
@@ -28,7 +28,7 @@ class Quarantined(Exception):  # noqa: N818 - the contract's name
 
 
 def mask_turn(
-    text: str, role: str, seq: int, numbering: Numbering, config: ScrubConfig, ner: NerBackend | None = None
+    text: str, role: str, seq: int, numbering: Numbering, config: ScrubConfig, *, ner: NerBackend | None = None
 ) -> list[Placed]:
     """The numbered spans of one turn; changes the state behind `numbering`. Raises `Quarantined`."""
     state = numbering.state
@@ -67,7 +67,7 @@ def _recognised(text: str, ner: NerBackend, config: ScrubConfig) -> list[Span]:
 
 def _is_ours(literal: str, state: ConversationState) -> bool:
     match = _PLACEHOLDER.fullmatch(literal)
-    return bool(match) and 1 <= int(match[2]) <= state.counters.get(match[1], 0)
+    return match is not None and 1 <= int(match[2]) <= state.counters.get(match[1], 0)
 
 
 def _place(spans: list[Span], plain: Plain, numbering: Numbering, config: ScrubConfig) -> list[Placed]:
@@ -101,6 +101,6 @@ def check(masked: str, numbering: Numbering, config: ScrubConfig) -> None:
 
 
 def _is_known(word: str, numbering: Numbering) -> bool:
-    if len(word) < 4 or is_plain_word(word):  # noqa: PLR2004 - shorter words are no evidence
+    if len(word) < 4 or is_plain_word(word):  # shorter words are no evidence
         return False
     return numbering.known_label(word) is not None

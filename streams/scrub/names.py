@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-from streams.scrub.lexicon import COMMON, FIRST, LAST, NAME, OFTEN, PROPER, lexicon
+from streams.scrub.lexicon import COMMON, FIRST, NAME, OFTEN, PROPER, lexicon
 from streams.scrub.spans import Span
 
 TOKEN = re.compile(r"[A-Za-z\x01]+(?:-[A-Za-z\x01]+|'(?!s\b)[A-Za-z]+)*|'s\b|\d+|\n+|[^\sA-Za-z\d]")
@@ -169,7 +169,7 @@ def is_candidate(kind: int) -> bool:
     shape, lexical = divmod(kind, LEXICAL)
     if shape == 0:
         return lexical in {0, 1, 2, 7}
-    return lexical != 3 and shape != 4  # noqa: PLR2004 - a very frequent word that is no name; an initial
+    return lexical != 3 and shape != 4  # a very frequent word that is no name; an initial
 
 
 def ngrams(word: str, shape: int) -> list[str]:
@@ -200,10 +200,10 @@ def _known(token: str, model: Weights, kind: int | None = None) -> Known:
     if candidate:
         own = model.kind[kind] + sum(model.letters.get(gram, 0) for gram in ngrams(token, min(shape_of(token), 3)))
     lower = as_neighbour(token, kind)
-    rows = (model.before, model.before2, model.after, model.after2)
-    return Known(
-        kind, group_of(kind) if candidate else 0, own, lower, *(table.get(lower, _NO_ROW) for table in rows), candidate
-    )
+    before, before2 = model.before.get(lower, _NO_ROW), model.before2.get(lower, _NO_ROW)
+    after, after2 = model.after.get(lower, _NO_ROW), model.after2.get(lower, _NO_ROW)
+    group = group_of(kind) if candidate else 0
+    return Known(kind, group, own, lower, before, before2, after, after2, candidate)
 
 
 @cache
@@ -220,7 +220,7 @@ def tag(text: str) -> list[Span]:
     model = weights()
     names: set[int] = set()
     for i in range(2, len(known) - 2):
-        if known[i].candidate and score(model, known, i, i - 3 in names) > THRESHOLD:
+        if known[i].candidate and score(model, known, i, follows=i - 3 in names) > THRESHOLD:
             names.add(i - 2)
     if not names:
         return []
@@ -228,7 +228,7 @@ def tag(text: str) -> list[Span]:
     return _joined(text, [m.span() for m in TOKEN.finditer(text)], tokens, kinds, names)
 
 
-def score(model: Weights, known: list[Known], at: int, follows: bool) -> int:
+def score(model: Weights, known: list[Known], at: int, *, follows: bool) -> int:
     """The score of the token at `at` (two edges on each side); `follows` says whether a name stands before it."""
     kind, group, total, *_ = known[at]
     before2, before, after, after2 = known[at - 2], known[at - 1], known[at + 1], known[at + 2]
@@ -248,48 +248,51 @@ def _joined(
     text: str, spans: list[tuple[int, int]], tokens: list[str], kinds: list[int], names: set[int]
 ) -> list[Span]:
     """Names as spans, with the initials and particles between their words and the name-like words beside them."""
+    sentence = _Sentence(text, spans, tokens, kinds, names)
     found: list[Span] = []
     i = 0
     while i < len(tokens):
         if i not in names:
             i += 1
             continue
-        last = _extended(text, spans, tokens, kinds, names, i)
-        first = (
-            i - 1
-            if i and _beside(text, spans, kinds, i - 1, i) and not (found and found[-1][1] > spans[i - 1][0])
-            else i
-        )
+        last = sentence.extended(i)
+        first = i - 1 if i and kinds[i - 1] in _CAPITALISED_RARE and sentence.is_beside(i - 1, i) else i
+        if found and found[-1][1] > spans[first][0]:
+            first = i
         found.append((spans[first][0], spans[last][1], "PERSON"))
         i = last + 1
     return found
 
 
-def _extended(
-    text: str, spans: list[tuple[int, int]], tokens: list[str], kinds: list[int], names: set[int], first: int
-) -> int:
-    """The last token of the name that begins at `first`."""
-    last, at = first, first + 1
-    while at < len(tokens) and at - last <= 3 and "\n" not in text[spans[at - 1][1] : spans[at][0] + 1]:  # noqa: PLR2004 - "van der", "K."
-        if (
-            at in names
-            or (at == last + 1 and _beside(text, spans, kinds, at, last))
-            or tokens[at].lower() in _AFTER_NAMES
-            and at == last + 1
-        ):
-            last = at
-        elif not (
-            _initial(tokens[at]) or (tokens[at] == "." and _initial(tokens[at - 1])) or tokens[at].lower() in PARTICLES
-        ):
-            break
-        at += 1
-    return last
+class _Sentence(NamedTuple):
+    """A tagged text: tokens with their spans and kinds, and which of them are names."""
 
+    text: str
+    spans: list[tuple[int, int]]
+    tokens: list[str]
+    kinds: list[int]
+    names: set[int]
 
-def _beside(text: str, spans: list[tuple[int, int]], kinds: list[int], at: int, name: int) -> bool:
-    """Whether the word at `at`, a space from a name, is capitalised and can be a name."""
-    gap = text[spans[min(at, name)][1] : spans[max(at, name)][0]]
-    return gap == " " and kinds[at] in _CAPITALISED_NAMES and kinds[name] // LEXICAL == 1
+    def extended(self, first: int) -> int:
+        """The last token of the name that begins at `first`; at most three tokens ("van der", "K.") lie between."""
+        last, at = first, first + 1
+        while at < len(self.tokens) and at - last <= 3 and self._same_line(at):
+            lower = self.tokens[at].lower()
+            joins = at == last + 1 and (lower in _AFTER_NAMES or self.is_beside(at, last))
+            if at in self.names or joins:
+                last = at
+            elif not (_initial(lower) or (lower == "." and _initial(self.tokens[at - 1])) or lower in PARTICLES):
+                break
+            at += 1
+        return last
+
+    def is_beside(self, at: int, name: int) -> bool:
+        """Whether the word at `at`, a space from a name, is capitalised and can be a name."""
+        gap = self.text[self.spans[min(at, name)][1] : self.spans[max(at, name)][0]]
+        return gap == " " and self.kinds[at] in _CAPITALISED_NAMES and self.kinds[name] // LEXICAL == 1
+
+    def _same_line(self, at: int) -> bool:
+        return "\n" not in self.text[self.spans[at - 1][1] : self.spans[at][0] + 1]
 
 
 _CAPITALISED_NAMES = frozenset(LEXICAL + lexical for lexical in (1, 2, 5, 6))

@@ -13,10 +13,21 @@ from typing import Any, Protocol
 from streams.scrub.spans import LABELS, Span
 
 _LABELS = {
-    "PER": "PERSON", "PERSON": "PERSON", "PHONE_NUMBER": "PHONE", "EMAIL_ADDRESS": "EMAIL", "CREDIT_CARD": "CARD", "IBAN_CODE": "IBAN",
-    "US_SSN": "NATIONAL_ID", "US_ITIN": "NATIONAL_ID", "UK_NHS": "NATIONAL_ID", "IP_ADDRESS": "IP", "US_PASSPORT": "PASSPORT",
-    "US_DRIVER_LICENSE": "DRIVER_LICENSE", "US_BANK_NUMBER": "ACCOUNT_ID",
-}  # fmt: skip
+    name: label
+    for label, names in {
+        "PERSON": "PER PERSON",
+        "PHONE": "PHONE_NUMBER",
+        "EMAIL": "EMAIL_ADDRESS",
+        "CARD": "CREDIT_CARD",
+        "IBAN": "IBAN_CODE",
+        "NATIONAL_ID": "US_SSN US_ITIN UK_NHS",
+        "IP": "IP_ADDRESS",
+        "PASSPORT": "US_PASSPORT",
+        "DRIVER_LICENSE": "US_DRIVER_LICENSE",
+        "ACCOUNT_ID": "US_BANK_NUMBER",
+    }.items()
+    for name in names.split()
+}
 """What recognisers call the labels; places, dates and organisations stay readable."""
 
 

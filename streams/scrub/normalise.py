@@ -27,11 +27,13 @@ _CYRILLIC = dict(
     zip("абвгдежзийклмнопрстуфхцчшщъыьэюяёіїєґўјљњћђџ", "abvgdejziiklmnoprstufhccss'i'euaeiieguilnhdj", strict=True)
 )
 _GREEK = dict(zip("αβγδεζηθικλμνξοπρσςτυφχψω", "abgdeziuiklmnxoprsstifhpo", strict=True))
-_LATIN = {"ß": "ss", "ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ı": "i", "ħ": "h", "ŋ": "n", "ə": "e", "ŧ": "t", "ĸ": "k"}  # fmt: skip
+_LATIN = dict(
+    zip("ßøłđæœþðıħŋəŧĸ", ("ss", "o", "l", "d", "ae", "oe", "th", "d", "i", "h", "n", "e", "t", "k"), strict=True)
+)
 _LOOKALIKE = dict(zip("авеkкмнорстухіјѕԁԛԝһαβγεηικνορτυχωἐ", "abekkmhopctyxijsdqwhabyenikvoptuxwe", strict=True))
 """What a Cyrillic or Greek letter looks like beside Latin ones (a disguise), not how it sounds."""
 
-_MARKS = {"’": "'", "‘": "'", "‛": "'", "ʼ": "'", "´": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "·": ".", "•": "*", "‧": ".", "。": ".", "、": ",", "،": ",", "⁄": "/", "∕": "/", "×": "x", "№": "#"}  # fmt: skip
+_MARKS = dict(zip("’‘‛ʼ´“”„«»·•‧。、،⁄∕×№", "'''''\"\"\"\"\".*..,,//x#", strict=True))
 _IGNORED = frozenset("\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0\u034f")
 
 

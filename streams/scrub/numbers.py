@@ -7,6 +7,7 @@ What is left alone has a reason of its own: amounts, dates, times, versions, lis
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from streams.scrub.spans import Span
 from streams.scrub.validators import is_card, is_date, is_iban
@@ -137,7 +138,7 @@ def label_of(text: str, lower: str, start: int, end: int) -> str:
     run = text[start:end]
     digits = run.encode().translate(None, NOT_DIGITS).decode()
     n = len(digits)
-    if n < MIN_DIGITS and run.count(".") != 3:  # noqa: PLR2004 - the shortest address of a machine has four digits
+    if n < MIN_DIGITS and run.count(".") != 3:  # the shortest address of a machine has four digits
         return ""
     if run.count(".") == 3 and _IP4.fullmatch(run) and not _VERSION_BEFORE.search(lower, max(0, start - 14), start):
         return "IP"
@@ -191,9 +192,9 @@ def _is_quantity(lower: str, run: str, digits: str, start: int, end: int) -> boo
         return True
     if _YEARS.fullmatch(run) or _TIMES.fullmatch(run) or _DECIMAL.fullmatch(run):
         return True
-    if run.isdigit() and len(digits.rstrip("0")) <= 2 and len(digits) <= _MAX_AMOUNT:  # noqa: PLR2004 - 250000 is an amount
+    if run.isdigit() and len(digits.rstrip("0")) <= 2 and len(digits) <= _MAX_AMOUNT:  # 250000 is an amount
         return not context_of(lower, start)
-    if run.count(".") >= 2 and _VERSION_BEFORE.search(lower, max(0, start - 14), start):  # noqa: PLR2004
+    if run.count(".") >= 2 and _VERSION_BEFORE.search(lower, max(0, start - 14), start):
         return True
     return _is_list(run)
 
@@ -201,14 +202,14 @@ def _is_quantity(lower: str, run: str, digits: str, start: int, end: int) -> boo
 def _is_list(run: str) -> bool:
     """Numbers of one or two digits that go up or repeat: sizes, seats, a countdown."""
     groups = re.findall(r"\d+", run)
-    if len(groups) < 3 or any(len(g) > 2 for g in groups) or run[0] in "+(":  # noqa: PLR2004 - see the docstring
+    if len(groups) < 3 or any(len(g) > 2 for g in groups) or run[0] in "+(":  # see the docstring
         return False
     values = [int(g) for g in groups]
     if all(len(g) == 1 for g in groups):
-        steps = {b - a for a, b in zip(values, values[1:], strict=False)}
+        steps = {b - a for a, b in pairwise(values)}
         return steps <= {1} or steps <= {-1}
     return groups[0][0] != "0" and values == sorted(values)
 
 
 def _is_ip6(text: str) -> bool:
-    return text.count(":") >= 2 and (text.count(":") == 7 or "::" in text) and any(c.isdigit() for c in text)  # noqa: PLR2004
+    return text.count(":") >= 2 and (text.count(":") == 7 or "::" in text) and any(c.isdigit() for c in text)

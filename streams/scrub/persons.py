@@ -12,22 +12,28 @@ from streams.scrub.lexicon import COMMON, NAME, OFTEN, lexicon
 from streams.scrub.spans import Span
 
 STRONG = frozenset(
-    """name is|name's|name was|name:|name|i am called|call me|calls me|this is|i'm|i am|im|it's|its|hier ist|hier spricht|name ist|ich heisse|ich heise|ich bin|m'appelle|je suis|nom est|me llamo|nombre es|soy|mi chiamo|nome e|sono|me chamo|eu sou
-    |sou o|sou a|naam is|ik heet|ik ben|nazywam sie|na imie|mena zovut|zovut|jag heter|heter|hedder|namn ar|navn er|nimeni on|adim|benim adim|ma numesc|numele meu este|jmenuji se|nama saya|ako si|ko ay|naam|first name|last name|surname|surname is|full name
-    |maiden name|cardholder|account holder|holder|passenger|guest|attn|signed|myself|vorname|nachname|nombre|apellido|prenom|nom|nome|cognome|sobrenome|voornaam|achternaam|imie|nazwisko|mr|mrs|ms|miss|mx|dr|prof|professor|herr|frau|monsieur|madame|mme|mlle
-    |senor|senora|sr|sra|signor|signora|dott|dona|mevrouw|meneer|dhr|mevr|doctor""".replace("\n", "")
-    .replace("    |", "|")
-    .split("|")
+    (
+        "name is|name's|name was|name:|name|i am called|call me|calls me|this is|i'm|i am|im|it's|its|hier ist|"
+        "hier spricht|name ist|ich heisse|ich heise|ich bin|m'appelle|je suis|nom est|me llamo|nombre es|soy|"
+        "mi chiamo|nome e|sono|me chamo|eu sou|sou o|sou a|naam is|ik heet|ik ben|nazywam sie|na imie|mena zovut|"
+        "zovut|jag heter|heter|hedder|namn ar|navn er|nimeni on|adim|benim adim|ma numesc|numele meu este|"
+        "jmenuji se|nama saya|ako si|ko ay|naam|first name|last name|surname|surname is|full name|maiden name|"
+        "cardholder|account holder|holder|passenger|guest|attn|signed|myself|vorname|nachname|nombre|apellido|"
+        "prenom|nom|nome|cognome|sobrenome|voornaam|achternaam|imie|nazwisko|mr|mrs|ms|miss|mx|dr|prof|professor|"
+        "herr|frau|monsieur|madame|mme|mlle|senor|senora|sr|sra|signor|signora|dott|dona|mevrouw|meneer|dhr|mevr|"
+        "doctor"
+    ).split("|")
 )
 """Behind these even an unknown word in lower case is a name."""
 
 WEAK = frozenset(
-    """hi|hello|hey|dear|thanks|thank you|hallo|hola|bonjour|ciao|ola|regards|sincerely|cheers|speaking with|speaking to|spoke with|spoke to|speak to|speak with|talk to|talk with|talked to|talking to|ask for|asked for|contact|contacted|under|wife|husband|brother
-    |sister|mother|father|mom|dad|friend|colleague|boss|partner|girlfriend|boyfriend|neighbor|neighbour|roommate|cousin|aunt|uncle|son|daughter|sure|welcome|call|called|agent|beneficiary|behalf of|payable to|regards,|owner""".replace(
-        "\n", ""
-    )
-    .replace("    |", "|")
-    .split("|")
+    (
+        "hi|hello|hey|dear|thanks|thank you|hallo|hola|bonjour|ciao|ola|regards|sincerely|cheers|speaking with|"
+        "speaking to|spoke with|spoke to|speak to|speak with|talk to|talk with|talked to|talking to|ask for|"
+        "asked for|contact|contacted|under|wife|husband|brother|sister|mother|father|mom|dad|friend|colleague|"
+        "boss|partner|girlfriend|boyfriend|neighbor|neighbour|roommate|cousin|aunt|uncle|son|daughter|sure|"
+        "welcome|call|called|agent|beneficiary|behalf of|payable to|regards,|owner"
+    ).split("|")
 )
 """Behind these a capitalised or known name is one."""
 
@@ -56,7 +62,7 @@ _REACH = 32
 """Characters before a word in which its trigger stands."""
 
 
-def find_persons(text: str, lower: str, unusual: set[str], named: bool) -> list[Span]:
+def find_persons(text: str, lower: str, unusual: set[str], *, named: bool) -> list[Span]:
     """Spans of the names that a trigger announces."""
     found: list[Span] = []
     last = 0
@@ -138,9 +144,9 @@ def is_namelike(word: str, strength: int) -> bool:
     flags = lexicon().get(word.lower(), 0)
     if word[:1].isupper():
         if flags & COMMON:
-            return strength > 1 and bool(flags & NAME) and len(word) > 2  # noqa: PLR2004 - no initial, no "An"
+            return strength > 1 and bool(flags & NAME) and len(word) > 2  # no initial, no "An"
         return len(word) > 1 or strength > 1
-    if len(word) < 3 or flags & OFTEN:  # noqa: PLR2004 - shorter words are typing errors
+    if len(word) < 3 or flags & OFTEN:  # shorter words are typing errors
         return False
     if flags & COMMON:
         return strength > 1 and bool(flags & NAME)

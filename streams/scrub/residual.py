@@ -90,13 +90,13 @@ def _harmless(text: str, start: int, end: int) -> bool:
     around = text[max(0, start - 4) : start].casefold() + " " + text[end : end + 4].casefold()
     if any(word in around for word in _AMOUNT_WORDS):
         return True
-    short = all(len(g) <= 2 for g in groups)  # noqa: PLR2004 - days, hours, sizes
-    years = [g for g in groups if len(g) == 4 and g[:2] in {"19", "20"}]  # noqa: PLR2004
-    dates = all(len(g) <= 2 or g in years for g in groups) and len(years) <= 1 + len(groups) // 3  # noqa: PLR2004
+    short = all(len(g) <= 2 for g in groups)  # days, hours, sizes
+    years = [g for g in groups if len(g) == 4 and g[:2] in {"19", "20"}]
+    dates = all(len(g) <= 2 or g in years for g in groups) and len(years) <= 1 + len(groups) // 3
     return (
         short
         or dates
         or len(years) == len(groups)
         or ("." in text[start:end] and len(groups) > 2)
         or groups[-1].endswith("000")
-    )  # noqa: PLR2004
+    )

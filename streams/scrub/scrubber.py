@@ -82,16 +82,20 @@ class Scrubber:
         """Held turns leave in front of the event that decides them, unless it is a turn to hold itself."""
         state.last_at = max(state.last_at, arrived.received_at)
         event = arrived.event
-        if self._config.hold_s and not state.held and isinstance(event, Message) and event.role == "customer":
-            if self._digest(event, Numbering(state, self._key)) not in state.replies and may_be_piece(
-                normalise(event.text).text, event.seq, state
-            ):
-                state.held = [arrived]
-                return [], state
+        if self._config.hold_s and not state.held and self._is_held(event, state):
+            state.held = [arrived]
+            return [], state
         held, state.held = state.held, []
         if held and isinstance(event, Message) and event.role == "customer" and is_rich(normalise(event.text).text):
             state.fragment = ("ACCOUNT_ID", 0, held[0].event.seq - 1)
         return [self._now(each, state) for each in (*held, arrived)], state
+
+    def _is_held(self, event: ChatEvent, state: ConversationState) -> bool:
+        """Whether a customer's turn waits for the next; one that was scrubbed before never does."""
+        if not isinstance(event, Message) or event.role != "customer":
+            return False
+        known = self._digest(event, Numbering(state, self._key)) in state.replies
+        return not known and may_be_piece(normalise(event.text).text, event.seq, state)
 
     def _now(self, arrived: Held, state: ConversationState) -> CleanEvent:
         """The clean event of one that is not held (any longer)."""
@@ -111,7 +115,7 @@ class Scrubber:
         if text is None:
             return [], None
         role = event.role if isinstance(event, Message) else "agent"
-        placed = mask_turn(text, role, event.seq, numbering, self._config, self._ner)
+        placed = mask_turn(text, role, event.seq, numbering, self._config, ner=self._ner)
         if len(state.replies) >= self._config.max_events:
             raise Quarantined("conversation_overflow")
         state.replies[digest] = placed
@@ -130,7 +134,8 @@ class Scrubber:
         fields: dict[str, Any] = {
             "event_id": clean_event_id(keys, event.event_id),
             "conversation": conversation_pseudonym(keys, event.conversation_id, tenant),
-            "seq": event.seq, "ts": event.ts, "received_at": arrived.received_at, "offset": arrived.offset, "tenant": tenant,
+            "seq": event.seq, "ts": event.ts, "received_at": arrived.received_at, "offset": arrived.offset,
+            "tenant": tenant,
             "line": _safe(event.line) or arrived.line,
             "customer": pseudonym(keys, "customer", customer, tenant) if customer else None,
             "split_key": split_pseudonym(keys, customer or event.conversation_id, tenant),
@@ -147,8 +152,9 @@ class Scrubber:
     def _message(self, event: Message, masked: str | None, tenant: str) -> dict[str, Any]:
         agent = pseudonym(self._keys, "agent", event.agent_id, tenant) if event.agent_id else None
         return {
-            "type": "message", "role": event.role, "text": masked, "channel": _safe(event.channel), "lang": _safe(event.lang),
-            "agent_id": agent, "adapter": _safe(event.adapter), "answer_id": self._id(event.answer_id), "arm": _safe(event.arm), "p": event.p,
+            "type": "message", "role": event.role, "text": masked, "channel": _safe(event.channel),
+            "lang": _safe(event.lang), "agent_id": agent, "adapter": _safe(event.adapter),
+            "answer_id": self._id(event.answer_id), "arm": _safe(event.arm), "p": event.p,
         }  # fmt: skip
 
     def _id(self, raw: str | None) -> str | None:
@@ -157,7 +163,7 @@ class Scrubber:
 
 def _safe(value: str | None) -> str | None:
     """A label of the sender's, dropped when its form could hold personal data."""
-    return value if value and len(value) <= 64 and _SAFE.fullmatch(value) and "@" not in value else None  # noqa: PLR2004
+    return value if value and len(value) <= 64 and _SAFE.fullmatch(value) and "@" not in value else None
 
 
 def customer_id(customer: Mapping[str, Any] | None) -> str | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
+from streams.scrub.lexicon import is_common
 from streams.scrub.spans import Span
 
 PASSWORD_WORDS = frozenset(
@@ -82,7 +84,7 @@ def _announced(text: str, lower: str, end: int) -> Span | None:
     value = _SECRET.match(text, start)
     if value is None or (value.start() == end):
         return None
-    word = value[0].rstrip(".,;)\"'") if len(value[0].rstrip(".,;)\"'")) >= 3 else value[0]  # noqa: PLR2004
+    word = value[0].rstrip(".,;)\"'") if len(value[0].rstrip(".,;)\"'")) >= 3 else value[0]
     strong = bool(re.search(r"[:=]|->|\b(?:is|was|ist|es|est)\b", between))
     odd = any(c.isdigit() or not c.isalnum() for c in word.rstrip("!?")) or word[1:] != word[1:].lower()
     if odd or (strong and word.lower() not in _NOT_SECRET and _is_rare(word.lower())):
@@ -101,18 +103,16 @@ _NOT_SECRET = frozenset(
 
 
 def _is_rare(word: str) -> bool:
-    from streams.scrub.lexicon import is_common
-
     return not is_common(word.rstrip(".,!?"))
 
 
 def _is_random(text: str) -> bool:
     """Hex of 32 digits or more, or a mix of cases and digits that no word or path has."""
     core = text.strip("=-_/+")
-    if len(core) < 20:  # noqa: PLR2004 - shorter strings are product codes
+    if len(core) < 20:  # shorter strings are product codes
         return False
     digits = sum(c.isdigit() for c in core)
-    if digits < 3:  # noqa: PLR2004
+    if digits < 3:
         return False
-    switches = sum(a.isdigit() != b.isdigit() for a, b in zip(core, core[1:], strict=False))
-    return switches >= 5  # noqa: PLR2004
+    switches = sum(a.isdigit() != b.isdigit() for a, b in pairwise(core))
+    return switches >= 5

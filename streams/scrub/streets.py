@@ -18,13 +18,13 @@ SUFFIXES = frozenset(
     gateway glen glens green greens groves harbor harbors haven highlands hollow inlet island islands isle
     junction junctions key keys knoll knolls lake lakes land landing light lights loaf lock locks lodge mall
     mission motorway mount neck orchard overpass parks passage prairie quay wharf wynd esplanade parade
-    promenade rise vale yard nagar marg vihar colony enclave zila ganj chowk terrasse str""".split()  # noqa: SIM905
+    promenade rise vale yard nagar marg vihar colony enclave zila ganj chowk terrasse str""".split()
 )
 """What ends the name of an English or Indian street."""
 
 STRONG = frozenset(
     """street st avenue ave road rd lane ln drive dr court ct boulevard blvd parkway pkwy highway hwy terrace
-    crescent turnpike stravenue throughway expressway causeway nagar marg""".split()  # noqa: SIM905
+    crescent turnpike stravenue throughway expressway causeway nagar marg""".split()
 )
 """Suffixes that count in lower case and behind ordinary words."""
 
@@ -35,7 +35,7 @@ VAGUE = frozenset(
     divide estate extension extensions fall falls field fields flat flats forest fork fort garden gardens
     gateway green harbor island islands key keys lake land landing light lights lock locks lodge mall
     mission mount mountain neck oval overpass passage plaza quay ranch rise trail trace tunnel yard st dr ct
-    ter av pl sq cir springs heights manor mill mills meadow union unions course colony""".split()  # noqa: SIM905
+    ter av pl sq cir springs heights manor mill mills meadow union unions course colony""".split()
 )
 """Suffixes that are words of their own: they need a capital."""
 
@@ -47,14 +47,16 @@ PREFIXES = frozenset(
     viale piazza piazzetta corso vicolo largo strada calle avenida avda plaza paseo carrer camino carretera
     rua travessa praca alameda ulica ul al aleja aleje prospekt ulitsa bulevar trg jalan gang intrarea aleea
     bulevardul jardim vila quadra colonia barrio carrera cra diagonal transversal pasaje privada cerrada
-    andador lugar urbanizacion pl duong pho khu phuong xa prosp jl soi square leoforos odos rruga utca""".split()  # noqa: SIM905
+    andador lugar urbanizacion pl duong pho khu phuong xa prosp jl soi square leoforos odos rruga utca""".split()
 )
 """Street words that stand before the name."""
 
-COMPOUNDS = (
-    "strasse", "gasse", "allee", "platz", "weg", "damm", "ufer", "ring", "steig", "straat", "laan", "plein", "gracht", "kade", "dreef", "singel", "gatan", "vagen", "gata",
-    "vej", "gade", "veien", "vegen", "veg", "gaten", "katu", "kuja", "polku", "tie", "braut", "stigur", "utca", "caddesi", "sokak", "moor", "holz", "dijk", "wei", "stien", "torg", "torget", "brinken", "backen", "stigen", "toppen", "svingen", "boulevard", "pad", "hof", "steeg", "markt", "ranta", "rinne", "kai", "grand",
-)  # fmt: skip
+COMPOUNDS = tuple(
+    """strasse gasse allee platz weg damm ufer ring steig straat laan plein gracht kade dreef singel gatan
+    vagen gata vej gade veien vegen veg gaten katu kuja polku tie braut stigur utca caddesi sokak moor
+    holz dijk wei stien torg torget brinken backen stigen toppen svingen boulevard pad hof steeg markt
+    ranta rinne kai grand""".split()
+)
 """Endings of words that are streets by themselves."""
 
 UNITS = frozenset(
@@ -97,7 +99,7 @@ CODES = re.compile(
 
 STATES = frozenset(
     """al ak az ar ca co ct de fl ga hi id il in ia ks ky la me md ma mi mn ms mo mt ne nv nh nj nm ny nc nd oh
-    ok or pa ri sc sd tn tx ut vt va wa wv wi wy dc us usa uk""".split()  # noqa: SIM905
+    ok or pa ri sc sd tn tx ut vt va wa wv wi wy dc us usa uk""".split()
 )
 ANYWHERE = (
     PREFIXES

@@ -13,13 +13,13 @@ def is_luhn(digits: str) -> bool:
     total = 0
     for i, char in enumerate(reversed(digits)):
         value = int(char) * (1 + i % 2)
-        total += value - 9 * (value > 9)  # noqa: PLR2004 - digit sum of a two-digit number
+        total += value - 9 * (value > 9)  # digit sum of a two-digit number
     return total % 10 == 0
 
 
 def is_card(digits: str) -> bool:
     """Whether 13 to 19 digits have the start and check digit of a payment card."""
-    return 13 <= len(digits) <= 19 and bool(_CARD_STARTS.match(digits)) and is_luhn(digits)  # noqa: PLR2004
+    return 13 <= len(digits) <= 19 and bool(_CARD_STARTS.match(digits)) and is_luhn(digits)
 
 
 def is_iban(text: str) -> bool:
@@ -34,6 +34,6 @@ def is_iban(text: str) -> bool:
 def is_date(text: str) -> bool:
     """Whether three numbers can be day, month and year in some order."""
     a, b, c = (int(part) for part in _PARTS.findall(text))
-    year, rest = (a, (b, c)) if a > 31 else (c, (a, b))  # noqa: PLR2004 - longer than any month
-    plausible = 1900 <= year <= 2100 or year <= 99  # noqa: PLR2004
-    return plausible and min(rest) >= 1 and min(rest) <= 12 and max(rest) <= 31  # noqa: PLR2004
+    year, rest = (a, (b, c)) if a > 31 else (c, (a, b))  # longer than any month
+    plausible = 1900 <= year <= 2100 or year <= 99
+    return plausible and min(rest) >= 1 and min(rest) <= 12 and max(rest) <= 31

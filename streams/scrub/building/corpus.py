@@ -100,11 +100,11 @@ def _fill(template: str, rng: random.Random) -> list[tuple[str, bool]]:
 
 def _invented(rng: random.Random) -> str:
     """A brand that no list holds: words run together or with a business suffix."""
-    words = [w for w in rng.sample(_PRODUCTS, 2)]
+    words = rng.sample(_PRODUCTS, 2)
     return rng.choice(
         (
             words[0] + words[1].lower(),
-            f"{words[0]} {rng.choice(('Ltd', 'Inc', 'LLC', 'GmbH', 'Group', 'Store', 'Online', 'Direct', 'Solutions'))}",
+            f"{words[0]} {rng.choice('Ltd Inc LLC GmbH Group Store Online Direct Solutions'.split())}",
             words[0][:4] + words[1][-3:].lower(),
         )
     )
@@ -214,11 +214,11 @@ def _example(pieces: list[tuple[str, bool]], rng: random.Random) -> Example:
         hidden = is_name and rng.random() < DROPOUT and not lexicon().get(match[0].lower(), 0) & COMMON
         kind = kind_of(match[0], 0 if hidden else None)
         kinds.append(kind)
-        labels.append(_label(match[0], kind, is_name))
+        labels.append(_label(match[0], kind, is_name=is_name))
     return Example(tokens, kinds, labels)
 
 
-def _label(token: str, kind: int, is_name: bool) -> int:
+def _label(token: str, kind: int, *, is_name: bool) -> int:
     """What to learn of a token; of a carrier's own capitalised words with a name's look: nothing."""
     if is_name:
         return 1 if token[0].isalpha() and len(token) > 1 else -1
@@ -237,5 +237,5 @@ def _carriers(data: Path) -> Iterator[str]:
                 if row.get("source") in LEFT_OUT or row.get("label") == "toxic":
                     continue
                 for text in [t["text"] for t in row["turns"]] if "turns" in row else [row["text"]]:
-                    if len(text) <= 300:  # noqa: PLR2004 - longer ones add little
+                    if len(text) <= 300:  # longer ones add little
                         yield normalise(text).text

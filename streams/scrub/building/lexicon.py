@@ -65,6 +65,13 @@ def build(scowl: Path, census: Path) -> bytes:
     for firsts, lasts in own_lists("names.txt").values():
         add(firsts, FIRST)
         add(lasts, LAST)
+    return pack(_corrected(table, scowl, kinds, persons, never))
+
+
+def _corrected(
+    table: dict[str, int], scowl: Path, kinds: tuple[str, ...], persons: list[str], never: list[str]
+) -> dict[str, int]:
+    """The table with our own decisions on words that are several things, and with rare words."""
     for word in persons:
         table[word] = (table.get(word, 0) | FIRST) & ~(COMMON | OFTEN)
     for word in never:
@@ -72,7 +79,7 @@ def build(scowl: Path, census: Path) -> bytes:
     for word in _scowl(scowl, kinds, _RARE_SIZES):
         if _WORD.fullmatch(word):
             table.setdefault(word, COMMON)
-    return pack(table)
+    return table
 
 
 def pack(table: dict[str, int]) -> bytes:

@@ -36,7 +36,7 @@ BIAS_POSITIVE = 1.6
 """Weight of a missed name against a false one: a leak is worse than a mask too many."""
 
 
-def features(words: list[str], kinds: list[int], at: int, token: str, follows: bool) -> Iterator[str]:
+def features(words: list[str], kinds: list[int], at: int, token: str, *, follows: bool) -> Iterator[str]:
     """The names of the weights that names.score adds up."""
     kind = kinds[at]
     group = group_of(kind)
@@ -62,7 +62,7 @@ def _instances(examples: list[Example]) -> Iterator[tuple[list[str], int]]:
         for i, label in enumerate(labels):
             if label >= 0 and is_candidate(kinds[i]):
                 follows = i > 0 and labels[i - 1] == 1
-                yield list(features(words, padded, i + 2, tokens[i], follows)), label
+                yield list(features(words, padded, i + 2, tokens[i], follows=follows)), label
 
 
 def train(data: Path) -> tuple[dict[str, int], dict[str, int]]:
