@@ -46,6 +46,18 @@ _ESCALATE = re.compile(
     r"|file (?:a )?complaint|cancel my (?:account|subscription|contract)|lawyer|legal action)\b",
     re.IGNORECASE,
 )
+_DONE = re.compile(
+    r"\b(?:(?:is|are|has been|have been|was|were) (?:now )?(?:successfully )?"
+    r"(?:booked|confirmed|scheduled|processed|updated|changed|cancelled|refunded|reserved|shipped|fixed|set up|sent)"
+    r"|i(?:'ve| have) (?:now )?(?:booked|scheduled|processed|updated|changed|cancelled|refunded|reserved|sent|fixed)"
+    r"|all set|successfully)\b",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    r"\b(?:sorry|unfortunately|apologi[sz]e|unable to|(?:can ?not|can't|could ?n[o']t) (?:help|find|do|book|process)"
+    r"|not (?:able|possible|available)|unavailable)\b",
+    re.IGNORECASE,
+)
 _CONTRADICTION = re.compile(r"\b(?:but|however|although|except)\b", re.IGNORECASE)
 _NEGATED_THANKS = re.compile(r"\b(?:no thanks to|thanks for nothing|no thank)|\bthanks?,? but\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
@@ -65,9 +77,14 @@ UNKNOWN = Signal()
 """Nothing is known; the normal case."""
 
 
-def signals(reply: str, following: Sequence[Turn], feedback: Sequence[Feedback | CleanEvent] = ()) -> Signal:
-    """Judge one reply by the turns after it (same conversation, oldest first) and feedback that targets it."""
-    found = [*_from_feedback(reply, feedback), *_from_turns(following)]
+def signals(
+    reply: str, following: Sequence[Turn], feedback: Sequence[Feedback | CleanEvent] = (), question: str = ""
+) -> Signal:
+    """Judge one reply by the turns after it (same conversation, oldest first) and feedback that targets it.
+
+    `question` is the customer's turn before it: who asks the same again was not answered.
+    """
+    found = [*_from_feedback(reply, feedback), *_from_turns(following, question)]
     if not found:
         return UNKNOWN
     best = max(found, key=lambda signal: signal.confidence)
@@ -77,6 +94,19 @@ def signals(reply: str, following: Sequence[Turn], feedback: Sequence[Feedback |
     if confidence < 0.25:  # noqa: PLR2004 - two signs that contradict each other are none
         return Signal("unknown", 1.0, confidence, evidence)
     return _signal(best.label, confidence, *evidence)
+
+
+def resolution(turns: Sequence[Turn]) -> float:
+    """How likely a conversation ended well, -1 to 1: what customers answered, and what the last replies did or refused.
+
+    A refusal can be the right reply, so this speaks of the conversation and never of one reply.
+    """
+    replies = [at for at, turn in enumerate(turns) if turn.role in {"agent", "assistant"}]
+    answered = [signals(turns[at].text, turns[at + 1 :]) for at in replies]
+    said = sum(s.confidence * ((s.label == "good") - (s.label == "bad")) for s in answered[-4:])
+    last = [turns[at].text for at in replies[-4:]]
+    did = sum(bool(_DONE.search(text)) for text in last) - sum(bool(_REFUSED.search(text)) for text in last)
+    return max(-1.0, min(1.0, said / 4 + did / 3))
 
 
 def rating_share(rating: float, scale: tuple[float, float] | None) -> float:
@@ -124,7 +154,7 @@ def _from_edit(distance: float) -> Signal:
     return _signal("bad", min(0.98, 0.7 + distance), "edit")
 
 
-def _from_turns(following: Sequence[Turn]) -> list[Signal]:
+def _from_turns(following: Sequence[Turn], question: str) -> list[Signal]:
     """Signs in the customer's next words, up to the next reply; later turns say little about this one."""
     said = []
     for turn in following:
@@ -132,7 +162,13 @@ def _from_turns(following: Sequence[Turn]) -> list[Signal]:
             break
         said.append(turn.text)
     text = " ".join(said).replace("’", "'")
-    return _from_words(text) if text else []
+    if not text:
+        return []
+    found = _from_words(text)
+    again = len(_WORD.findall(question)) >= 4 and edit_distance(question, text) < 0.5  # noqa: PLR2004 - half the words
+    if again and not any(signal.label == "good" for signal in found):
+        found.append(_signal("bad", 0.55, "rephrase"))
+    return found
 
 
 def _from_words(text: str) -> list[Signal]:

@@ -71,10 +71,10 @@ def _formal(text: str, role: Role, config: QualityConfig) -> Reason | None:
     if found is not None:
         return found
     lower = text.lower()
-    if rules.control_tokens(text, lower):
-        return Reason.CONTROL_TOKENS
     if rules.broken_encoding(text):
         return Reason.ENCODING
+    if rules.control_tokens(text, lower):
+        return Reason.CONTROL_TOKENS
     if rules.flood(text):
         return Reason.GIBBERISH
     if config.languages and len(text) >= config.language_chars and language(text) not in {*config.languages, "und"}:

@@ -1,0 +1,90 @@
+"""`driftline filter`: the same rows out, in order, with verdicts; the summary on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.filter import Judge, arguments, run
+from services.settings import Settings
+from streams.quality import QualityConfig
+
+GOOD = "Your order was shipped on Tuesday and should arrive by Friday."
+SPAM = "URGENT! Your mobile number has won a $5000 cash prize! Call 09061234567 now to claim. 18+"
+
+
+def _run(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, list[Any], str]:
+    parser = argparse.ArgumentParser()
+    arguments(parser)
+    code = run(parser.parse_args([str(path), *options]), Settings())
+    captured = capsys.readouterr()
+    return code, captured.out.splitlines(), captured.err
+
+
+def test_filter_gives_rows_back_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each row keeps its fields and gains keep, reasons, tags, scores; repetitions are found."""
+    rows = [{"id": 1, "text": GOOD}, {"id": 2, "text": SPAM, "extra": [1]}, {"id": 3, "text": GOOD.upper()}]
+    path = tmp_path / "rows.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        file.write("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    code, lines, err = _run(path, capsys)
+    out = [json.loads(line) for line in lines]
+    assert code == 0
+    assert [row["id"] for row in out] == [1, 2, 3]
+    assert [row["keep"] for row in out] == [True, False, False]
+    assert out[1]["reasons"] == ["spam"]
+    assert out[1]["extra"] == [1]
+    assert 0.7 <= out[1]["scores"]["spam"] <= 1
+    assert out[2]["reasons"] == ["duplicate"]
+    assert "3 judged, 1 kept" in err
+
+
+def test_filter_judges_conversations_turn_by_turn() -> None:
+    """Replies gain a verdict, customers' turns stay as they are; the row says whether a reply is left."""
+    judge = Judge(QualityConfig())
+    turns = [
+        {"role": "customer", "text": "this is bullshit, where is my order?!"},
+        {"role": "agent", "text": GOOD},
+        {"role": "customer", "text": "thanks"},
+        {"role": "agent", "text": "asdf jklasdf kljsdf lkjasdf qwerqwer zxcvlkj"},
+    ]
+    row = judge.row({"conversation_id": "c", "turns": turns})
+    assert row["keep"]
+    assert row["turns"][0] == turns[0]
+    assert row["turns"][1]["keep"]
+    assert row["turns"][3]["reasons"] == ["gibberish"]
+    assert not judge.row({"turns": [turns[0], turns[3]]})["keep"]
+
+
+def test_filter_judges_events_by_role_and_question() -> None:
+    """Events of one conversation are taken together; what is no message passes."""
+    judge = Judge(QualityConfig())
+    angry = {"type": "message", "conversation_id": "c", "role": "customer", "text": "You idiots, I am furious!"}
+    assert judge.row(angry)["keep"]
+    assert "tone" in judge.row(angry)["tags"]
+    reply = {"type": "message", "conversation_id": "c", "role": "agent", "text": GOOD}
+    assert judge.row(reply)["keep"]
+    assert not judge.row(reply)["keep"]
+    assert judge.row({**reply, "conversation_id": "d"})["keep"]
+    assert judge.row({"type": "conversation_closed", "turns": 3})["keep"]
+
+
+def test_filter_passes_unreadable_lines_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line that is no row comes out as it is, is counted, and the exit code says so."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "ok"}\nnot json\n[1]\n{"id": 4}\n')
+    code, lines, err = _run(path, capsys, "--json")
+    assert code == 1
+    assert lines[1:] == ["not json", "[1]", '{"id": 4}']
+    assert json.loads(err)["unreadable"] == 3
+
+
+def test_filter_never_rejects_short_repetitions() -> None:
+    """What every chat says ("ok, thanks") is no copy of itself."""
+    judge = Judge(QualityConfig())
+    assert all(judge.row({"text": "ok, thanks"})["keep"] for _ in range(3))

@@ -1,0 +1,108 @@
+"""`driftline review`: items are shown, decisions reach the topic, and only then the item leaves the queue."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+from confluent_kafka import Consumer
+
+from learner.select import ReviewQueue, SelectConfig, item
+from services import review as command
+from services.settings import KafkaConfig, RedisConfig, Settings
+from streams.events import Sample, Turn
+from streams.review import Decision, decode
+from streams.topics import REVIEW_DECISIONS
+
+
+def _sample() -> Sample:
+    turns = (
+        Turn(role="customer", text="When do you open?"),
+        Turn(role="agent", text="At nine.", is_target=True, event_id="r1"),
+        Turn(role="customer", text="And on [Sunday]?"),
+        Turn(role="agent", text="We are closed.", is_target=True, event_id="r2"),
+    )
+    return Sample(
+        sample_id="r2/sft/0", conversation="conv", customer="k", lane="chat", split="train", turns=turns,
+        received_at=1.0, completed_at=1.0,
+    )  # fmt: skip
+
+
+def _args(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.arguments(parser)
+    return parser.parse_args(list(words))
+
+
+def _settings(url: str, bootstrap: str = "127.0.0.1:1") -> Settings:
+    return replace(Settings(), redis=RedisConfig(url=url), kafka=KafkaConfig(bootstrap=bootstrap))
+
+
+@pytest.fixture
+def queue(redis_client: redis.Redis) -> ReviewQueue:
+    """A queue with one item."""
+    held = ReviewQueue(redis_client, SelectConfig())
+    held.add([item(_sample(), "uncertain", 0.7)])
+    return held
+
+
+def _decided(bootstrap: str) -> Decision:
+    config = {"bootstrap.servers": bootstrap, "group.id": "test", "auto.offset.reset": "earliest"}
+    consumer = Consumer(config)
+    consumer.subscribe([REVIEW_DECISIONS])
+    message = consumer.poll(20)
+    assert message is not None
+    assert message.error() is None
+    assert message.key() == b"conv"
+    value = message.value()
+    consumer.close()
+    assert value is not None
+    return decode(value)
+
+
+def test_review_shows_items(queue: ReviewQueue, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """List and show print the turns, as a table or as JSON; brackets of a chat are no markup."""
+    assert queue.list(1)
+    assert command.run(_args("--json", "list"), _settings(redis_url)) == 0
+    assert json.loads(capsys.readouterr().out)["sample_id"] == "r2/sft/0"
+    assert command.run(_args("list"), _settings(redis_url)) == 0
+    assert "[Sunday]" in capsys.readouterr().out
+    assert command.run(_args("show", "r2/sft/0"), _settings(redis_url)) == 0
+    assert "> agent: We are closed." in capsys.readouterr().out
+    assert command.run(_args("show", "missing"), _settings(redis_url)) == 1
+
+
+def test_review_produces_a_decision(queue: ReviewQueue, redis_url: str, mock_broker: dict[str, Any]) -> None:
+    """A rating travels over Kafka under the conversation's key, and the item leaves the queue."""
+    settings = _settings(redis_url, mock_broker["bootstrap"])
+    assert command.run(_args("rate", "r2/sft/0", "4", "--reviewer", "kim"), settings) == 0
+    made = _decided(mock_broker["bootstrap"])
+    assert (made.action, made.rating, made.reviewer, made.targets) == ("rate", 4.0, "kim", ("r1", "r2"))
+    assert queue.list(5) == []
+
+
+def test_review_edits_the_last_reply(queue: ReviewQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit names the draft that it replaces; its text may come from stdin, and may not be empty."""
+    (held,) = queue.list(1)
+    made = command.decide(held, _args("edit", "r2/sft/0", "We open at ten on Sundays."), at=3.0)
+    assert (made.targets, made.draft, made.text) == (("r2",), "We are closed.", "We open at ten on Sundays.")
+    monkeypatch.setattr("sys.stdin", io.StringIO("From a pipe.\n"))
+    assert command.decide(held, _args("edit", "r2/sft/0"), at=3.0).text == "From a pipe.\n"
+    with pytest.raises(ValueError, match="edit"):
+        command.decide(held, _args("edit", "r2/sft/0", " "), at=3.0)
+
+
+def test_review_keeps_the_item_when_kafka_is_away(
+    queue: ReviewQueue, redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No acknowledgment, no decision: exit code 2 and the item stays."""
+    monkeypatch.setattr(command, "TIMEOUT_S", 0.3)
+    assert command.run(_args("approve", "r2/sft/0"), _settings(redis_url)) == 2
+    assert "stays in the queue" in capsys.readouterr().err
+    assert len(queue.list(5)) == 1
+    assert command.run(_args("list"), _settings("redis://127.0.0.1:1/0")) == 2
