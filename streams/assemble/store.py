@@ -117,8 +117,9 @@ class AssembleStore:
         request = {
             "conversation": conversation.name, "part": partition, "generation": conversation.generation,
             "memo": _json.encode(memo).decode(), "left": memo.left, "final": memo.final,
-            "ttl": self._config.state_ttl_s, "ledger_ttl": self._config.ledger_ttl_s, "daily": self._quality.customer_daily,
-            "hourly": self._quality.cluster_hourly, "samples": self._samples(made),
+            "ttl": self._config.state_ttl_s, "ledger_ttl": self._config.ledger_ttl_s,
+            "daily": self._quality.customer_daily, "hourly": self._quality.cluster_hourly,
+            "samples": self._samples(made),
             "records": [[name, number] for name, number, _ in records],
             "rejected": [[self._digest(event), reason] for event, reason in made.rejected.items()],
             "settled": [self._digest(event) for event in made.settled],
