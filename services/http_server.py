@@ -8,6 +8,8 @@ import threading
 import uvicorn
 from starlette.applications import Starlette
 
+from services.impatient_http import ImpatientProtocol
+
 START_S = 10.0
 """Longest wait for the server to accept, seconds."""
 
@@ -22,7 +24,12 @@ class HttpServer:
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{host}:{self.port}"
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=int(drain_s) or 1
+            app,
+            http=ImpatientProtocol,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(drain_s) or 1,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
