@@ -15,12 +15,14 @@ from redis.retry import Retry
 from learner.registry import Registry, RegistryError
 from services.publishers import trusted
 from services.rollout.controller import Controller, Fleet
+from services.rollout.erasures import Erasures
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.store import Conflict, Fenced, Store
 from services.rollout_records import RolloutRecord, decode_node, decode_rollout, decode_version, encode
 from services.runtime import Runtime
 from services.topic_feed import Record, TopicFeed, make_producer, send
-from streams.topics import ADAPTER_EVENTS, EXPOSURES, NODES, OUTCOMES, ROLLOUT, VERSIONS
+from streams import erasures
+from streams.topics import ADAPTER_EVENTS, ERASURES, EXPOSURES, NODES, OUTCOMES, RECEIPTS, ROLLOUT, VERSIONS
 
 if TYPE_CHECKING:
     from services.settings import Settings
@@ -68,7 +70,9 @@ class Service:
         self._store = Store(client_of(settings), settings.rollout.line)
         self._newest: RolloutRecord | None = None
         self._fleet = Fleet({}, {})
-        self._fleet_feed = TopicFeed(self._base, [VERSIONS, NODES, ROLLOUT], self._clock, prefix=self._prefix)
+        self._erasures = Erasures()
+        topics = [VERSIONS, NODES, ROLLOUT, ERASURES, RECEIPTS]
+        self._fleet_feed = TopicFeed(self._base, topics, self._clock, prefix=self._prefix)
         self._telemetry: TopicFeed | None = None
         self._fresh_at = self._clock()
         self._sent: tuple[int, float] = (0, 0.0)
@@ -113,6 +117,7 @@ class Service:
             self._read_from(self.controller.reload())
             return
         self.waiting = None
+        self._answer_erasures()
         if found.decision:
             state = self.controller.state
             self._runtime.log.info(
@@ -158,6 +163,10 @@ class Service:
                 newer = self._newest is None or found.generation > self._newest.generation
                 if found.line == self._settings.rollout.line and newer:
                     self._newest = found
+            elif record.topic == ERASURES and record.value:
+                self._erasures.ask(erasures.decode_erasure(record.value))
+            elif record.topic == RECEIPTS and record.value:
+                self._erasures.hear(erasures.decode_receipt(record.value))
         except msgspec.DecodeError as error:
             self._runtime.caught("rollout.feed", error)
 
@@ -187,6 +196,15 @@ class Service:
         generation, at = self._sent
         if self._delivered < generation and self._clock() - at >= LEASE_S:
             self.publish(self.controller.state.record)
+
+    def _answer_erasures(self) -> None:
+        record, nodes = self.controller.state.record, self._fleet.alive(self._settings.rollout.line, self._heard_s)
+        for receipt in self._erasures.due(record, self._fleet.versions, nodes):
+            send(self._producer, self._prefix + RECEIPTS, receipt.erasure_id, erasures.encode(receipt))
+
+    @property
+    def _heard_s(self) -> float:
+        return self._fleet_feed.heard_s
 
     def _audit(self, event: str, version: str, reason: str) -> None:
         value = {"event": event, "version": version, "reason": reason, "at": self._wall()}

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from services.rollout import machine
 from services.rollout.controller import Controller, Fleet
+from services.rollout.erasures import Erasures
 from services.rollout.evidence import Evidence
 from services.rollout.machine import Phase, State, World
 from services.rollout.metrics import RolloutMetrics
@@ -24,6 +25,7 @@ from services.rollout.store import Checkpoint, Conflict, Fenced, Store
 from services.rollout_records import BASE, NodeRecord, NodeState, RolloutRecord, VersionRecord, VersionStatus
 from services.serving_config import RolloutConfig, demo_rollout
 from services.topic_feed import Record
+from streams.erasures import Erasure, Receipt
 from streams.rollout_events import Exposure, Metric, Outcome, encode
 from streams.topics import EXPOSURES, OUTCOMES
 
@@ -550,6 +552,29 @@ Machine.TestCase.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 test_rollout_states = Machine.TestCase
+
+
+def test_rollout_answers_an_erasure_when_no_node_serves_what_learned_from_it() -> None:
+    """After the learner's receipt, the record and the nodes; once; and not again after a restart."""
+    erasures = Erasures()
+    gone = {V1: version(V1, withdrawn=True)}
+    erasures.ask(Erasure(erasure_id="e1", customers=("k1:x",), requested_at=0.0))
+    served = RolloutRecord(generation=4, stable=V1)
+    clean = RolloutRecord(generation=5, deny=(V1,))
+    key = V1.replace("-", "_")
+    assert erasures.due(clean, {}, []) == [], "the learner has not answered"
+    erasures.hear(Receipt(erasure_id="e1", process="learn", complete=True))
+    assert erasures.due(served, gone, []) == []
+    assert erasures.due(clean, gone, [node("n1", 4)]) == []
+    assert erasures.due(clean, gone, [node("n1", 5, **{key: NodeState.READY})]) == []
+    (receipt,) = erasures.due(clean, gone, [node("n1", 5)])
+    assert (receipt.process, receipt.complete, receipt.erasure_id) == ("rollout", True, "e1")
+    assert erasures.due(clean, gone, [node("n1", 5)]) == []
+    again = Erasures()
+    again.ask(Erasure(erasure_id="e1", customers=("k1:x",), requested_at=0.0))
+    again.hear(Receipt(erasure_id="e1", process="learn", complete=True))
+    again.hear(receipt)
+    assert again.due(clean, gone, []) == []
 
 
 def controller_of(client: redis.Redis, sent: list[RolloutRecord], wall: Callable[[], float], **more: Any) -> Controller:
