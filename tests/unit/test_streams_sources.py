@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -315,3 +318,34 @@ def _decodes(record: SourceRecord) -> None:
     except BadEvent as bad:
         # Texts may be longer than the contract allows; nothing else may be wrong with our own events.
         assert bad.reason in {"huge_text", "bad_value"}  # noqa: PT017 - the reason is the point
+
+
+def test_sources_read_real_files_whole(data_dir: Path) -> None:
+    """Every conversation of the real files becomes valid events, and nothing of them is unreadable."""
+    for path in sorted(data_dir.glob("conv_*.jsonl.gz")):
+        rows = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+        items = list(read(rows, "conversations"))
+        assert len(chats(iter(items))) == len(rows)
+        for item in chats(iter(items))[:100]:
+            for made in chat_records(item, 0.0):
+                assert decode(made.key, made.value)
+
+
+def test_sources_real_traffic_is_broken_only_as_its_truth_says(data_dir: Path) -> None:
+    """Over HTTP every good record of the file is taken, every malformed one refused with the reason of its truth."""
+    rows = gzip.decompress((data_dir / "traffic_star.jsonl.gz").read_bytes()).splitlines()
+    truths = map(json.loads, gzip.decompress((data_dir / "traffic_star.truth.jsonl.gz").read_bytes()).splitlines())
+    malformed = {truth["event_id"]: truth["malformed"] for truth in truths if truth["kind"] == "malformed"}
+    seen: Counter[str] = Counter()
+    for item in read(rows, "traffic"):
+        assert isinstance(item, SourceRecord)
+        try:
+            event_id = decode(item.key, item.value).event_id
+            # One closed event is listed as lacking a field that no close has.
+            assert malformed.get(event_id) in {None, "missing_field"}
+        except BadEvent as bad:
+            assert bad.event_id is None or malformed[bad.event_id] == bad.reason  # noqa: PT017 - the reason is the point
+            seen[bad.reason] += 1
+    wanted = Counter(malformed.values())
+    assert all(seen[reason] == count for reason, count in wanted.items() if reason in {"wrong_type", "huge_text"})
+    assert sum(seen.values()) == 59
