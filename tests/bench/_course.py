@@ -1,0 +1,184 @@
+"""A line trained on domains one after the other, in memory: the learner's own step without Redis, gate and registry."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from learner.adapter import Base, Said, Tree, load_base, new_lora, score, tree_of
+from learner.anchors import Anchors, Gauge, load_anchors
+from learner.batch import Component, Document, Drawn, documents
+from learner.config import TrainConfig
+from learner.update import StepReport, new_trajectory, step
+from services.simulation.dialogue import base_conversations, conversations
+from streams.events import Sample, Turn
+
+Chat = Sequence[tuple[str, str]]
+"""(role, text) turns."""
+
+DEMO = TrainConfig(learning_rate=1e-2, warmup_steps=5)
+"""The demo's optimiser."""
+
+SHIPPED = Path(__file__).resolve().parents[2] / "learner/demo_base"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One topic: what is learned and what is asked about it afterwards."""
+
+    name: str
+    train: tuple[Chat, ...]
+    test: tuple[Chat, ...]
+
+
+def simulated(count: int, held_out: int = 16, seed: int = 5) -> list[Domain]:
+    """The simulator's three shops as domains."""
+    found = []
+    for shop in ("harbour", "tessera", "lumen"):
+        chats = [chat.turns for chat in conversations(seed, count + held_out, shops=(shop,), personal=0.0)]
+        found.append(Domain(shop, tuple(chats[:count]), tuple(chats[count:])))
+    return found
+
+
+def star(folder: Path, most: int, count: int, held_out: int = 30) -> list[Domain]:
+    """STAR's largest single domains, in alphabetical order."""
+    by_domain: dict[str, list[Chat]] = {}
+    with gzip.open(folder / "conv_star.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            if row["labels"].get("multi_task"):
+                continue
+            turns = [(turn["role"], turn["text"]) for turn in row["turns"]]
+            by_domain.setdefault(str(row["labels"]["domain"]), []).append(turns)
+    large = {name: chats for name, chats in by_domain.items() if len(chats) >= count // 2 + held_out}
+    names = sorted(sorted(large, key=lambda name: -len(large[name]))[:most])
+    return [
+        Domain(name, tuple(large[name][held_out : held_out + count]), tuple(large[name][:held_out])) for name in names
+    ]
+
+
+def encoded(base: Base, chat: Chat, component: Component, key: str, config: TrainConfig) -> list[Document]:
+    """Documents of one chat with loss on the agent's replies."""
+    turns = tuple(Turn(role=role, text=text, is_target=role == "agent") for role, text in chat)  # type: ignore[arg-type]
+    sample = Sample(
+        sample_id=f"{key}/sft/0", conversation=key, customer=key, lane="chat", split="train", turns=turns,
+        received_at=0.0, completed_at=0.0,
+    )  # fmt: skip
+    return documents(base.chat, sample, Drawn(component, key, lane="chat", customer=key), config)
+
+
+def loss_on(tree: Tree, chats: Sequence[Chat]) -> float:
+    """Mean over reply tokens, nats."""
+    scores = score(tree, [[Said(role, text, role == "agent") for role, text in chat] for chat in chats])
+    return sum(s.loss * s.tokens for s in scores) / max(sum(s.tokens for s in scores), 1)
+
+
+class Course:
+    """Steps of fresh chats with rehearsal and anchors by their shares of tokens."""
+
+    def __init__(
+        self, base: Base, anchors: Anchors, mix: tuple[float, float, float], *, average: int = 4,
+        config: TrainConfig = DEMO, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self._base = base
+        self._anchors = anchors
+        self._mix = mix
+        self._config = replace(config, seed=seed)
+        self._rng = random.Random(seed)
+        lora = new_lora(base.shape, config.r, config.alpha, torch.Generator().manual_seed(seed))
+        self.trajectory = new_trajectory(lora, base.shape.vocab, self._config)
+        self._ring: deque[torch.Tensor] = deque(maxlen=average)
+        self.seen: list[tuple[str, Chat]] = []
+        self.tokens = 0
+
+    def learn(self, chats: Sequence[Chat]) -> StepReport:
+        """One step on fresh chats."""
+        numbered = [(f"{len(self.seen) + at:06x}", chat) for at, chat in enumerate(chats)]
+        chosen = [d for key, chat in numbered for d in encoded(self._base, chat, "fresh", key, self._config)]
+        tokens = sum(len(document.ids) for document in chosen)
+        fresh, rehearsal, anchors = self._mix
+        chosen += self._rehearse(tokens * rehearsal / fresh)
+        room = tokens * anchors / fresh
+        while room > 0 and self._anchors.training:
+            anchor = self._rng.choice(self._anchors.training)
+            room -= len(anchor.ids)
+            chosen.append(anchor)
+        self.seen += numbered
+        self.tokens += sum(len(document.ids) for document in chosen)
+        report = step(self._base, self.trajectory, chosen)
+        if self.trajectory.step % self._config.snapshot_every == 0:
+            self._ring.append(self.trajectory.lora.flat.detach().clone())
+        return report
+
+    def forget(self, keys: set[str]) -> None:
+        """Superseded chats leave rehearsal."""
+        self.seen = [(key, chat) for key, chat in self.seen if key not in keys]
+
+    def tree(self) -> Tree:
+        """What would be published: the mean of the newest snapshots."""
+        if not self._ring:
+            return tree_of(self._base, self.trajectory.lora)
+        return tree_of(self._base, self.trajectory.lora.with_flat(torch.stack(list(self._ring)).mean(0)))
+
+    def _rehearse(self, room: float) -> list[Document]:
+        found: list[Document] = []
+        pool = self._rng.sample(self.seen, len(self.seen)) if room > 0 else []
+        for key, chat in pool:
+            if room <= 0:
+                break
+            made = encoded(self._base, chat, "rehearsal", key, self._config)
+            room -= sum(len(document.ids) for document in made)
+            found += made
+        return found
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Losses after domains in sequence, nats."""
+
+    newest: float
+    """Mean over domains of the loss right after its own steps."""
+    final: float
+    """Mean over domains at the end."""
+    loses: float
+    """Mean over older domains of what was lost since their own steps."""
+    worst: float
+    base_domain: float
+    """What the base's own domain has lost."""
+    gauge: float
+    tokens: int
+
+
+def run(course: Course, base: Base, domains: Sequence[Domain], gauge: Gauge, *, batch: int = 8) -> Outcome:
+    """Train the domains one after the other."""
+    own = [chat.turns for chat in base_conversations(999, 30)]
+    before = loss_on(Tree(base), own)
+    newest = []
+    for domain in domains:
+        for at in range(0, len(domain.train) - batch + 1, batch):
+            course.learn(domain.train[at : at + batch])
+        newest.append(loss_on(course.tree(), domain.test))
+    tree = course.tree()
+    final = [loss_on(tree, domain.test) for domain in domains]
+    lost = [end - then for end, then in zip(final[:-1], newest[:-1], strict=True)]
+    return Outcome(
+        fmean(newest), fmean(final), fmean(lost) if lost else 0.0, max(lost, default=0.0),
+        loss_on(tree, own) - before, gauge.of(tree), course.tokens,
+    )  # fmt: skip
+
+
+def shipped(
+    anchors: int = 64, tokens: int = 128, cache: Path = Path(".driftline/bench")
+) -> tuple[Base, Anchors, Gauge]:
+    """The demo's base with anchors that it wrote itself."""
+    base = load_base(SHIPPED)
+    made = load_anchors(base, anchors, tokens, cache)
+    return base, made, Gauge(base, made.gauge)
