@@ -22,8 +22,8 @@ _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_RECORD = 900_000
 """Largest record, bytes: brokers take 1 MiB with key and headers by default."""
 
-DROPPED = frozenset({"tenant"})
-"""Fields that a sender may not set: the tenant comes from its key."""
+DROPPED = frozenset({"tenant", "arm", "p"})
+"""Fields that a sender may not set: the tenant comes from its key, arm and odds of an answer from our router alone."""
 
 
 def events_of(body: Any, most: int) -> list[Any]:

@@ -126,8 +126,8 @@ def test_gateway_rates_let_a_burst_through_and_then_the_rate() -> None:
 
 
 def test_gateway_record_keeps_unknown_fields_and_drops_the_tenant() -> None:
-    """What we do not know stays in chats.raw; a tenant in the body does not."""
-    name, outgoing = record({**EVENT, "tenant": "other", "mood": "blue"}, "mine", {})
+    """What we do not know stays in chats.raw; a tenant or the odds of an answer in the body do not."""
+    name, outgoing = record({**EVENT, "tenant": "other", "p": 0.01, "mood": "blue"}, "mine", {})
     assert (name, outgoing.key, outgoing.tenant) == ("e", b"c", "mine")
     assert json.loads(outgoing.value) == {**EVENT, "mood": "blue"}
     assert decode(outgoing.key, outgoing.value).event_id == "e"
