@@ -26,6 +26,7 @@ from learner.registry import (
     Foundation,
     Probe,
     Registry,
+    Signer,
     Training,
     base_identity,
     file_sha256,
@@ -61,6 +62,7 @@ class Shop:
         self.base = self.model or tiny_base(self.folder / "tiny")
         self.foundation = base_identity(self.base, self.base.name)
         self._model = load_base(self.base)
+        self._forged = 0
 
     @property
     def registry(self) -> Registry:
@@ -104,24 +106,37 @@ class Shop:
         return registry.publish(files, found)
 
     def publish_poisoned(self, seed: int) -> str:
-        """A version whose bytes are as signed, and hold one NaN: written past the registry, with its own key."""
+        """A version whose bytes are as signed, and hold one NaN."""
+        raw = self.folder / f"out-{seed}" / WEIGHTS_FILE
         good = self.publish(seed)
-        manifest = self.registry.manifest(good)
-        raw = bytearray((self.folder / f"out-{seed}" / WEIGHTS_FILE).read_bytes())
-        raw[-2:] = b"\xc0\x7f"
-        digest = sha256(raw).hexdigest()
+        return self.forge(good, weights=raw.read_bytes()[:-2] + b"\xc0\x7f")
+
+    def forge(
+        self,
+        version: str,
+        *,
+        weights: bytes | None = None,
+        edit: Callable[[dict[str, Any]], None] = lambda _: None,
+        signer: Signer | None = None,
+    ) -> str:
+        """A version like another one, with other bytes or facts, written past the registry; signed with its key."""
+        manifest = self.registry.manifest(version)
         store = self.folder / "store"
-        (store / "blobs" / "sha256" / digest).write_bytes(raw)
         body = {name: value for name, value in to_object(manifest).items() if name not in {"id", "signature", "schema"}}
-        body["seq"] = manifest.seq + 1
-        for file in body["files"]:
-            if file["path"] == WEIGHTS_FILE:
-                file["sha256"] = digest
-        bad = sealed(body, load_signer(self.folder / "key"))
-        place = store / "versions" / bad.id
+        self._forged += 1
+        body["seq"] = 900_000 + self._forged
+        if weights is not None:
+            digest = sha256(weights).hexdigest()
+            (store / "blobs" / "sha256" / digest).write_bytes(weights)
+            for file in body["files"]:
+                if file["path"] == WEIGHTS_FILE:
+                    file |= {"sha256": digest, "size": len(weights)}
+        edit(body)
+        forged = sealed(body, signer or load_signer(self.folder / "key"))
+        place = store / "versions" / forged.id
         place.mkdir(parents=True)
-        (place / "manifest.json").write_bytes(encode_manifest(bad))
-        return bad.id
+        (place / "manifest.json").write_bytes(encode_manifest(forged))
+        return forged.id
 
     def record(self, version: str, against: str = BASE) -> VersionRecord:
         """What `learn` sends about a published version."""
