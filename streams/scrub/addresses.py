@@ -20,7 +20,7 @@ from streams.scrub.address_tokens import (
     tokenise,
 )
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, PROPER
-from streams.scrub.spans import Span
+from streams.scrub.spans import Overflow, Span
 from streams.scrub.streets import (
     COMPOUNDS,
     FLATS,
@@ -36,8 +36,8 @@ from streams.scrub.streets import (
     VAGUE,
 )
 
-MAX_ANCHORS = 40
-"""Anchors in one turn; the rest of a flood of numbers is left to the other detectors."""
+MAX_ANCHORS = 1_000
+"""Tokens of one turn at which an address could begin; more are a flood of numbers."""
 
 
 def find_addresses(text: str) -> list[Span]:
@@ -45,8 +45,14 @@ def find_addresses(text: str) -> list[Span]:
     tokens = tokenise(text)
     found: list[Span] = []
     at = 0
-    while at < len(tokens) and len(found) < MAX_ANCHORS:
-        anchor = _anchor(tokens, at) if _may_begin(tokens, at) else None
+    tried = 0
+    while at < len(tokens):
+        anchor = None
+        if _may_begin(tokens, at):
+            tried += 1
+            anchor = _anchor(tokens, at)
+        if tried > MAX_ANCHORS:
+            raise Overflow
         if anchor is None:
             at += 1
             continue

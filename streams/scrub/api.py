@@ -12,7 +12,7 @@ from streams.scrub.expectation import expected_labels, find_answer
 from streams.scrub.known import learn_metadata
 from streams.scrub.masking import mask_turn, render
 from streams.scrub.normalise import normalise
-from streams.scrub.spans import Span, union
+from streams.scrub.spans import Overflow, Span, union
 
 DRY = ScrubConfig()
 _DRY_KEY = b"digests of a dry run never leave the process"
@@ -21,9 +21,12 @@ __all__ = ["find", "find_record", "find_rules", "find_structured", "scrub_conver
 
 
 def find(text: str) -> list[Span]:
-    """Spans of all labels, by rules and tagger."""
+    """Spans of all labels, by rules and tagger; the whole text if it is a flood."""
     plain = normalise(text)
-    return finish(text, plain, detect(plain, DRY))
+    try:
+        return finish(text, plain, detect(plain, DRY))
+    except Overflow:
+        return [(0, len(text), "SECRET")]
 
 
 def find_record(record: Mapping[str, Any]) -> list[Span]:

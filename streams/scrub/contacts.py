@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from streams.scrub.spans import Span
+from streams.scrub.spans import Overflow, Span
 
 _PROVIDERS = (
     "gmail|googlemail|yahoo|ymail|hotmail|outlook|icloud|aol|gmx|web|protonmail|proton|live|msn|mail|"
@@ -61,7 +61,7 @@ _REACH = 110
 """Characters around an at-word in which an obfuscated address may lie; bounds the work per at-word."""
 
 MAX_ADDRESSES = 64
-"""At-words looked at in one turn; more are a flood and the turn is quarantined by the caller's overflow check."""
+"""At-words looked at in one turn; more are a flood."""
 
 
 def find_email(text: str) -> list[Span]:
@@ -111,7 +111,9 @@ def _domain_end(text: str, at: int) -> int:
 def find_obfuscated(lower: str) -> list[Span]:
     """Spans of addresses spelled out, with evidence of a domain beside the at-word."""
     found: list[Span] = []
-    for at_word in _AT_WORD.finditer(lower):
+    for count, at_word in enumerate(_AT_WORD.finditer(lower)):
+        if count >= MAX_ADDRESSES:
+            raise Overflow
         low = max(found[-1][1] if found else 0, at_word.start() - _REACH)
         window = lower[low : at_word.end() + _REACH]
         for match in _OBFUSCATED.finditer(window):

@@ -28,7 +28,7 @@ from streams.scrub.gate import (
     look,
 )
 from streams.scrub.normalise import LETTER, Plain, normalise
-from streams.scrub.spans import Span, union
+from streams.scrub.spans import Overflow, Span, union
 
 STRUCTURED = frozenset({"EMAIL", "PHONE", "CARD", "NATIONAL_ID", "IBAN", "IP"})
 _PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]{1,20}_\d{1,6}>")
@@ -46,9 +46,12 @@ def find_structured(text: str) -> list[Span]:
 
 
 def find_rules(text: str) -> list[Span]:
-    """Spans of all labels by rules alone."""
+    """Spans of all labels by rules alone; the whole text if it is a flood."""
     plain = normalise(text)
-    found = _rules(plain.text, look(plain.text))
+    try:
+        found = _rules(plain.text, look(plain.text))
+    except Overflow:
+        return [(0, len(text), "SECRET")]
     return finish(text, plain, found + foreign.find_foreign(plain.text) if LETTER in plain.text else found)
 
 

@@ -57,6 +57,10 @@ CACHE_WORDS = 100_000
 """Words whose flags are remembered; the table is emptied when it is full and never leaves memory."""
 
 
+LONGEST_WORD = 40
+"""Longer words are no words: they are not remembered."""
+
+
 class Look(NamedTuple):
     """What the gate saw of a detection text."""
 
@@ -95,9 +99,11 @@ class _Flags(dict[bytes, int]):
     """Flags of every word met, computed at its first appearance."""
 
     def __missing__(self, word: bytes) -> int:
-        if len(self) >= CACHE_WORDS:
-            self.clear()
-        flags = self[word] = flags_of(word.decode())
+        flags = flags_of(word.decode())
+        if len(word) <= LONGEST_WORD:
+            if len(self) >= CACHE_WORDS:
+                self.clear()
+            self[word] = flags
         return flags
 
 

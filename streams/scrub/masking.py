@@ -13,7 +13,7 @@ from streams.scrub.known import find_known
 from streams.scrub.ner import NerBackend
 from streams.scrub.normalise import Plain, normalise
 from streams.scrub.residual import residue
-from streams.scrub.spans import Span, union
+from streams.scrub.spans import Overflow, Span, union
 
 _PLACEHOLDER = re.compile(r"<([A-Z][A-Z_]{1,20})_(\d{1,6})>")
 
@@ -35,7 +35,11 @@ def mask_turn(
     if len(text) > config.max_chars:
         raise Quarantined("too_long")
     plain = normalise(text)
-    found = detect(plain, config) + (_recognised(plain.text, ner, config) if ner else [])
+    try:
+        found = detect(plain, config)
+    except Overflow:
+        raise Quarantined("too_many_values") from None
+    found += _recognised(plain.text, ner, config) if ner else []
     if role == "assistant":
         found = [s for s in found if not (s[2] == "LITERAL" and _is_ours(plain.text[s[0] : s[1]], state))]
     found += find_known(plain.text, numbering)

@@ -50,6 +50,9 @@ CACHE_WORDS = 50_000
 """Words whose letters' score is remembered; the cache is emptied when it is full and never leaves memory."""
 
 
+LONGEST_WORD = 40
+"""Letters of a word that are looked at; longer words are not remembered."""
+
 Row = tuple[int, ...]
 """Weights by group."""
 
@@ -174,7 +177,7 @@ def is_candidate(kind: int) -> bool:
 
 def ngrams(word: str, shape: int) -> list[str]:
     """The n-grams of a padded word, by shape: its letters as the model sees them."""
-    padded = f"<{word.lower()}>"
+    padded = f"<{word[:LONGEST_WORD].lower()}>"
     found = [f"{shape}{padded[i : i + n]}" for n in (2, 3, 4) for i in range(len(padded) - n + 1)]
     found += [f"{shape}^{padded[:5]}", f"{shape}${padded[-5:]}", f"{shape}#{min(len(word), 12)}"]
     return found
@@ -184,9 +187,11 @@ class _Tokens(dict[str, Known]):
     """Every token met, looked up at its first appearance."""
 
     def __missing__(self, token: str) -> Known:
-        if len(self) >= CACHE_WORDS:
-            self.clear()
-        known = self[token] = _known(token, weights())
+        known = _known(token, weights())
+        if len(token) <= LONGEST_WORD:
+            if len(self) >= CACHE_WORDS:
+                self.clear()
+            self[token] = known
         return known
 
 

@@ -7,6 +7,11 @@ from collections.abc import Iterable
 Span = tuple[int, int, str]
 """Start, end (code points) and label."""
 
+
+class Overflow(Exception):
+    """A text has more of something than any chat has: it is not searched on, and its turn is quarantined."""
+
+
 PRIORITY = tuple(
     "CRYPTO IBAN SECRET EMAIL CARD NATIONAL_ID PASSPORT DRIVER_LICENSE IP MAC GEO DEVICE_ID VEHICLE TRACKING OTP "
     "CARD_SEC PHONE DOB ORDER_ID ACCOUNT_ID ADDRESS ZIP USERNAME PERSON LITERAL".split()
