@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from learner.registry import BASE, RegistryError
 
 if TYPE_CHECKING:
-    from learner.adapter import Base, Tree
     from services.settings import Settings
 
 
@@ -29,67 +28,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Evaluate and print. Returns 0, 1 when nothing could be scored, 2 when a name is unknown."""
-    from services.chat_files import read_chats  # noqa: PLC0415 - keeps --help light
+    from services.evaluation import report_on  # noqa: PLC0415 - loads torch, which --help must not
 
     try:
-        chats = read_chats(args.data, args.format, scrubbed=args.scrub)[: args.limit]
-        trees = _trees(args, settings)
+        report = report_on(args, settings)
     except (RegistryError, OSError, ValueError) as error:
         sys.stderr.write(f"driftline evaluate: {error}\n")
         return 2
-    report = _report(trees, chats, args)
     sys.stdout.write((json.dumps(report, allow_nan=False) if args.json else table(report)) + "\n")
     return 0 if report["tokens"] else 1
-
-
-def _report(trees: dict[str, Tree], chats: list[Any], args: argparse.Namespace) -> dict[str, Any]:
-    from learner.evaluate import evaluate, generation, windows  # noqa: PLC0415 - loads torch
-    from learner.voice import TreeVoice  # noqa: PLC0415 - loads torch
-
-    subject = "adapter" if "adapter" in trees else BASE
-    base = trees[BASE].base
-    pieces = [piece for chat in chats for piece in windows(base.chat, chat, base.shape.context)]
-    report = evaluate(trees, pieces, subject) | {"adapter": args.adapter, "data": args.data.name, "chats": len(chats)}
-    if args.answers:
-        report["answers"] = {name: generation(TreeVoice(tree), chats, args.answers) for name, tree in trees.items()}
-    return report
-
-
-def _trees(args: argparse.Namespace, settings: Settings) -> dict[str, Tree]:
-    """The base, the adapter if one is named, and its parent where the store still has it."""
-    import torch  # noqa: PLC0415 - only now is a model needed
-
-    from learner.adapter import Tree, load_adapter, load_base  # noqa: PLC0415 - loads torch
-    from services.node.process import base_folder  # noqa: PLC0415 - the same rule as the nodes'
-
-    torch.set_num_threads(1)
-    base = load_base(args.base_model or base_folder(settings.node.base))
-    trees = {BASE: Tree(base)}
-    if args.adapter == BASE:
-        return trees
-    if Path(args.adapter).is_dir():
-        return trees | {"adapter": load_adapter(base, Path(args.adapter))}
-    return trees | _versions(base, args.adapter, settings)
-
-
-def _versions(base: Base, version: str, settings: Settings) -> dict[str, Tree]:
-    from tempfile import TemporaryDirectory  # noqa: PLC0415 - beside its only use
-
-    from learner.adapter import load_adapter  # noqa: PLC0415 - loads torch
-    from learner.registry import Gone, Registry  # noqa: PLC0415 - beside its only use
-    from services.publishers import trusted  # noqa: PLC0415 - beside its only use
-
-    registry = Registry(settings.registry.directory, trusted(settings.registry), lambda: 0.0)
-    trees = {}
-    with TemporaryDirectory() as folder:
-        trees["adapter"] = load_adapter(base, registry.fetch(version, Path(folder)))
-        parent = registry.manifest(version).parent
-        if parent != BASE:
-            try:
-                trees["parent"] = load_adapter(base, registry.fetch(parent, Path(folder)))
-            except Gone:
-                sys.stderr.write(f"driftline evaluate: parent {parent} is gone; compared with the base only\n")
-    return trees
 
 
 def table(report: dict[str, Any]) -> str:

@@ -6,18 +6,11 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from learner.config import TrainConfig
-    from learner.search import Params, Space
-    from learner.tune import Budget
     from services.settings import Settings
-
-HELD_SHARE = 10
-"""Every tenth chat is kept back when a whole base is fine-tuned."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,91 +35,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Search and print the best settings. Returns 0, 1 when nothing could be learned from, 2 for bad input."""
-    from services.chat_files import read_chats  # noqa: PLC0415 - keeps --help light
+    from services.tuning import fine_tuned, searched  # noqa: PLC0415 - loads torch, which --help must not
 
     try:
-        chats = read_chats(args.data, args.format, scrubbed=True)[: args.limit]
-        found = _full(args, settings, chats) if args.full else _search(args, settings, chats)
+        found = fine_tuned(args, settings) if args.full else searched(args, settings)
     except (OSError, ValueError, ImportError) as error:
         sys.stderr.write(f"driftline tune: {error}\n")
         return 2
-    if args.record:
-        from learner.records import Records  # noqa: PLC0415 - beside its only use
-
-        Records(args.record).run(f"tune-{args.data.name.split('.')[0]}-{args.search}", found)
     sys.stdout.write((json.dumps(found) if args.json else table(found)) + "\n")
-    return 0 if chats else 1
-
-
-def _search(args: argparse.Namespace, settings: Settings, chats: list[Any]) -> dict[str, Any]:
-    import torch  # noqa: PLC0415 - only now is a model needed
-
-    from learner import search  # noqa: PLC0415 - keeps --help light
-    from learner.adapter import load_base  # noqa: PLC0415 - loads torch
-    from learner.tune import Budget, exhaust, halve  # noqa: PLC0415 - loads torch
-    from services.node.process import base_folder  # noqa: PLC0415 - the same rule as the nodes'
-
-    torch.set_num_threads(settings.train.threads)
-    base = load_base(args.base_model or base_folder(settings.train.base))
-    config, space = settings.train, _space(args.space)
-    budget = Budget(fresh=config.fresh_batch, window=args.window, schedule=args.schedule, seed=config.seed)
-    about = {"data": args.data.name, "chats": len(chats), "search": args.search, "schedule": args.schedule}
-    if args.search == "optuna":
-
-        def objective(point: Params) -> float:
-            stop = search.EarlyStop(args.patience) if args.patience else None
-            return exhaust(base, config, point, chats, budget, stop=stop)
-
-        return about | {"best": search.optimise(objective, space, args.trials, config.seed)}
-    points = {
-        "shadow": lambda: search.neighbours(_running(config)),
-        "grid": lambda: search.grid(space),
-        "random": lambda: search.sample(space, args.trials, config.seed),
-    }[args.search]()
-    _check(points)
-    told = _progress(args, budget, len(chats))
-    return about | halve(base, config, points, chats, budget, told=told).to_object()
-
-
-def _full(args: argparse.Namespace, settings: Settings, chats: list[Any]) -> dict[str, Any]:
-    from learner.full import FullConfig, fine_tune  # noqa: PLC0415 - loads torch
-    from services.node.process import base_folder  # noqa: PLC0415 - the same rule as the nodes'
-
-    source = args.base_model or base_folder(settings.train.base)
-    held = chats[::HELD_SHARE]
-    train = [chat for at, chat in enumerate(chats) if at % HELD_SHARE]
-    config = replace(FullConfig(), learning_rate=settings.train.learning_rate / 10, patience=args.patience or 2)
-    losses = fine_tune(source, args.full, train, held, config)
-    return {"data": args.data.name, "chats": len(chats), "base": str(args.full), "held_out": losses}
-
-
-def _running(config: TrainConfig) -> Params:
-    return {"learning_rate": config.learning_rate, "r": config.r, "alpha": config.alpha}
-
-
-def _space(given: Mapping[str, Any]) -> Space:
-    """Lists are choices; {"low", "high", "log"} is a range."""
-    from learner.search import Choice, Range  # noqa: PLC0415 - keeps --help light
-
-    return {
-        name: Range(**values) if isinstance(values, dict) else Choice(tuple(values)) for name, values in given.items()
-    }
-
-
-def _check(points: list[Params]) -> None:
-    if not points or not points[0]:
-        raise ValueError("--space is empty: name at least one setting with its values")
-
-
-def _progress(args: argparse.Namespace, budget: Budget, chats: int) -> Any:  # a callback for halve
-    steps = -(-chats // budget.fresh)
-
-    def told(step: int, losses: Mapping[str, float]) -> None:
-        if not args.json:
-            shown = "  ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
-            sys.stderr.write(f"step {step + 1}/{steps}  {shown}\n")
-
-    return told
+    return 0 if found["chats"] else 1
 
 
 def table(found: Mapping[str, Any]) -> str:
