@@ -7,7 +7,7 @@ denied, a customer was erased. What goes out is a `Candidate`: the mean of the n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from threading import Event
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from learner.adapter import Base, Lora, Tree, new_lora, tree_of
+from learner.batch import Document
 from learner.checkpoint import Checkpoint, Checkpoints
 from learner.config import TrainConfig
 from learner.feed import Feed, Plan, log_entry
@@ -105,6 +106,9 @@ class Window:
 
 Observer = Callable[[StepReport, Plan], None]
 
+Stepper = Callable[[Base, Trajectory, Sequence[Document]], StepReport]
+"""How a step is taken: in this process (`update.step`) or over all ranks (`Ranks.take`)."""
+
 
 class Learner:
     """One line's trajectory and its loop."""
@@ -114,6 +118,7 @@ class Learner:
         offer: Callable[[Candidate], None], clock: Callable[[], float],
         observe: Observer = lambda _report, _plan: None,
         outdated: Callable[[FactChanges, int], None] = lambda _facts, _retired: None,
+        step_with: Stepper = step,
     ) -> None:  # fmt: skip
         self.base = base
         self.feed = feed
@@ -124,6 +129,7 @@ class Learner:
         self._clock = clock
         self._observe = observe
         self._outdated = outdated
+        self._step_with = step_with
         self.facts = FactChanges()
         self.notices: SimpleQueue[Notice] = SimpleQueue()
         self.run = 1
@@ -183,7 +189,7 @@ class Learner:
         return len(entries)
 
     def _take(self, plan: Plan, *, again: bool = False, told: bool = False) -> StepReport:
-        report = step(self.base, self.trajectory, plan.documents)
+        report = self._step_with(self.base, self.trajectory, plan.documents)
         self.window.add(plan)
         kept = [(key, sample) for key, sample in plan.fresh.items() if key not in report.quarantined]
         outdated = [key for change in self.facts.observe(kept) for key in change.keys]

@@ -125,7 +125,9 @@ def step(
         part = losses(batch, entropy, whole, config, keep=keep).total
         torch.autograd.backward(part, retain_graph=True)
         parts.append(part.detach())
-    if reduce is not None and trajectory.lora.flat.grad is not None:
+    if reduce is not None:
+        if trajectory.lora.flat.grad is None:  # a rank without documents still takes part
+            trajectory.lora.flat.grad = torch.zeros_like(trajectory.lora.flat)
         reduce(trajectory.lora.flat.grad)
     norm, accepted = trajectory.apply()
     back = guard.observe(judged)

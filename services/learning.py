@@ -12,22 +12,24 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import redis
 import torch
+import torch.distributed as dist
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from learner.account import LineAccount, Superseded
-from learner.adapter import load_base
+from learner.adapter import load_base, new_lora
 from learner.anchors import Gauge, load_anchors
 from learner.checkpoint import Checkpoints
 from learner.feed import Feed, Plan
 from learner.gate import Decision
 from learner.metrics import LearnerMetrics
 from learner.publish import Identity, Judge, Judged, Versions
+from learner.ranks import Ranks
 from learner.records import Records
 from learner.registry import Registry, base_identity, load_signer
 from learner.supersede import FactChanges
 from learner.train import BASE, Candidate, Learner, Notice
-from learner.update import StepReport
+from learner.update import StepReport, new_trajectory, step
 from learner.worker import Worker
 from services.adapters import records_folder
 from services.node.process import base_folder
@@ -63,14 +65,35 @@ SEEN = 512
 def serve(settings: Settings) -> int:
     """Train until a signal. Returns 0."""
     torch.set_num_threads(settings.train.threads)
+    ranks = join()
+    if ranks is not None and ranks.rank > 0:
+        return help_out(settings, ranks)
     runtime = Runtime("learn", settings.admin)
-    process = Process(settings, runtime)
+    process = Process(settings, runtime, ranks)
     runtime.ready("buffer", lambda: process.waiting)
     try:
         if process.open():
             process.train()
     finally:
         process.close()
+    return 0
+
+
+def join() -> Ranks | None:
+    """The process group when torchrun started us, None when we are alone."""
+    if not dist.is_torchelastic_launched():
+        return None
+    # a quiet stream may keep ranks waiting for days
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(days=365))
+    return Ranks()
+
+
+def help_out(settings: Settings, ranks: Ranks) -> int:
+    """Take part in the steps of rank 0, which alone talks to buffer, gate and registry. Returns 0."""
+    config = settings.train
+    base = load_base(base_folder(config.base), device=device_of(config.device))
+    lora = new_lora(base.shape, config.r, config.alpha, torch.Generator(), base.device)
+    ranks.follow(base, new_trajectory(lora, base.shape.vocab, config))
     return 0
 
 
@@ -100,9 +123,9 @@ class Stored:
 class Process:
     """Everything that the learner's process holds."""
 
-    def __init__(self, settings: Settings, runtime: Runtime) -> None:
-
+    def __init__(self, settings: Settings, runtime: Runtime, ranks: Ranks | None = None) -> None:
         self._settings = settings
+        self._ranks = ranks
         self._runtime = runtime
         self._clock = time.monotonic
         self._wall: Callable[[], float] = time.time  # noqa: TID251 - the composition root hands the clock on
@@ -176,6 +199,8 @@ class Process:
         if self._epoch:
             self._worker.stop(10.0)
             self._learner.save()
+        if self._ranks is not None:
+            self._ranks.stop()
         self._feed.close()
         self._producer.flush(5)
         self._runtime.close()
@@ -203,6 +228,7 @@ class Process:
             base, Feed(tables.train, base.chat, anchors.training, config), config,
             Checkpoints(directory / config.line, config.keep_checkpoints), versions,
             offer=self._offer, clock=self._clock, observe=self._observe, outdated=self._outdated,
+            step_with=step if self._ranks is None else self._ranks.take,
         )  # fmt: skip
         self._worker = Worker(
             judge, self._learner.notices.put, done=self._judged, again=self._again, failed=self._failed
