@@ -64,6 +64,7 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     from confluent_kafka import Producer  # noqa: PLC0415 - imports are paid by the process that uses them
 
     from services.local.redis_server import client as redis_client  # noqa: PLC0415
+    from services.replay_care import care  # noqa: PLC0415
     from streams.app import Parts  # noqa: PLC0415
     from streams.assemble.store import AssembleStore  # noqa: PLC0415
     from streams.assemble_stage import AssembleStage  # noqa: PLC0415
@@ -79,6 +80,7 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     key = ledger_key(keys)
     client = redis_client(settings.redis.url)
     tables = open_tables(client, settings.replay, key, config.epoch, configure=True)
+    care(tables, runtime.registry, runtime.stop, lambda error: runtime.caught("replay", error))
     offsets = Offsets(client, config.epoch, config.source_retention_s)
     sure: dict[str, str | float | bool] = {
         "acks": "all", "enable.idempotence": True, "linger.ms": LINGER_MS, "compression.type": "lz4",

@@ -1,6 +1,6 @@
 """`driftline forget CUSTOMER`: erase a customer's data everywhere, and prove it with a receipt on stdout.
 
-The replay buffer is erased here and now: tombstones in all tables, deletes, check, rewrite of the append-only file.
+What Redis holds is erased here and now: tombstones in all tables, deletes, check, rewrite of the append-only file.
 The other processes hear of it on privacy.erasures and answer on privacy.receipts. Repeating it is harmless.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import redis
 
+from services.forget_state import erase_state
 from services.local.redis_server import client
 from services.settings import Settings
 from streams.erasures import Erasure, decode_receipt, encode
@@ -50,11 +51,15 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """Forget. Returns 0 with a complete receipt, 1 for an unknown customer or an incomplete erasure, 2 unreachable."""
     connection = client(settings.redis.url, settings.redis.timeout_s)
     try:
-        tables = open_tables(connection, settings.replay, ledger_key(settings.keys.keys()))
+        key = ledger_key(settings.keys.keys())
+        tables = open_tables(connection, settings.replay, key)
         customers, conversations = whom(connection, settings, args)
         request, erased = erase(tables, customers, conversations)
+        state = erase_state(connection, key, settings.replay.train.ledger_ttl_s, customers, conversations)
         answers = {} if args.data_only else announce(settings, request, args.awaited, args.wait)
         receipt = prove(tables, request, erased, answers, threading.Event())
+        receipt["state"] = state
+        receipt["known"] = receipt["known"] or any(state.values())
     except (redis.RedisError, ReplayError) as error:
         sys.stderr.write(f"driftline forget: nothing is certain, repeat it: {error}\n")
         return 2
@@ -65,7 +70,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def whom(connection: redis.Redis, settings: Settings, args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """The pseudonyms under every readable key, and the conversations that are linked to one of them."""
+    """The pseudonyms under every readable key, and the conversations that one of them has a part in."""
     keys = settings.keys.keys()
     if args.conversation:
         return [], [conversation_pseudonym(keys, args.customer, args.tenant)]
@@ -119,10 +124,9 @@ def prove(
     seen = seen_by(tables.train, *(digest for table in clean.tables for digest in table.erased))
     names = [*request.customers, *request.conversations]
     so_far = erased_so_far(tables.all, [tables.train.customer_digest(name) for name in names])
-    linked = bool(request.customers and request.conversations)
     return {
         "erasure_id": request.erasure_id,
-        "known": so_far > 0 or linked or any(table.trainings for table in clean.tables),
+        "known": so_far > 0 or any(table.trainings for table in clean.tables),
         "complete": clean.complete and all(answers.values()),
         "items": clean.items,
         "erased_before": so_far - clean.items,

@@ -63,6 +63,16 @@ def erase(tables: Sequence[ReplayBuffer], customers: Sequence[bytes]) -> Erasure
     return ErasureReceipt(tuple(customer.hex() for customer in customers), at, tuple(done), tuple(unreachable))
 
 
+def resume_erasures(tables: Sequence[ReplayBuffer]) -> int:
+    """Finish erasures whose process died between tombstone and deletes; how many customers. Raises redis.RedisError."""
+    finished = 0
+    for table in tables:
+        for customer in table.client.smembers(f"{table.prefix}:er"):
+            erase_from(table, [customer])
+            finished += 1
+    return finished
+
+
 def erased_so_far(tables: Sequence[ReplayBuffer], customers: Sequence[bytes]) -> int:
     """Samples of these customers that erasures have removed, this one included,, while their tombstones stand."""
     return sum(int(table.client.hget(f"{table.prefix}:gone", c) or 0) for table in tables for c in customers)

@@ -6,11 +6,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from services import cli
 from services.local.redis_server import client
 from services.settings import Settings, load
+from streams.ledger import Entry, Ledger, Outcome
 from streams.replay import UNIFORM, Draw, open_tables
 from streams.replay.tables import Tables
 from streams.scrub.identity import ledger_key, pseudonym
@@ -93,6 +95,33 @@ def test_forget_covers_linked_conversations(
     tables.insert([sample(1, received_at=float(tables.client.time()[0]), customer="fixed:abc")])
     assert cli.main(["forget", "jane", "--data-only"]) == 0
     assert json.loads(capsys.readouterr().out)["items"] == 1
+
+
+def test_forget_takes_open_conversations_and_review_items(
+    tables: Tables, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Turns that wait in the assembler, records under way and review items go; their events end as erased."""
+    name = pseudonym(settings.keys.keys(), "customer", "jane")
+    redis_client, key = tables.client, ledger_key(settings.keys.keys())
+    redis_client.sadd(f"asm:cust:{name}", "fixed:abc")
+    redis_client.hset("asm:c:fixed:abc", mapping={"e:ev1": b"text", "g": 3})
+    redis_client.sadd("asm:open:0", "fixed:abc", "fixed:other")
+    ledger = Ledger(redis_client, key, 100)
+    ledger.move(ledger.digest("ev1"), Entry(Outcome.WAITING, "", 1))
+    pending = {"a": ["examples", "fixed:abc", b"{}"], "b": ["examples", "fixed:other", b"{}"]}
+    redis_client.hset("asm:out:0", mapping={k: msgspec.msgpack.encode(v) for k, v in pending.items()})
+    redis_client.hset(
+        "review:items", mapping={"s1": json.dumps({"customer": name}), "s2": json.dumps({"customer": "x"})}
+    )
+    assert cli.main(["forget", "jane", "--data-only"]) == 0
+    receipt = json.loads(capsys.readouterr().out)
+    assert receipt["state"] == {"conversations": 1, "events": 1, "pending": 1, "review": 1}
+    (entry,) = ledger.read([ledger.digest("ev1")])
+    assert entry is not None
+    assert (entry.outcome, entry.reason, entry.effects) == (Outcome.REMOVED, "erased", 1)
+    assert redis_client.smembers("asm:open:0") == {b"fixed:other"}
+    assert redis_client.hkeys("asm:out:0") == [b"b"]
+    assert redis_client.hkeys("review:items") == [b"s2"]
 
 
 def test_forget_unreachable_redis_is_no_success(
