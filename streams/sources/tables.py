@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import chain, count
 from typing import Any
 
 import msgspec
@@ -30,6 +31,8 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "seq": ("seq", "turn", "turn_id", "position", "index"),
     "customer": ("customer_id", "customer", "user_id", "requester_id", "contact_id"),
     "resolved": ("resolved", "solved"),
+    "question": ("instruction", "question", "query", "prompt"),
+    "answer": ("response", "answer", "reply", "completion"),
 }  # fmt: skip
 """What we look for -> the column names under which exports have it, best first."""
 
@@ -119,46 +122,79 @@ def _conversation(number: int, row: Mapping[str, Any]) -> Chat | Unreadable:
 
 
 def table(lines: Iterable[str]) -> Iterator[Item]:
-    """A CSV (or semicolon or tab separated) export with a row a message; rows of one conversation may lie apart."""
-    reader = _reader(lines)
-    columns = _found(reader.fieldnames or ())
-    if not {"conversation", "role", "text"} <= columns.keys():
-        yield Unreadable(1, "no_columns")
+    """A CSV (or semicolon or tab separated) export with a row a message; rows of one conversation may lie apart.
+
+    A table without conversations but with a column of questions and one of answers is read as `bitext`.
+    """
+    rows = _Rows(lines)
+    if not {"conversation", "role", "text"} <= rows.columns.keys():
+        yield from _pairs(rows, "csv")
         return
     chats: dict[str, list[tuple[float, int, Line]]] = {}
-    facts: dict[str, tuple[dict[str, str], bool | None]] = {}
-    for number, row in enumerate(reader, 2):
-        name, text = (row.get(columns[c]) or "" for c in ("conversation", "text"))
-        role = role_of(row.get(columns["role"]) or "")
-        if not name.strip() or len(name) > MAX_ID or not text.strip() or role is None:
+    customers: dict[str, str] = {}
+    outcomes: dict[str, bool] = {}
+    for number, row in rows:
+        name, role = row.get("conversation", ""), role_of(row.get("role", ""))
+        if not name.strip() or len(name) > MAX_ID or not row.get("text", "").strip() or role is None:
             yield Unreadable(number, "bad_row")
             continue
-        at = moment(row.get(columns.get("time", "")))
-        place = _number(row.get(columns.get("seq", ""))) if "seq" in columns else at
-        chats.setdefault(name, []).append((place if place is not None else 0.0, number, Line(role, text, at)))
-        who = row.get(columns.get("customer", "")) or ""
-        solved = _truth(row.get(columns.get("resolved", "")))
-        before = facts.get(name, ({}, None))
-        facts[name] = ({"id": who} if who else before[0], solved if solved is not None else before[1])
+        at = moment(row.get("time"))
+        place = _number(row.get("seq")) if "seq" in rows.columns else at
+        chats.setdefault(name, []).append((place or 0.0, number, Line(role, row["text"], at)))
+        if row.get("customer"):
+            customers[name] = row["customer"]
+        solved = _truth(row.get("resolved"))
+        if solved is not None:
+            outcomes[name] = solved
     for name, found in chats.items():
         found.sort(key=lambda entry: entry[:2])
-        customer, resolved = facts[name]
-        yield Chat(name, tuple(line for _, _, line in found), "chat", resolved, customer)
+        known = {"id": customers[name]} if name in customers else {}
+        yield Chat(name, tuple(line for _, _, line in found), "chat", outcomes.get(name), known)
 
 
 def bitext(lines: Iterable[str]) -> Iterator[Item]:
     """Bitext's customer-support CSV: `instruction` and `response` of a row are a chat of two turns."""
-    reader = _reader(lines)
-    if not {"instruction", "response"} <= set(reader.fieldnames or ()):
+    yield from _pairs(_Rows(lines), "bitext")
+
+
+def _pairs(rows: _Rows, source: str) -> Iterator[Item]:
+    if not {"question", "answer"} <= rows.columns.keys():
         yield Unreadable(1, "no_columns")
         return
-    for number, row in enumerate(reader, 2):
-        asked, said = (row.get(name) or "" for name in ("instruction", "response"))
+    for number, row in rows:
+        asked, said = row.get("question", ""), row.get("answer", "")
         if not asked.strip() or not said.strip():
             yield Unreadable(number, "bad_row")
             continue
         turns = (Line("customer", asked), Line("agent", said))
-        yield Chat(f"bitext-{number}-{_digest(turns)}", turns, "bitext")
+        yield Chat(f"{source}-{number}-{_digest(turns)}", turns, source)
+
+
+class _Rows:
+    """The rows of a table under our own names of its columns, numbered as in a spreadsheet; bad ones are empty."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        csv.field_size_limit(MAX_FIELD)
+        rest = iter(lines)
+        head = next(rest, "").removeprefix("\ufeff")
+        # csv refuses NUL, which broken exports contain.
+        clean = (line.replace("\0", "") for line in rest)
+        self._reader = csv.reader(chain([head.replace("\0", "")], clean), delimiter=max(",;\t", key=head.count))
+        self.columns = _found(self._next() or [])
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, str]]]:
+        for number in count(2):
+            row = self._next()
+            if row is None:
+                return
+            yield number, {name: row[at] for name, at in self.columns.items() if at < len(row)}
+
+    def _next(self) -> list[str] | None:
+        """The next row that is not blank; one that csv cannot read is empty, None is the end."""
+        try:
+            return next((row for row in self._reader if row), None)
+        except csv.Error:
+            return []
 
 
 def moment(value: object) -> float | None:
@@ -178,28 +214,14 @@ def moment(value: object) -> float | None:
         return None
 
 
-def _reader(lines: Iterable[str]) -> csv.DictReader[str]:
-    csv.field_size_limit(MAX_FIELD)
-    rows = iter(lines)
-    head = next(rows, "")
-    separator = max(",;\t", key=head.count)
-    return csv.DictReader(_with(head.removeprefix("\ufeff"), rows), delimiter=separator, restkey="", strict=False)
-
-
-def _with(head: str, rows: Iterator[str]) -> Iterator[str]:
-    yield head
-    # csv refuses NUL, which broken exports contain.
-    yield from (row.replace("\0", "") for row in rows)
-
-
-def _found(names: Iterable[str]) -> dict[str, str]:
-    by_name = {name.strip().lower(): name for name in names if name}
+def _found(names: Sequence[str]) -> dict[str, int]:
+    """Our name of a column -> its place, where an export has it under one of its usual names."""
+    places = {name.strip().lower(): at for at, name in enumerate(names)}
     found = {}
     for wanted, options in _COLUMNS.items():
-        for option in options:
-            if option in by_name:
-                found[wanted] = by_name[option]
-                break
+        place = next((places[option] for option in options if option in places), None)
+        if place is not None:
+            found[wanted] = place
     return found
 
 

@@ -98,6 +98,28 @@ def test_sources_csv_joins_rows_that_lie_apart() -> None:
     assert list(read(lines("a,b\n1,2\n"), "csv")) == [Unreadable(1, "no_columns")]
 
 
+def test_sources_csv_survives_broken_rows() -> None:
+    """A bare carriage return, a huge field, NUL and rows too long or too short are named, and the rest is read."""
+    rows = [
+        b"conversation_id,role,text\n",
+        b"1,customer,one\n",
+        b"1,customer,a\rb\n",
+        b"1,customer,x" + b"y" * 1_100_000 + b"\n",
+        b"1,agent\n",
+        b"1,agent,t\0wo,more,and more\n",
+    ]
+    items = list(read(rows, "csv"))
+    assert said(chats(iter(items))[0]) == [("customer", "one"), ("agent", "two")]
+    assert [item.number for item in items if isinstance(item, Unreadable)] == [3, 4, 5]
+    assert chats(iter(items))[0].customer == {}
+
+
+def test_sources_csv_of_questions_and_answers() -> None:
+    """A table of questions and answers is read as chats of two turns."""
+    (chat,) = chats(read(lines("Question;Answer\nOpen?;At nine\n"), "csv"))
+    assert said(chat) == [("customer", "Open?"), ("agent", "At nine")]
+
+
 def test_sources_bitext_rows_are_chats_of_two_turns() -> None:
     """Instruction and response become customer and agent; empty rows are named."""
     text = 'flags,instruction,category,intent,response\nB,cancel it,ORDER,cancel,"I can, gladly"\nB,,ORDER,cancel,x\n'
@@ -277,14 +299,23 @@ def test_sources_moment_reads_export_times() -> None:
     assert all(moment(bad) is None for bad in ("", "noon", None, True, float("nan"), -5, [1], "9" * 30))
 
 
+_TABLE = st.builds(
+    lambda head, body: head + b"\n" + body,
+    st.sampled_from([b"conversation_id,role,text,ts", b"instruction,response", b"From a", b"# Title", b"<html>"]),
+    st.text(alphabet='a,;"\n\r\t>-?#<p', max_size=120).map(str.encode),
+)
+
+
 @pytest.mark.parametrize("form", FORMATS)
-@given(data=st.binary(max_size=400))
+@given(data=st.binary(max_size=400) | _TABLE)
 def test_sources_any_bytes_are_read_without_an_error(form: str, data: bytes) -> None:
     """No parser raises, whatever the bytes; what it gives can be produced."""
-    for item in read(data.splitlines(keepends=True), form):
-        if isinstance(item, Chat):
-            for record in chat_records(item, 0.0):
-                _decodes(record)
+    # Files are cut at line feeds only, so a lone carriage return stays inside of its line.
+    for rows in (data.splitlines(keepends=True), [line + b"\n" for line in data.split(b"\n")]):
+        for item in read(rows, form):
+            if isinstance(item, Chat):
+                for record in chat_records(item, 0.0):
+                    _decodes(record)
 
 
 _WORDS = st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=60).filter(str.strip)
