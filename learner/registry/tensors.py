@@ -24,7 +24,9 @@ ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 EXPONENTS = {"BF16": (0x7F80, 0x7FFF), "F16": (0x7C00, 0x7FFF), "F32": (0x7F800000, 0x7FFFFFFF)}
 """Bits of infinity, and the mask of a magnitude: from the first on a magnitude is not finite."""
 
+MIN_HEADER_BYTES = len("{}")
 MAX_HEADER_BYTES = 1 << 24
+ENTRY_KEYS = frozenset({"dtype", "shape", "data_offsets"})
 CHUNK = 1 << 16
 """Numbers scanned at once: small enough for the processor's cache."""
 
@@ -74,11 +76,11 @@ class Numbers:
 
 def open_weights(path: Path) -> Weights:
     """Map a safetensors file and check its header: contiguous, complete, known dtypes. Raises Malformed."""
-    if path.stat().st_size < 10:  # noqa: PLR2004 - eight bytes of length and an empty object
+    if path.stat().st_size < 8 + MIN_HEADER_BYTES:
         raise Malformed("safetensors: shorter than a header")
     raw = np.memmap(path, dtype=np.uint8, mode="r")
     length = int.from_bytes(raw[:8].tobytes(), "little")
-    if not 2 <= length <= min(MAX_HEADER_BYTES, len(raw) - 8):  # noqa: PLR2004 - as above
+    if not MIN_HEADER_BYTES <= length <= min(MAX_HEADER_BYTES, len(raw) - 8):
         raise Malformed(f"safetensors: header of {length} bytes in a file of {len(raw)}")
     header = _header(raw[8 : 8 + length].tobytes())
     data = raw[8 + length :]
@@ -217,7 +219,7 @@ def _entry(name: str, body: Any) -> Entry:
     try:
         dtype, shape, (begin, end) = body["dtype"], tuple(body["shape"]), body["data_offsets"]
         sound = dtype in ITEM_BYTES and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
-        sound = sound and len(body) == 3 and end - begin == math.prod(shape) * ITEM_BYTES[dtype]  # noqa: PLR2004
+        sound = sound and body.keys() == ENTRY_KEYS and end - begin == math.prod(shape) * ITEM_BYTES[dtype]
     except (KeyError, TypeError, ValueError):
         sound = False
     if not sound:

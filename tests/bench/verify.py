@@ -19,6 +19,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from safetensors import safe_open
+
 from learner.registry import WEIGHTS_FILE, Foundation, Lora, Registry, adapter_config, file_sha256, trust, verify
 from learner.registry.tensors import open_weights, scan
 from tests import adapters
@@ -158,9 +161,6 @@ def _command(command: list[str]) -> tuple[float, str]:
 
 
 def _torch_scan(path: Path) -> float:
-    import torch  # noqa: PLC0415 - the peer
-    from safetensors import safe_open  # noqa: PLC0415 - the peer
-
     squares = 0.0
     with safe_open(path, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - not a mapping

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.metrics import precision_recall_fscore_support
 
 from learner import evaluate, measures
 from learner.adapter import Base, Score, Tree, adapter_files, load_base, new_lora, score
@@ -37,15 +38,9 @@ def chat(n: int, turns: int = 4, topic: str = "a") -> HeldChat:
     """A conversation of alternating turns."""
     words = random.Random(n)
     said = [" ".join(words.choices(["parcel", "refund", "five", "days", "number", "thank", "you"], k=6))] * turns
-    roles = ["customer", "agent"] * turns
-    return HeldChat(
-        f"c{n}",
-        tuple(
-            Turn(role=role, text=text, is_target=role == "agent")  # type: ignore[arg-type]
-            for role, text in zip(roles, said, strict=False)
-        ),
-        topic,
-    )
+    asked = [Turn(role="customer", text=text) for text in said[::2]]
+    answered = [Turn(role="agent", text=text, is_target=True) for text in said[1::2]]
+    return HeldChat(f"c{n}", tuple(turn for pair in zip(asked, answered, strict=False) for turn in pair), topic)
 
 
 def test_measures_text_overlap() -> None:
@@ -60,8 +55,6 @@ def test_measures_text_overlap() -> None:
 
 def test_measures_class_report_equals_sklearn() -> None:
     """Macro precision, recall and F1 are scikit-learn's."""
-    from sklearn.metrics import precision_recall_fscore_support  # noqa: PLC0415 - a peer
-
     draw = random.Random(1)
     actual = draw.choices("aaabc", k=200)
     predicted = [label if draw.random() < 0.6 else draw.choice("abc") for label in actual]

@@ -8,7 +8,7 @@ import pytest
 
 from learner import heldout
 from learner.heldout import SetLimits, choose
-from streams.events import Label, Sample, Turn
+from streams.events import Label, Role, Sample, Turn
 
 WORDS = [
     f"{first}{last}"
@@ -17,7 +17,7 @@ WORDS = [
 ]
 
 
-def sample(n: int, *, role: str = "agent", topic: str = "a", text: str = "", label: Label = "unknown") -> Sample:
+def sample(n: int, *, role: Role = "agent", topic: str = "a", text: str = "", label: Label = "unknown") -> Sample:
     """A conversation of one question and one reply in words of its own."""
     draw = random.Random(n)
     said = [" ".join(draw.choices(WORDS, k=12)) for _ in range(2)]
@@ -26,7 +26,7 @@ def sample(n: int, *, role: str = "agent", topic: str = "a", text: str = "", lab
         received_at=float(n), completed_at=float(n), adapter=f"a00000{n % 2 + 1}-00000000" if role != "agent" else None,
         turns=(
             Turn(role="customer", text=said[0]),
-            Turn(role=role, text=text or said[1], is_target=True, event_id=f"e{n}", label=label),  # type: ignore[arg-type]
+            Turn(role=role, text=text or said[1], is_target=True, event_id=f"e{n}", label=label),
         ),
     )  # fmt: skip
 

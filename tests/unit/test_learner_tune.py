@@ -19,7 +19,7 @@ from learner.gate import Account, Decision, Evidence
 from learner.heldout import HeldChat
 from learner.records import Records, flattened
 from learner.registry import Refused, Registry, base_identity, file_sha256, trust, verify
-from learner.search import Choice, EarlyStop, Halving, Range
+from learner.search import Choice, EarlyStop, Halving, Range, Schedule
 from learner.tune import Budget, Population, as_documents, configured, exhaust, halve
 from services import cli
 from streams.events import Turn
@@ -93,9 +93,10 @@ def test_tune_early_stop_and_schedules() -> None:
     """Stop after `patience` readings without a gain; schedules begin at 1 and end at their floor."""
     stop = EarlyStop(patience=2, least=0.01)
     assert [stop.observe(loss) for loss in (1.0, 0.5, 0.499, 0.498, 0.497)] == [False, False, False, True, True]
-    for schedule, end in (("constant", 1.0), ("linear", 0.0), ("cosine", 0.0)):
-        assert search.rate_factor(schedule, 0.0) == 1.0  # type: ignore[arg-type]
-        assert search.rate_factor(schedule, 1.0) == pytest.approx(end)  # type: ignore[arg-type]
+    ends: dict[Schedule, float] = {"constant": 1.0, "linear": 0.0, "cosine": 0.0}
+    for schedule, end in ends.items():
+        assert search.rate_factor(schedule, 0.0) == 1.0
+        assert search.rate_factor(schedule, 1.0) == pytest.approx(end)
 
 
 def test_tune_population_finds_a_rate_that_learns(folder: Path) -> None:
