@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from services.settings import Settings
+from services.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     import redis
@@ -45,10 +45,12 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _config(settings: Settings) -> StreamConfig:
-    """The stream's settings with the broker's, topics in place."""
+    """The stream's settings with the broker's, topics in place. Raises `SettingsError`."""
     from streams.admin import broker_epoch, ensure_topics, touch_topics  # noqa: PLC0415 - confluent-kafka
     from streams.topics import CHATS_CLEAN, CHATS_RAW, EXAMPLES  # noqa: PLC0415 - with it
 
+    if settings.scrub.hold_s:
+        raise SettingsError(f"scrub.hold_s = {settings.scrub.hold_s}: the worker masks pieces at once; set it to 0")
     kafka = settings.kafka
     config = replace(
         settings.stream, bootstrap=kafka.bootstrap, prefix=kafka.prefix, epoch=kafka.epoch, extra=kafka.extra

@@ -25,6 +25,7 @@ from streams.lean import transport_with
 from streams.ledger import Entry
 from streams.metrics import StreamMetrics
 from streams.outbox import Outbox, Record
+from streams.security import credentials
 from streams.topics import CHATS_CLEAN, CHATS_RAW, EXAMPLES
 
 TICK_S = 0.1
@@ -124,7 +125,7 @@ def create_app(config: StreamConfig, parts: Parts) -> Worker:
         broker_request_timeout=max(30.0, config.session_timeout_s + 5), consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=config.instance or None, stream_wait_empty=False,
         processing_guarantee="at_least_once", broker_max_poll_records=4_000, consumer_metadata_max_age_ms=10_000,
-        loghandlers=[],
+        loghandlers=[], broker_credentials=credentials(config.extra), broker_client_id="driftline-clean",
     )  # fmt: skip
     worker = Worker(app, config, parts)
     app._transport = transport_with(app, config, parts.resume)  # noqa: SLF001 - the driver is chosen by URL otherwise

@@ -35,6 +35,9 @@ CACHED = 20_000
 DUE_AT_ONCE = 64
 """Conversations that are cut in one go, so that new events do not wait long."""
 
+REREAD_TURNS = 50
+"""Turns between two looks at what former owners of our partitions may have left: about five seconds."""
+
 Ends = Mapping[int, bool]
 """Partition that this worker owns -> whether it is read to its end."""
 
@@ -64,6 +67,8 @@ class AssembleStage:
         self._raw: dict[str, int] = {}
         self._owned: set[int] = set()
         self._unsent: Produced = {}
+        self._sent: set[Place] = set()
+        self._turns = 0
         self.newest: dict[tuple[int, int], float] = {}
         """Partition of chats.clean and of chats.raw -> newest timestamp that came that way."""
 
@@ -103,26 +108,34 @@ class AssembleStage:
         """
         for partition in {place[0] for place in delivered}:
             self._store.delivered(partition, [name for p, name in delivered if p == partition])
-        self._own(clean)
+        self._sent.difference_update(delivered)
+        self._turns += 1
+        self._own(clean, again=self._turns % REREAD_TURNS == 0)
         clocks = self._clock.publish(raw, newest)
         for partition, end in clean.items():
             known = clocks if self._clock.settled(partition, end=end) else {}
             self._look(partition, known)
         produced, self._unsent = self._unsent, {}
+        self._sent.update(produced)
         return produced
 
-    def _own(self, partitions: Collection[int]) -> None:
-        """Take new partitions over, with the records that a former owner cut, and give up those that are gone."""
+    def _own(self, partitions: Collection[int], *, again: bool) -> None:
+        """Take new partitions over, with what a former owner left, and give up those that are gone.
+
+        A former owner may write for a moment longer: what it left is read again from time to time.
+        """
         for partition in self._owned - set(partitions):
             self._due.pop(partition, None)
             self._owned.discard(partition)
+            self._sent = {place for place in self._sent if place[0] != partition}
             self._cache.clear()
-        for partition in sorted(set(partitions) - self._owned):
+        for partition in sorted(partitions if again else set(partitions) - self._owned):
             pending = self._store.pending(partition)
             # events may have arrived before this first look: theirs are kept, those of the former owner join them
             self._due[partition] = dict.fromkeys(self._store.open(partition), 0.0) | self._due.get(partition, {})
             self._owned.add(partition)
-            self._unsent.update({(partition, name): record for name, record in pending.items()})
+            left = {(partition, name): record for name, record in pending.items()}
+            self._unsent.update({place: record for place, record in left.items() if place not in self._sent})
 
     def _look(self, partition: int, clocks: Mapping[int, float]) -> None:
         """Cut what is due in a partition; `clocks` are those of the partitions of chats.raw."""
@@ -142,10 +155,13 @@ class AssembleStage:
             self._counted("rejected", "late")
         if arrival.status == "d":
             self._counted("rejected", "duplicate")
+        due = self._due.setdefault(record.partition, {})
         if arrival.status != "n":
+            # another worker may have taken it in a moment ago: look at what is stored
+            self._cache.pop(event.conversation, None)
+            due[event.conversation] = 0.0
             return NOTHING
         conversation = self._known(event, arrival.generation)
-        due = self._due.setdefault(record.partition, {})
         self._raw[event.conversation] = event.offset[0]
         settled = conversation is None or event.type != "message" or bool(conversation.closes())
         at = (
@@ -217,6 +233,8 @@ class AssembleStage:
             self._due[partition][name] = found.again_at
             if found.due:
                 prepared.append((found, now))
+            elif conversation.memo.final:
+                self._forget(partition, name)
         self._cut(partition, prepared)
 
     def _cut(self, partition: int, prepared: Sequence[tuple[Prepared, float]]) -> None:
@@ -243,11 +261,15 @@ class AssembleStage:
         conversation.memo = memo
         conversation.generation = generation
         if memo.final:
-            self._due[partition].pop(conversation.name, None)
-            self._cache.pop(conversation.name, None)
-            self._raw.pop(conversation.name, None)
+            self._forget(partition, conversation.name)
         else:
             self._due[partition][conversation.name] = prepare(conversation, now, self._config, self._quality).again_at
+
+    def _forget(self, partition: int, name: str) -> None:
+        """Nothing more is due of a conversation unless another event arrives."""
+        self._due[partition].pop(name, None)
+        self._cache.pop(name, None)
+        self._raw.pop(name, None)
 
     def _counted(self, outcome: str, reason: str = "", count: int = 1) -> None:
         if self._count is not None and count:

@@ -1,8 +1,8 @@
 """Faust's Kafka transport with two changes: partitions start where Redis says, and records go straight on.
 
 Stock Faust wraps every record in a wait of two futures; while the flow is active and the callback does not have to
-wait, that is most of its cost. `DRAIN_SHA256` is of the method that `_drain_messages` replaces: with any other version of
-Faust the stock way is used.
+wait, that is most of its cost. `DRAIN_SHA256` is of the method that `_drain_messages` replaces: with any other
+version of Faust the stock way is used.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any, cast
 import msgspec
 import redis
 
-from streams import dead_letters
+from streams import cloudevents, dead_letters
 from streams.config import StreamConfig
 from streams.dead_letters import Letter
 from streams.events import BadEvent, ChatEvent, CleanEvent, DeadLetter, decode, encode_record, from_object
@@ -179,7 +179,4 @@ def _cloud_event(record: Incoming, headers: Mapping[str, bytes]) -> dict[str, An
         raise BadEvent(DeadLetter.NOT_JSON) from None
     if not isinstance(body, dict):
         raise BadEvent(DeadLetter.WRONG_TYPE)
-    body.setdefault("event_id", headers["ce_id"].decode(errors="replace"))
-    if "ce_time" in headers:
-        body.setdefault("ts", headers["ce_time"].decode(errors="replace"))
-    return body
+    return cloudevents.completed(body, {name: value.decode(errors="replace") for name, value in headers.items()})

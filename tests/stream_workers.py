@@ -21,7 +21,7 @@ from confluent_kafka import Producer
 from services.local import redis_server
 from services.local.supervisor import free_port
 from services.settings import Settings, child_environment, load
-from streams.events import Closed, Feedback, Message, encode, isoformat
+from streams.events import Closed, Feedback, Message, Role, encode, isoformat
 from streams.ledger import Entry, Ledger
 from streams.scrub.identity import ledger_key
 from streams.topics import CHATS_RAW
@@ -132,6 +132,7 @@ def raw_chats(n: int, seed: int, *, turns: int = 6) -> dict[str, list[Record]]:
     """Chat events as senders write them, by conversation: turns, a close and for some a rating."""
     rng = random.Random(seed)
     chats = {}
+    roles: list[Role] = ["customer", "agent"]
     for number in range(n):
         name = f"chat-{seed}-{number}"
         key = name.encode()
@@ -141,7 +142,7 @@ def raw_chats(n: int, seed: int, *, turns: int = 6) -> dict[str, list[Record]]:
             Message(
                 event_id=f"{name}-{seq}", seq=seq, ts=isoformat(START + seq), text=said(rng, role), role=role, **base
             )
-            for seq, role in enumerate(["customer", "agent"] * count)
+            for seq, role in enumerate(roles * count)
         ]
         end = len(events)
         events.append(Closed(event_id=f"{name}-end", seq=end, ts=isoformat(START + 60), turns=end, **base))
