@@ -58,9 +58,13 @@ class Acts(Run):
         self.evidence.facts.append(
             {"question": self.question, "answer_before": before, "answer_after": self.ask(), "expected": self.fact.new}
         )
-        self.unchanged(planter)
-        self.refused(planter)
-        self.rolled_back(planter)
+        if self.watch.promoted():
+            self.unchanged(planter)
+            self.refused(planter)
+            self.rolled_back(planter)
+        else:
+            for name in ("gate_refused_unchanged", "bad_adapter_refused", "regression_rolled_back"):
+                self.evidence.check(name, "not tried: no version was ever promoted", passed=False)
         self.customers.stop()
         self.watched("every chat is sent", lambda: not self.streaming, 60)
 

@@ -15,8 +15,8 @@ from services.simulation.dialogue import Conversation, conversations
 from services.simulation.policy import Fact, facts
 from services.simulation.traffic import Mix, traffic
 
-CHATS = 900
-RATE = 10.0
+CHATS = 1200
+RATE = 11.5
 """Records a second in the stream's own time; `SPEED` multiplies it."""
 CHANGES_AT = 0.4
 _MIX = Mix(noise=0.04, fact_share=0.4, redelivered=0.01, late=0.006, malformed=0.003, floods=0.002)
