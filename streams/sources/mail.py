@@ -143,8 +143,12 @@ def _body(message: EmailMessage) -> str:
     part = message.get_body(preferencelist=("plain", "html"))
     if part is None:
         return ""
-    content = part.get_content()
-    text = content if isinstance(content, str) else content.decode(errors="replace")
+    try:
+        content = part.get_content()
+    except LookupError:
+        # A charset that nobody knows: most such mails are UTF-8 all the same.
+        content = part.get_payload(decode=True)
+    text = content if isinstance(content, str) else bytes(content).decode(errors="replace")
     return html_text(text) if part.get_content_subtype() == "html" else text
 
 

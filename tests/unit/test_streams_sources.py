@@ -184,6 +184,41 @@ def test_sources_mbox_threads_without_quotes_and_signatures() -> None:
     assert [role for role, _ in said(named[0])] == ["agent", "customer", "agent"]
 
 
+def test_sources_mbox_decodes_mails() -> None:
+    """Encoded headers, several parts, quoted-printable and a charset that nobody knows are read."""
+    mails = """From a Thu
+From: =?utf-8?q?J=C3=B6rg?= <j@x.example>
+Message-ID: <a@x>
+MIME-Version: 1.0
+Content-Type: multipart/alternative; boundary=b
+
+--b
+Content-Type: text/plain; charset=iso-8859-1
+Content-Transfer-Encoding: quoted-printable
+
+Gr=FC=DFe, wo ist mein Paket?
+
+--=20
+J
+
+--b
+Content-Type: text/html
+
+<p>x</p>
+--b--
+
+From b Thu
+From: s@y.example
+Content-Type: text/plain; charset=nonsense
+In-Reply-To: <a@x>
+
+Morgen da.
+"""
+    (chat,) = chats(read(lines(mails), "mbox"))
+    assert said(chat) == [("customer", "Grüße, wo ist mein Paket?"), ("agent", "Morgen da.")]
+    assert chat.customer["name"] == "Jörg"
+
+
 @pytest.mark.parametrize(
     ("body", "own"),
     [
