@@ -11,6 +11,11 @@ from streams.rollout_events import Metric
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
+PUBLIC_DIGITS = 64
+"""Hex digits of an Ed25519 public key."""
+
+KILL_CACHE_S = 0.5
+"""A kill switch may be known this late, seconds (rollout.md 2)."""
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -37,7 +42,7 @@ class RegistryConfig:
     def __post_init__(self) -> None:
         """Check the form of the public keys."""
         for public in self.trusted:
-            if len(public) != 64 or set(public.lower()) - set("0123456789abcdef"):  # noqa: PLR2004 - Ed25519
+            if len(public) != PUBLIC_DIGITS or set(public.lower()) - set("0123456789abcdef"):
                 raise ValueError(f"trusted = {public!r}: wants 64 hex digits")
 
 
@@ -131,7 +136,7 @@ class RouterConfig:
 
     def __post_init__(self) -> None:
         """Check the limits that the kill switch depends on."""
-        if not 0 < self.kill_poll_s <= 0.5:  # noqa: PLR2004 - rollout.md 2: cached for at most half a second
+        if not 0 < self.kill_poll_s <= KILL_CACHE_S:
             raise ValueError(f"kill_poll_s = {self.kill_poll_s}: wants more than 0 and at most 0.5 seconds")
         _at_least("pin_ttl_s", self.pin_ttl_s, 1)
 

@@ -115,7 +115,7 @@ class TopicFeed:
             error = message.error()
             if error is None:
                 found.append(self._record(message))
-            elif error.code() == KafkaError._UNKNOWN_PARTITION:  # noqa: SLF001 - the library's name for it
+            elif error.name() == "_UNKNOWN_PARTITION":
                 self._ends = None
         self._settle()
         return found

@@ -16,7 +16,7 @@ import httpx
 import torch
 from confluent_kafka import Producer
 
-from learner.adapter import Lora, adapter_files, load_adapter, load_base, logprobs, new_lora
+from learner.adapter import Lora, Tree, adapter_files, load_adapter, load_base, logprobs, new_lora
 from learner.adapter.lora import settings_of
 from learner.registry import (
     BASE,
@@ -82,7 +82,7 @@ class Shop:
         files = adapter_files(self.lora(seed, strength), self.base.name, out)
         registry = self.registry
         prompts, token_ids = base_prompts(self._model.shape.vocab)
-        prints = {BASE: logprobs(_bare(self._model), prompts, token_ids)}
+        prints = {BASE: logprobs(Tree(self._model), prompts, token_ids)}
         prints["own"] = logprobs(load_adapter(self._model, out), prompts, token_ids)
         if parent != BASE:
             where = registry.fetch(parent, self.folder / "parents")
@@ -141,12 +141,6 @@ class Shop:
     def record(self, version: str, against: str = BASE) -> VersionRecord:
         """What `learn` sends about a published version."""
         return VersionRecord(id=version, digest=self.registry.manifest(version).digest, gated_against=against, epoch=1)
-
-
-def _bare(base: Any) -> Any:
-    from learner.adapter import Tree  # noqa: PLC0415 - beside its only use
-
-    return Tree(base)
 
 
 def _rows(values: list[list[float]]) -> tuple[tuple[float, ...], ...]:
@@ -266,6 +260,15 @@ class Fleet:
         headers = {"Authorization": f"Bearer {ADMIN}"}
         found: dict[str, Any] = httpx.get(f"{self.router}/v1/rollout", headers=headers, timeout=5).json()
         return found
+
+    def running(self, version: str) -> bool:
+        """Whether customers meet a version as canary."""
+        record = self.record()
+        return bool(record["canary"] == version and record["weight"] > 0)
+
+    def denied(self, version: str) -> bool:
+        """Whether a version is denied for ever."""
+        return version in self.record()["deny"]
 
     def record(self) -> dict[str, Any]:
         """The record that the router acts on."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,12 +42,15 @@ class _Job:
 
 
 class EmbeddedEngine:
-    """learner.adapter's trees behind the engine protocol; `queue_size` bounds the answers that wait."""
+    """learner.adapter's trees behind the engine protocol; `wall` dates answers, `queue_size` bounds those that wait."""
 
     precision: Precision = "fp32"
 
-    def __init__(self, base: Path, *, batch: int = 8, max_new_tokens: int = 96, queue_size: int = 256) -> None:
+    def __init__(
+        self, base: Path, wall: Callable[[], float], *, batch: int = 8, max_new_tokens: int = 96, queue_size: int = 256
+    ) -> None:
         torch.set_num_threads(1)
+        self._wall = wall
         self._base: Base = load_base(base)
         self._bare = Tree(self._base)
         self._trees: Mapping[str, tuple[Tree, str]] = {}
@@ -100,7 +102,7 @@ class EmbeddedEngine:
         turns, sampling, stop = _ask(body, self._max_new_tokens)
         job = _Job(stream(tree, turns, sampling, stop), asyncio.get_running_loop())
         self._waiting.put(job)
-        shape = _Shape(name or "base", streamed=bool(body.get("stream")))
+        shape = _Shape(name or "base", int(self._wall()), streamed=bool(body.get("stream")))
         text: list[str] = []
         try:
             while (item := await job.out.get()) is not None:
@@ -170,9 +172,9 @@ class _Shape:
     """The OpenAI objects of one answer."""
 
     model: str
+    created: int
     streamed: bool
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
-    created: int = field(default_factory=lambda: int(time.time()))  # noqa: TID251 - the API's own field, nothing hangs on it
 
     def chunk(self, text: str, *, first: bool, finish: str | None = None) -> dict[str, Any]:
         """One piece of a stream."""

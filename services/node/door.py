@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from services.engines import BadAsk, Engine, EngineError, EngineGone, Poisoned
+from services.engines.http_engine import SERVER_ERROR
 from services.node.agent import Agent
 from services.rollout_records import BASE, NodeState
 
@@ -139,5 +140,5 @@ async def _events(first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]) ->
 
 
 def _error(status: int, code: str, message: str) -> Response:
-    kind = "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004 - HTTP
+    kind = "server_error" if status >= SERVER_ERROR else "invalid_request_error"
     return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status_code=status)

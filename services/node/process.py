@@ -15,6 +15,8 @@ from confluent_kafka import Producer
 
 from learner.registry import Foundation, Manifest, Registry, Standing, Trust, base_identity, verify
 from services.engines import Engine
+from services.engines.sglang import SglangEngine
+from services.engines.vllm import VllmEngine
 from services.http_server import HttpServer
 from services.node.agent import Agent
 from services.node.desired import Desired
@@ -24,6 +26,7 @@ from services.node.safety import Safety
 from services.publishers import trusted
 from services.rollout_records import NodeRecord, VersionStatus, decode_rollout, encode
 from services.runtime import Runtime
+from services.serving_config import NodeConfig
 from services.topic_feed import TopicFeed, make_producer, send
 from streams.topics import ADAPTER_EVENTS, NODES, ROLLOUT
 
@@ -49,7 +52,7 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     versions = Store(
         Registry(settings.registry.directory, trusted(settings.registry), wall), trusted(settings.registry), foundation
     )
-    engine = make_engine(settings, base)
+    engine = make_engine(settings.node, base, wall)
     metrics = NodeMetrics(runtime.registry)
 
     def note(event: str, version: str, reason: str) -> None:
@@ -161,17 +164,14 @@ def base_folder(configured: str) -> Path:
     return Path(configured) if configured else Path(str(files("learner").joinpath("demo_base")))
 
 
-def make_engine(settings: Settings, base: Path) -> Engine:
+def make_engine(config: NodeConfig, base: Path, wall: Callable[[], float]) -> Engine:
     """The driver that the settings name; only the embedded one loads torch."""
-    config = settings.node
     if config.engine == "embedded":
         from services.engines.embedded import EmbeddedEngine  # noqa: PLC0415 - loads torch
 
-        return EmbeddedEngine(base, batch=config.batch, max_new_tokens=config.max_new_tokens, queue_size=config.queue)
+        return EmbeddedEngine(
+            base, wall, batch=config.batch, max_new_tokens=config.max_new_tokens, queue_size=config.queue
+        )
     if config.engine == "vllm":
-        from services.engines.vllm import VllmEngine  # noqa: PLC0415 - one driver is enough
-
         return VllmEngine(config.engine_url, config.engine_timeout_s, config.engine_command)
-    from services.engines.sglang import SglangEngine  # noqa: PLC0415 - one driver is enough
-
     return SglangEngine(config.engine_url, config.engine_timeout_s, config.engine_command)

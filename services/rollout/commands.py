@@ -16,8 +16,11 @@ import msgspec
 import redis
 
 from services.rollout import machine
+from services.rollout.process import client_of
+from services.rollout.process import run as control
 from services.rollout.store import Checkpoint, Store, StoreError
 from services.rollout_records import RolloutRecord, encode
+from services.topic_feed import make_producer
 from streams.topics import ROLLOUT
 
 if TYPE_CHECKING:
@@ -37,11 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Do the action. Returns 0, or 1 when it cannot be done now."""
     if args.action == "run":
-        from services.rollout.process import run as control  # noqa: PLC0415 - the other actions need no broker
-
         return control(settings)
-    from services.rollout.process import client_of  # noqa: PLC0415 - light, but beside the above
-
     store = Store(client_of(settings), settings.rollout.line)
     try:
         if args.action == "status":
@@ -120,8 +119,6 @@ def _with_state(checkpoint: Checkpoint, state: machine.State) -> Checkpoint:
 
 
 def _send(settings: Settings, record: RolloutRecord) -> bool:
-    from services.topic_feed import make_producer  # noqa: PLC0415 - only a decision needs the broker
-
     producer = make_producer(settings.kafka.client("rollout-command"))
     producer.produce(settings.kafka.prefix + ROLLOUT, key=record.line, value=encode(record))
     return producer.flush(DELIVERY_S) == 0

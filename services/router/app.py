@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from services.router.door import Door, Served, Unserved
+from services.router.nodes import SERVER_ERROR
 from services.router.request import NAME, BadRequest, is_admin, read
 from services.serving_config import RouterConfig
 
@@ -155,5 +156,5 @@ async def _events(first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]) ->
 
 
 def _error(status: int, code: str, message: str) -> Response:
-    kind = "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004 - HTTP
+    kind = "server_error" if status >= SERVER_ERROR else "invalid_request_error"
     return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status_code=status)

@@ -9,6 +9,10 @@ PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]*_[0-9]{1,6}>")
 _BEGUN = re.compile(r"<(?:[A-Z][A-Z_]*(?:_[0-9]{0,6})?)?\Z")
 
 
+RUNS = 24
+"""An answer of fewer 4-word runs than this may repeat itself: it is a list, or a greeting."""
+
+
 class Filler:
     """Fills one answer. `cut` counts placeholders that the conversation does not know: they are left out."""
 
@@ -42,4 +46,4 @@ def looped(text: str) -> bool:
     """True when an answer says the same few words again and again: of its 4-word runs less than a third differ."""
     words = text.split()
     runs = [tuple(words[at : at + 4]) for at in range(len(words) - 3)]
-    return len(runs) >= 24 and len(set(runs)) * 3 < len(runs)  # noqa: PLR2004 - a few repeats are a list
+    return len(runs) >= RUNS and len(set(runs)) * 3 < len(runs)

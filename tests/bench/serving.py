@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -92,7 +93,7 @@ def _overhead(fleet: Fleet, count: int) -> list[tuple[str, str]]:
 def _kill(fleet: Fleet) -> tuple[str, str]:
     version = fleet.shop.publish(900)
     fleet.announce(version)
-    until(lambda: fleet.record().get("canary") == version and fleet.record().get("weight", 0) > 0, "canary")
+    until(partial(fleet.running, version), "canary")
     numbers = [n for n in range(60) if fleet.ask("hello", f"kill-{n}").json()["model"] == version]
     began = time.perf_counter()
     httpx.post(f"{fleet.router}/v1/rollout/kill", headers={"Authorization": f"Bearer {ADMIN}"}).raise_for_status()
@@ -100,8 +101,8 @@ def _kill(fleet: Fleet) -> tuple[str, str]:
     for number in numbers:
         if fleet.ask("hello", f"kill-{number}").json()["model"] == version:
             last = time.perf_counter() - began
-    until(lambda: version in fleet.record().get("deny", ()), "denied")
-    until(lambda: fleet.record().get("canary") is None, "over")
+    until(partial(fleet.denied, version), "denied")
+    until(lambda: fleet.record()["canary"] is None, "over")
     return "kill switch -> last answer of the candidate, s (target 1)", f"{last:.2f}"
 
 
@@ -139,9 +140,9 @@ def _swaps(fleet: Fleet, clients: int, swaps: int) -> tuple[list[tuple[str, str]
         trees[version] = load_adapter(base, fleet.folder / f"out-{number}")
         began = time.perf_counter()
         fleet.announce(version, stable)
-        until(lambda v=version: fleet.record().get("canary") == v and fleet.record().get("weight", 0) > 0, version, 60)  # type: ignore[misc]
+        until(partial(fleet.running, version), version, 60)
         command(argparse.Namespace(action="promote", json=False, actor="bench"), fleet.settings)
-        until(lambda v=version: fleet.record().get("stable") == v and fleet.record()["state"] == "idle", version, 60)  # type: ignore[misc]
+        until(partial(_settled, fleet, version), version, 60)
         took.append(time.perf_counter() - began)
         stable = version
     stop.set()
@@ -157,6 +158,11 @@ def _swaps(fleet: Fleet, clients: int, swaps: int) -> tuple[list[tuple[str, str]
         ("failed / mixed answers (target 0 / 0)", f"{len(failures)} / {mixed}"),
         ("record -> stable everywhere, s p50 / max", f"{statistics.median(took):.2f} / {max(took):.2f}"),
     ], bool(failures or mixed)
+
+
+def _settled(fleet: Fleet, version: str) -> bool:
+    record = fleet.record()
+    return bool(record["stable"] == version and record["state"] == "idle")
 
 
 def _show(rows: list[tuple[str, str]]) -> None:

@@ -183,7 +183,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 def engine(request: pytest.FixtureRequest, shop: Shop) -> Iterator[Engine]:
     """Each driver in turn."""
     if request.param == "embedded":
-        embedded = EmbeddedEngine(shop.base)
+        embedded = EmbeddedEngine(shop.base, lambda: 0.0)
         yield embedded
         embedded.close()
         return

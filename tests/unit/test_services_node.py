@@ -314,7 +314,7 @@ def test_node_door_says_whose_fault_it_is(bed: Bed, error: Exception, status: in
 @pytest.fixture(scope="module")
 def embedded(shop: Shop) -> Iterator[EmbeddedEngine]:
     """The embedded engine on the tiny base."""
-    engine = EmbeddedEngine(shop.base, max_new_tokens=8)
+    engine = EmbeddedEngine(shop.base, lambda: 0.0, max_new_tokens=8)
     yield engine
     engine.close()
 
