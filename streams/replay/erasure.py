@@ -68,8 +68,9 @@ def resume_erasures(tables: Sequence[ReplayBuffer]) -> int:
     finished = 0
     for table in tables:
         for customer in table.client.smembers(f"{table.prefix}:er"):
-            erase_from(table, [customer])
-            finished += 1
+            if isinstance(customer, bytes):
+                erase_from(table, [customer])
+                finished += 1
     return finished
 
 
