@@ -28,6 +28,41 @@ local spec = cjson.decode(ARGV[1])
 return dup_file(spec)
 """
 
+_LOOK = """
+local limit, found = tonumber(ARGV[1]), {}
+for number, bands in ipairs(cjson.decode(ARGV[2])) do
+  local shared, order = {}, {}
+  for _, band in ipairs(bands) do
+    for _, member in ipairs(redis.call('LRANGE', 'dup:b:' .. band, 0, -1)) do
+      if not shared[member] then
+        order[#order + 1] = member
+        shared[member] = { 0, #order }
+      end
+      shared[member][1] = shared[member][1] + 1
+    end
+  end
+  table.sort(order, function(a, b)
+    local x, y = shared[a], shared[b]
+    return x[1] > y[1] or (x[1] == y[1] and x[2] < y[2])
+  end)
+  local row = {}
+  for at = 1, math.min(limit, #order) do
+    local unit = redis.call('HMGET', 'dup:u:' .. order[at], 'c', 's')
+    if unit[1] then
+      local at_row = #row
+      row[at_row + 1], row[at_row + 2], row[at_row + 3] = order[at], unit[1], unit[2]
+      row[at_row + 4] = redis.call('GET', 'dup:c:' .. unit[1]) or 'train'
+    end
+  end
+  found[number] = row
+end
+return found
+"""
+"""Those that share most bands with each unit, newest first among equals: member, cluster, signature, split."""
+
+_LOOKED = 16
+"""Units in one call of that script; it bounds how long others wait."""
+
 _encoder = msgspec.json.Encoder()
 
 _CANDIDATES = 48
@@ -140,30 +175,16 @@ class RedisCopies:
         self._client = client
         self._config = config
         self._file = client.register_script(SCRIPT + _FILE)
+        self._look = client.register_script(_LOOK)
 
     def look(self, units: Sequence[Unit]) -> list[Copies]:
-        """What each unit is a copy of; two round trips for all of them together."""
-        keys = [[f"dup:b:{b.hex()}" for b in u.bands] for u in units]
-        pipe = self._client.pipeline(transaction=False)
-        for key in (key for group in keys for key in group):
-            pipe.lrange(key, 0, -1)
-        buckets = iter(pipe.execute())
-        members = [_commonest(next(buckets) for _ in group) for group in keys]
-        held = self._read({m for group in members for m in group})
-        return [relate(unit, [held[m] for m in group if m in held]) for unit, group in zip(units, members, strict=True)]
-
-    def _read(self, members: Iterable[str]) -> dict[str, Held]:
-        wanted = sorted(members)
-        pipe = self._client.pipeline(transaction=False)
-        for member in wanted:
-            pipe.hmget(f"dup:u:{member}", "c", "s")
-        found = {
-            m: (c.decode(), bytes.fromhex(s.decode())) for m, (c, s) in zip(wanted, pipe.execute(), strict=True) if c
-        }
-        clusters = sorted({cluster for cluster, _ in found.values()})
-        splits = self._client.mget([f"dup:c:{c}" for c in clusters]) if clusters else []
-        owner = {c: (s or b"train").decode() for c, s in zip(clusters, splits, strict=True)}
-        return {m: Held(m, signature, cluster, owner[cluster]) for m, (cluster, signature) in found.items()}
+        """What each unit is a copy of; one round trip for `_LOOKED` units."""
+        found: list[Copies] = []
+        for at in range(0, len(units), _LOOKED):
+            part = units[at : at + _LOOKED]
+            answer = self._look(args=[_CANDIDATES, _encoder.encode([[b.hex() for b in unit.bands] for unit in part])])
+            found += [relate(unit, _held(row)) for unit, row in zip(part, answer, strict=True)]
+        return found
 
     def file(self, unit: Unit, cluster: str, sample: str, customer: str, at: float) -> Filed:
         """Remember a unit; for callers whose effect is not a script of their own."""
@@ -214,6 +235,12 @@ class MemoryCopies:
         held = self.sets.setdefault(key, set())
         held.add(member)
         return len(held)
+
+
+def _held(row: Sequence[bytes]) -> list[Held]:
+    """What the script found for one unit."""
+    fields = zip(row[::4], row[1::4], row[2::4], row[3::4], strict=True)
+    return [Held(m.decode(), bytes.fromhex(s.decode()), c.decode(), split.decode()) for m, c, s, split in fields]
 
 
 def _commonest(buckets: Iterable[Sequence[bytes] | Sequence[str]]) -> list[str]:

@@ -15,13 +15,14 @@ import msgspec
 from streams.assemble.conversation import NEVER, Conversation, Memo, Reply, View, reply_of, view
 from streams.assemble.split import split_of
 from streams.config import StreamConfig
-from streams.events import Annotation, CleanEvent, Sample, Split, Turn
+from streams.events import Annotation, CleanEvent, Role, Sample, Split, Turn
 from streams.near_copies import template_weight
 from streams.near_copies_store import Copies, Unit
-from streams.quality import QualityConfig, Reason, Tag, judge_reply, judge_turn
+from streams.quality import QualityConfig, Reason, Tag, Verdict, is_echo, judge_turns
 from streams.signals import Signal, pair_from_edit, signals
 
 KEPT = "kept"
+_AGENT: Role = "agent"
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,14 @@ def prepare(conversation: Conversation, now: float, config: StreamConfig, qualit
         ready = []
     split = _split(conversation, config)
     rejected = {r.name: Reason.UNRATED.value for r in ready if r in unrated}
-    dropped = _noise(conversation, seen, ready, quality)
+    contexts = _contexts(conversation, seen, ready)
+    verdicts = _verdicts(contexts, ready, quality)
+    dropped = {m.event_id: verdicts[_said(m)].reasons[0].value for m in contexts if not verdicts[_said(m)].keep}
     candidates = []
     for reply in ready:
         if reply.name in rejected:
             continue
-        found = _judged(conversation, reply, known[reply.name], seen, dropped, split, quality)
+        found = _judged(conversation, reply, known[reply.name], seen, dropped, split, verdicts[reply.text, _AGENT])
         if isinstance(found, Candidate):
             candidates.append(found)
         else:
@@ -160,28 +163,34 @@ def _split(conversation: Conversation, config: StreamConfig) -> Split:
     return split_of(ordered[0].split_key, config.salt, config.shares)
 
 
-def _noise(conversation: Conversation, seen: View, ready: Sequence[Reply], quality: QualityConfig) -> dict[str, str]:
-    """Customers' turns before the last ready reply (all of them once complete) that are no context, with reasons."""
+def _contexts(conversation: Conversation, seen: View, ready: Sequence[Reply]) -> list[CleanEvent]:
+    """Customers' turns before the last ready reply (all of them once complete) that are not decided."""
     memo = conversation.memo
-    last = (
-        seen.messages[-1].seq
-        if seen.complete and seen.messages
-        else max((r.messages[-1].seq for r in ready), default=-1)
-    )
-    found = {}
-    for message in seen.messages:
-        known = message.event_id in memo.held or message.event_id in memo.dropped
-        if known or message.seq > last or message.role in {"agent", "assistant"}:
-            continue
-        verdict = judge_turn(message.text or "", message.role or "customer", quality)
-        if not verdict.keep:
-            found[message.event_id] = verdict.reasons[0].value
-    return found
+    last = max((r.messages[-1].seq for r in ready), default=-1)
+    if seen.complete and seen.messages:
+        last = seen.messages[-1].seq
+    return [
+        m for m in seen.messages
+        if m.seq <= last and m.role not in {"agent", "assistant"}
+        and m.event_id not in memo.held and m.event_id not in memo.dropped
+    ]  # fmt: skip
+
+
+def _verdicts(
+    contexts: Sequence[CleanEvent], ready: Sequence[Reply], quality: QualityConfig
+) -> dict[tuple[str, Role], Verdict]:
+    """The judgement of every text that is looked at now, in one go."""
+    texts = list(dict.fromkeys([*map(_said, contexts), *((r.text, _AGENT) for r in ready)]))
+    return dict(zip(texts, judge_turns(texts, quality), strict=True)) if texts else {}
+
+
+def _said(message: CleanEvent) -> tuple[str, Role]:
+    return message.text or "", message.role or "customer"
 
 
 def _judged(  # noqa: PLR0917 - what a judgement hangs on
     conversation: Conversation, reply: Reply, signal: Signal, seen: View, dropped: Mapping[str, str], split: Split,
-    quality: QualityConfig,
+    verdict: Verdict,
 ) -> Candidate | str:  # fmt: skip
     """The reply as candidate, or the reason of its rejection."""
     if len(_adapters([*_before(seen, reply), *reply.messages])) > 1 and reply.role == "assistant":
@@ -189,7 +198,8 @@ def _judged(  # noqa: PLR0917 - what a judgement hangs on
     before = [
         m for m in _before(seen, reply) if m.event_id not in dropped and m.event_id not in conversation.memo.dropped
     ]
-    verdict = judge_reply([Turn(role=m.role or "customer", text=m.text or "") for m in before], reply.text, quality)
+    if verdict.keep and is_echo([Turn(role=m.role or "customer", text=m.text or "") for m in before], reply.text):
+        return Reason.DUPLICATE.value
     if not verdict.keep:
         return verdict.reasons[0].value
     question = next((m.text or "" for m in reversed(before) if m.role == "customer"), "")

@@ -41,9 +41,12 @@ def judge_turn(text: str, role: Role, config: QualityConfig, model: Classifier |
 
 def judge_reply(context: Sequence[Turn], text: str, config: QualityConfig, model: Classifier | None = None) -> Verdict:
     """Judge a reply that would be learned: `context` are the turns before it, newest last (may be empty)."""
-    if len(text.split()) >= _ECHO_WORDS and any(turn.role == "customer" and turn.text == text for turn in context[-4:]):
-        return _rejected(Reason.DUPLICATE)
-    return judge_turn(text, "agent", config, model)
+    return _rejected(Reason.DUPLICATE) if is_echo(context, text) else judge_turn(text, "agent", config, model)
+
+
+def is_echo(context: Sequence[Turn], text: str) -> bool:
+    """True for a reply that only repeats what the customer said."""
+    return len(text.split()) >= _ECHO_WORDS and any(t.role == "customer" and t.text == text for t in context[-4:])
 
 
 @lru_cache(maxsize=1 << 13)
