@@ -21,7 +21,8 @@ from streams.replay.config import ReplayError
 
 VERSION = 1
 PLAIN, DEFLATED = 0, 1
-LEVEL = 6
+LEVEL = 4
+"""Of zlib: on samples of 1.1 kB level 6 takes 40 % longer for 4 % fewer bytes, level 1 saves 4 us for 4 % more."""
 
 DICTIONARY = files("streams.replay").joinpath("dictionary.txt").read_bytes()
 """Preset dictionary of generated phrases and field names: no customer's text, so it survives every erasure."""

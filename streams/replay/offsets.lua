@@ -9,9 +9,13 @@ local function offset_seen(epoch, topic, part, off)
   return redis.call('GETBIT', offset_chunk(epoch, topic, part, math.floor(off / 65536)), off % 65536) == 1
 end
 
+local offset_kept = {} -- chunks whose life this script has renewed
 -- Marks one offset; `ttl` is the life of its chunk in seconds, counted from the last mark in it.
 local function offset_mark(epoch, topic, part, off, ttl)
   local key = offset_chunk(epoch, topic, part, math.floor(off / 65536))
   redis.call('SETBIT', key, off % 65536, 1)
-  redis.call('EXPIRE', key, ttl)
+  if not offset_kept[key] then
+    redis.call('EXPIRE', key, ttl)
+    offset_kept[key] = true
+  end
 end
