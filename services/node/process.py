@@ -65,7 +65,7 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     agent = Agent(
         config, engine, versions, foundation=foundation, desired=desired, metrics=metrics, clock=clock, note=note
     )
-    safety = Safety(producer, settings.kafka.prefix, wall, metrics.flagged.inc)
+    safety = Safety(settings.quality, producer, settings.kafka.prefix, wall=wall, count=metrics.flagged.inc)
     server = HttpServer(create_app(Doorway(agent, engine, safety.look)), config.host, config.port)
     report = Report(agent, settings, producer, config.url or server.url, wall)
     feed = TopicFeed(settings.kafka.client(config.name), [ROLLOUT], clock, prefix=settings.kafka.prefix)

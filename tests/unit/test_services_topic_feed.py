@@ -12,6 +12,7 @@ from confluent_kafka import Producer
 from services.local.supervisor import free_port
 from services.node.safety import Safety
 from services.topic_feed import TopicFeed, make_producer, send
+from streams.quality import QualityConfig
 from streams.rollout_events import Metric, decode_outcome
 from streams.topics import EXPOSURES, NODES, OUTCOMES, ROLLOUT
 
@@ -110,18 +111,19 @@ def test_topic_feed_send_never_waits() -> None:
     producer.purge()
 
 
-def test_node_safety_flags_personal_data_in_answers(mock_broker: dict[str, Any]) -> None:
-    """An address or number that the model made up is an outcome of the conversation; placeholders are none."""
+def test_node_safety_flags_personal_data_and_abuse(mock_broker: dict[str, Any]) -> None:
+    """An address that the model made up, or an insult, is an outcome of the conversation; placeholders are none."""
     counted: list[int] = []
     producer = make_producer({"bootstrap.servers": mock_broker["bootstrap"]})
-    safety = Safety(producer, "", lambda: 5.0, lambda: counted.append(1))
+    safety = Safety(QualityConfig(), producer, "", wall=lambda: 5.0, count=lambda: counted.append(1))
     safety.look("fixed:c1", "Dear <PERSON_1>, your refund takes 5 days.")
     safety.look("fixed:c2", "Please write to maria.lopez@example.org today.")
+    safety.look("fixed:c3", "You are a stupid idiot, go to hell.")
     safety.look("", "Please write to maria.lopez@example.org today.")
-    assert len(counted) == 2
+    assert len(counted) == 3
     assert producer.flush(10) == 0
     feed = feed_of(mock_broker, OUTCOMES)
-    (record,) = read_to_end(feed)
-    found = decode_outcome(record.value)
-    assert (found.conversation_id, found.metric, found.bad, found.source) == ("fixed:c2", Metric.SAFETY, True, "node")
+    found = [decode_outcome(record.value) for record in read_to_end(feed)]
+    assert {each.conversation_id for each in found} == {"fixed:c2", "fixed:c3"}
+    assert {(each.metric, each.bad, each.source) for each in found} == {(Metric.SAFETY, True, "node")}
     feed.close()
