@@ -43,6 +43,7 @@ def driftline(port: int, items: int, size: int, lanes: int, database: int) -> di
     words = ["".join(rng.choices("abcdefghijklmnop", k=rng.randint(3, 9))) for _ in range(2_000)]
     now = float(client.time()[0])
     state: dict[str, Any] = {"next": 0, "draw": None, "step": 0}
+    me = os.getpid()  # two writers of one table bring different samples
 
     def made() -> Sample:
         i = state["next"]
@@ -50,11 +51,11 @@ def driftline(port: int, items: int, size: int, lanes: int, database: int) -> di
         text = " ".join(rng.choices(words, k=size // 7))[: size - 330]
         turns = (
             Turn(role="customer", text=text[: len(text) // 3]),
-            Turn(role="agent", text=text[len(text) // 3 :], is_target=True, event_id=f"e{i}"),
+            Turn(role="agent", text=text[len(text) // 3 :], is_target=True, event_id=f"e{me}-{i}"),
         )
         return Sample(
-            sample_id=f"e{i}/sft/0", conversation=f"fixed:{i:032x}", customer=f"k1:{i // 4:032x}", lane=f"l{i % lanes}",
-            split="train", turns=turns, received_at=now, completed_at=now, event_ids=(f"e{i}",),
+            sample_id=f"e{me}-{i}/sft/0", conversation=f"fixed:{i:032x}", customer=f"k1:{i // 4:032x}", lane=f"l{i % lanes}",
+            split="train", turns=turns, received_at=now, completed_at=now, event_ids=(f"e{me}-{i}",),
         )  # fmt: skip
 
     ready = [made() for _ in range(64)]
@@ -64,7 +65,7 @@ def driftline(port: int, items: int, size: int, lanes: int, database: int) -> di
 
     def insert(n: int) -> None:
         first = state["next"] - len(ready)
-        table.insert(ready[:n], [Offset("examples", 0, first + i) for i in range(n)])
+        table.insert(ready[:n], [Offset("examples", me, first + i) for i in range(n)])
 
     def sample(k: int) -> None:
         state["seed"] = state.get("seed", 0) + 1

@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tests.servers import RedisServer, executables
 
 HERE = Path(__file__).parent
 BYTES = 790
+INSERTED, INSERTS_PER_S = 64, 2_000
 OURS = ("driftline-1", "driftline-16", "driftline-64", "driftline-256")
 OPTIONAL = ("reverb", "torchrl", "cpprb")
 OPERATIONS = (
@@ -69,12 +71,14 @@ def main(argv: list[str]) -> int:
                 for operation, number in OPERATIONS:
                     for peer in peers:
                         _measure(peer, operation, number, server.pid)
+            latency = _latency(peers[0], server.port, args.items)
         finally:
             for peer in peers:
                 peer.process.kill()
                 peer.process.wait()
             server.kill()
     _report(peers, memory, interpreters, argv)
+    sys.stdout.write(f"draw and fetch 32 while 2,000 samples a second are inserted, ms: {latency}\n")
     return 0
 
 
@@ -136,6 +140,28 @@ def _measure(peer: Peer, operation: str, number: int, server: int) -> None:
     cpu = _cpu(peer.process.pid) + _cpu(server) - before
     old = peer.best.get((operation, number), (float("inf"), float("inf")))
     peer.best[operation, number] = (min(old[0], wall), min(old[1], cpu))
+
+
+def _latency(reader: Peer, port: int, items: int) -> str:
+    """p50 and p99 of draws while a second process inserts at 2,000 samples a second."""
+    writer = _start(reader.name, {}, port, items)
+    if writer is None:
+        return "not measured"
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.wait(INSERTED / INSERTS_PER_S):
+            writer.ask("insert", INSERTED)
+            writer.ask("prepare", INSERTED)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    seconds = sorted(reader.ask("sample", 32) for _ in range(500))
+    done.set()
+    thread.join()
+    writer.process.kill()
+    writer.process.wait()
+    return f"p50 {1e3 * seconds[250]:.2f}, p99 {1e3 * seconds[494]:.2f}"
 
 
 def _cpu(pid: int) -> float:
