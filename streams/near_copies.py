@@ -136,8 +136,11 @@ def _facts(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     """True if a value of one side is missing in the other, even as an ordinary word ("The Inn", "Inn")."""
     if one == other:
         return False
-    left, right = Counter(t & _MASK for t in one), Counter(t & _MASK for t in other)
-    return any(left[t & _MASK] != right[t & _MASK] for t in {*one, *other} if t & _VALUE)
+    values = {t & _MASK for t in {*one, *other} if t & _VALUE}
+    if not values:
+        return False
+    left, right = [t & _MASK for t in one], [t & _MASK for t in other]
+    return any(left.count(value) != right.count(value) for value in values)
 
 
 def _words(text: str) -> list[str]:
