@@ -67,7 +67,7 @@ class Evidence:
         self._open: dict[str, _Open] = {}
         self._order: list[Key] = []
         self._early: dict[str, list[Outcome]] = {}
-        self._done: set[str] = set()
+        self._done: dict[str, tuple[float, Arm]] = {}
         self.newest = 0.0
         """Time of the newest exposure."""
         if kept is not None and kept.rollout_id == rollout_id and set(kept.harm) == set(config.metrics):
@@ -102,6 +102,10 @@ class Evidence:
         if outcome.metric not in self._windows:
             return
         known = self._open.get(outcome.conversation_id)
+        if outcome.conversation_id in self._done:
+            ts, arm = self._done[outcome.conversation_id]
+            self.late[arm] += outcome.bad and outcome.event_ts > ts + self._windows[outcome.metric]
+            return
         if known is None:
             self._early.setdefault(outcome.conversation_id, []).append(outcome)
             return
@@ -191,9 +195,8 @@ class Evidence:
     def _forget(self, watermark: float) -> None:
         """Drop what every metric has seen, and outcomes of conversations that are none of ours."""
         done = bisect.bisect_right(self._order, min(self._cursors.values()))
-        for _, conversation in self._order[:done]:
-            del self._open[conversation]
-            self._done.add(conversation)
+        for ts, conversation in self._order[:done]:
+            self._done[conversation] = (ts, self._open.pop(conversation).arm)
         del self._order[:done]
         horizon = watermark - max(self._windows.values()) - 2 * self._config.grace_s
         for conversation in [c for c, found in self._early.items() if found[-1].event_ts < horizon]:

@@ -108,6 +108,8 @@ def test_rollout_evidence_counts_only_what_came_within_the_window() -> None:
     assert evidence.harm[Metric.NEGATIVE].candidate == 3
     assert evidence.harm[Metric.NEGATIVE].candidate_bad == 1
     assert evidence.late == {"candidate": 1, "control": 0}
+    feed(evidence, [outcome(2, after=9.0), outcome(2, after=1.0), outcome(3, after=9.0, bad=False)])
+    assert evidence.late == {"candidate": 2, "control": 0}, "late, a repeat, and late but good"
 
 
 def test_rollout_evidence_waits_for_each_window() -> None:
