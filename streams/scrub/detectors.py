@@ -49,17 +49,28 @@ def find_rules(text: str) -> list[Span]:
     """Spans of all labels by rules alone; the whole text if it is a flood."""
     plain = normalise(text)
     try:
-        found = _rules(plain.text, look(plain.text))
+        bare, found = literals(plain.text)
+        found += _rules(bare, look(bare))
     except Overflow:
         return [(0, len(text), "SECRET")]
-    return finish(text, plain, found + foreign.find_foreign(plain.text) if LETTER in plain.text else found)
+    return finish(text, plain, found + (foreign.find_foreign(bare) if LETTER in bare else []))
+
+
+def literals(text: str) -> tuple[str, list[Span]]:
+    """The text with what looks like a placeholder blanked out, so that no detector reads it, and its spans."""
+    if "<" not in text:
+        return text, []
+    found: list[Span] = [(*m.span(), "LITERAL") for m in _PLACEHOLDER.finditer(text)]
+    for start, end, _ in found:
+        text = f"{text[:start]}{secrets.BLANK * (end - start)}{text[end:]}"
+    return text, found
 
 
 def detect(plain: Plain, config: ScrubConfig) -> list[Span]:
     """What rules and tagger find in a detection text under a configuration; spans may overlap."""
-    text = plain.text
+    text, found = literals(plain.text)
     seen = look(text)
-    found = _rules(text, seen)
+    found += _rules(text, seen)
     if LETTER in text:
         found += foreign.find_foreign(text)
     if config.tagger and seen.flags & UNUSUAL:
@@ -89,8 +100,6 @@ def _rules(text: str, seen: Look) -> list[Span]:
     lower = text.lower()
     flags = seen.flags
     found = _structured(text, seen.digits)
-    if "<" in text:
-        found += [(*m.span(), "LITERAL") for m in _PLACEHOLDER.finditer(text)]
     found += _secrets(text, lower, seen)
     if "@" in text or flags & (AT | SQUASHED):
         found += _contacts(text, lower, flags)

@@ -123,14 +123,14 @@ def find_keyed(text: str, lower: str, fired: set[str]) -> list[Span]:
             end = at + len(word)
             if not (lower[at - 1 : at].isalnum() or lower[end : end + 1].isalnum()):
                 seen += 1
+                if keys[0].label == "OTP":
+                    found += _code_before(lower, at)
                 if keys[0].kind != "login" and not _DIGIT.search(text, end, end + _REACH):
                     at = lower.find(word, end)
                     continue
                 begin = _FILLER.match(lower, end)
                 value = end if begin is None else begin.end()
                 for key in keys:
-                    if key.label == "OTP":
-                        found += _code_before(lower, at)
                     span = _value(text, lower, value, end, key)
                     if span:
                         found.append(span)

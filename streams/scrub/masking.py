@@ -6,7 +6,7 @@ import re
 
 from streams.scrub.config import ScrubConfig
 from streams.scrub.conversation import ConversationState, Numbering, Placed, is_plain_word
-from streams.scrub.detectors import detect
+from streams.scrub.detectors import detect, literals
 from streams.scrub.expectation import expected_labels
 from streams.scrub.fragments import ask, find_answers
 from streams.scrub.known import find_known
@@ -42,14 +42,15 @@ def mask_turn(
     found += _recognised(plain.text, ner, config) if ner else []
     if role == "assistant":
         found = [s for s in found if not (s[2] == "LITERAL" and _is_ours(plain.text[s[0] : s[1]], state))]
-    found += find_known(plain.text, numbering)
+    known_text, _ = literals(plain.text)
+    found += find_known(known_text, numbering)
     if role == "customer":
         found += find_answers(plain.text, seq, union(found, plain.text), state)
     else:
         ask(expected_labels(plain.text), seq, state)
     for start, end, label in union(found, plain.text):
         numbering.learn(label, plain.text[start:end])
-    spans = union(found + find_known(plain.text, numbering), plain.text)
+    spans = union(found + find_known(known_text, numbering), plain.text)
     if len(spans) > config.max_spans:
         raise Quarantined("too_many_values")
     placed = _place(spans, plain, numbering, config)

@@ -261,7 +261,7 @@ def _joined(
             i += 1
             continue
         last = sentence.extended(i)
-        first = i - 1 if i and kinds[i - 1] in _CAPITALISED_RARE and sentence.is_beside(i - 1, i) else i
+        first = i - 1 if i and sentence.is_beside(i - 1, i, _IN_FRONT) else i
         if found and found[-1][1] > spans[first][0]:
             first = i
         found.append((spans[first][0], spans[last][1], "PERSON"))
@@ -279,11 +279,11 @@ class _Sentence(NamedTuple):
     names: set[int]
 
     def extended(self, first: int) -> int:
-        """The last token of the name that begins at `first`; at most three tokens ("van der", "K.") lie between."""
+        """The last token of the name that begins at `first`; few tokens ("K. van der") lie between."""
         last, at = first, first + 1
-        while at < len(self.tokens) and at - last <= 3 and self._same_line(at):
+        while at < len(self.tokens) and at - last <= _INSIDE and self._same_line(at):
             lower = self.tokens[at].lower()
-            joins = at == last + 1 and (lower in _AFTER_NAMES or self.is_beside(at, last))
+            joins = at == last + 1 and (lower in _AFTER_NAMES or self.is_beside(at, last, _BEHIND))
             if at in self.names or joins:
                 last = at
             elif not (_initial(lower) or (lower == "." and _initial(self.tokens[at - 1])) or lower in PARTICLES):
@@ -291,18 +291,22 @@ class _Sentence(NamedTuple):
             at += 1
         return last
 
-    def is_beside(self, at: int, name: int) -> bool:
-        """Whether the word at `at`, a space from a name, is capitalised and can be a name."""
+    def is_beside(self, at: int, name: int, kinds: frozenset[int]) -> bool:
+        """Whether the word at `at`, a space from a capitalised name, is of one of these kinds."""
         gap = self.text[self.spans[min(at, name)][1] : self.spans[max(at, name)][0]]
-        return gap == " " and self.kinds[at] in _CAPITALISED_NAMES and self.kinds[name] // LEXICAL == 1
+        return gap == " " and self.kinds[at] in kinds and self.kinds[name] // LEXICAL == 1
 
     def _same_line(self, at: int) -> bool:
         return "\n" not in self.text[self.spans[at - 1][1] : self.spans[at][0] + 1]
 
 
-_CAPITALISED_NAMES = frozenset(LEXICAL + lexical for lexical in (1, 2, 5, 6))
-_CAPITALISED_RARE = _CAPITALISED_NAMES - {LEXICAL + 5}
-"""In front of a name a frequent word is a greeting ("Dear"), not a name."""
+_BEHIND = frozenset(LEXICAL + lexical for lexical in (1, 2, 5, 6))
+"""Capitalised words that go on with a name."""
+_INSIDE = 6
+"""Tokens from one word of a name to the next: an initial, its full stop, two particles."""
+
+_IN_FRONT = frozenset(LEXICAL + lexical for lexical in (0, 1, 2, 6, 7))
+"""Capitalised words that begin one; a frequent word is a greeting ("Dear")."""
 _AFTER_NAMES = frozenset({"ii", "iii", "jr", "sr", "md", "phd", "esq"})
 
 

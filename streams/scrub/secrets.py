@@ -39,7 +39,10 @@ _LINK = re.compile(
     r"ist|es|est|e|it's|its|lautet|to|set|now|currently|called|here|just|still"
     r"|number|key|word|value|i use|i used|secreto|de passe|de|new|old|you gave me)(?= ))){0,5}[ \t]{0,3}[\"'`]?"
 )
-_SECRET = re.compile(r"[^\s\"`]{3,256}")
+BLANK = "\x03"
+"""Stands where a placeholder was, so that none is taken for a secret."""
+
+_SECRET = re.compile(rf"[^\s\"`{BLANK}]{{3,256}}")
 _ORDINARY = re.compile(r"[a-z]+('[a-z]+)?[.,!?;:)]*|[.,!?;:)\-]+")
 
 

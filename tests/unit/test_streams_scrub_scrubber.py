@@ -1,10 +1,12 @@
 """The stage: clean events, numbering, redelivery, fail closed, allow-list, prompts."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from streams.events import Closed, Feedback, Message, encode_record
-from streams.scrub import ConversationState, Keys, Quarantined, ScrubConfig, Scrubber, scrub_messages
+from streams.scrub import ConversationState, Keys, Quarantined, Scrubber, ScrubConfig, scrub_messages
 from streams.scrub.identity import conversation_pseudonym, pseudonym
 
 KEYS = Keys("k1", {"k1": b"1" * 32}, b"f" * 32)
@@ -12,16 +14,9 @@ SCRUBBER = Scrubber(ScrubConfig(), KEYS)
 CARD = "4000 0012 3456 7899"
 
 
-def message(seq: int, text: str, role: str = "customer", **fields: object) -> Message:
-    return Message(
-        event_id=f"e{seq}",
-        conversation_id="+49 170 1234567",
-        seq=seq,
-        ts="2025-01-01T00:00:00Z",
-        role=role,
-        text=text,
-        **fields,
-    )  # type: ignore[arg-type] # fields vary by test
+def message(seq: int, text: str, role: str = "customer", **fields: Any) -> Message:
+    common: dict[str, Any] = {"conversation_id": "+49 170 1234567", "ts": "2025-01-01T00:00:00Z", "role": role}
+    return Message(event_id=f"e{seq}", seq=seq, text=text, **common, **fields)
 
 
 def scrub(

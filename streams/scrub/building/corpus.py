@@ -26,10 +26,9 @@ CARRIERS = (
     "conv_cucom",
     "conv_small_retail_it",
     "conv_taskmaster4",
-    "intents_banking77",
     "quality_contrast",
 )
-"""Files of the data folder whose sentences carry names (MIT, Apache-2.0, CC-BY-4.0)."""
+"""Files of the data folder that are carriers (MIT, Apache-2.0, CC-BY-4.0); none of the labelled set."""
 
 LEFT_OUT = frozenset({"ABCD", "davidson-2017", "surge-ai-toxicity-toxic"})
 CARRIED = 40_000

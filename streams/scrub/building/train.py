@@ -36,6 +36,19 @@ BIAS_POSITIVE = 1.6
 """Weight of a missed name against a false one: a leak is worse than a mask too many."""
 
 
+COMMAND = "python -m streams.scrub.building.train --data DIR"
+SOURCES = [
+    "lexicon.txt.gz: SCOWL (permissive), US census name lists (public domain), names.txt and words.txt of this project",
+    "templates.txt and names.txt of this project (its own licence)",
+    (
+        "conv_star, conv_small_retail_it (MIT), conv_cucom (Apache-2.0), conv_taskmaster4 (CC-BY-4.0), "
+        "quality_contrast (SMS Spam Collection ham, surge-ai harmless comments, MIT): sentences as carriers, "
+        "names replaced"
+    ),
+]
+"""What the weights were made of; no text of it is in them but words and pairs of words."""
+
+
 def features(words: list[str], kinds: list[int], at: int, token: str, *, follows: bool) -> Iterator[str]:
     """The names of the weights that names.score adds up."""
     kind = kinds[at]
@@ -140,7 +153,14 @@ def main() -> None:
     table, stats = train(args.data)
     raw = packed(table)
     (DATA / "tagger.json.gz").write_bytes(raw)
-    card = {**stats, "weights": len(table), "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    card = {
+        "command": COMMAND,
+        "sources": SOURCES,
+        **stats,
+        "weights": len(table),
+        "bytes": len(raw),
+        "sha256": hashlib.sha256(raw).hexdigest(),
+    }
     (DATA / "tagger.card.json").write_text(json.dumps(card, indent=1) + "\n")
     print(json.dumps(card))  # noqa: T201 - a script's result
 

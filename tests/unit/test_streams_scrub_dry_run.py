@@ -1,0 +1,72 @@
+"""Dry runs: every shape of line in, the same lines out, no content of a bad one."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from services.scrub import dry_run
+from streams.scrub.config import ScrubConfig
+from streams.scrub.residual import Rule, residue
+
+
+def run(*lines: str, drop: bool = False) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    out = io.StringIO()
+    counts = dry_run(iter(line.encode() for line in lines), out, ScrubConfig(), drop_original=drop)
+    return [json.loads(line) for line in out.getvalue().splitlines()], counts
+
+
+def test_dry_run_keeps_order_and_fields() -> None:
+    """Texts, conversations and events come back with masks and spans, in order."""
+    event = {"type": "message", "conversation_id": "c", "event_id": "e", "seq": 0, "role": "customer"}
+    rows, counts = run(
+        json.dumps({"text": "my name is Ines Okafor", "id": 3}),
+        json.dumps({"turns": [{"role": "agent", "text": "Your name?"}, {"role": "customer", "text": "okafor"}]}),
+        json.dumps({**event, "text": "I am Ines Okafor"}),
+        json.dumps({**event, "seq": 1, "role": "agent", "text": "Thanks Ines"}),
+    )
+    assert rows[0]["masked"] == "my name is <PERSON_1>"
+    assert rows[0]["id"] == 3
+    assert rows[0]["spans"] == [{"start": 11, "end": 22, "label": "PERSON", "placeholder": "<PERSON_1>"}]
+    assert rows[1]["turns"][1]["masked"] == "<PERSON_1>"
+    assert [row["masked"] for row in rows[2:]] == ["I am <PERSON_1>", "Thanks <PERSON_1>"]
+    assert counts["failed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [("{nope", "not_json"), ("[1]", "wrong_type"), ('{"text": 5}', "wrong_shape"), ("{}", "wrong_shape")],
+)
+def test_dry_run_names_bad_lines_without_their_content(line: str, code: str) -> None:
+    """A line number and a code, and the run counts a failure."""
+    rows, counts = run(line)
+    assert rows == [{"line": 1, "error": code}]
+    assert counts["failed"] == 1
+
+
+def test_dry_run_quarantines_and_drops_originals() -> None:
+    """A turn beyond a limit has no mask; originals can be left out."""
+    rows, counts = run(
+        json.dumps({"text": "x" * 20_000}), json.dumps({"text": "I am Ines", "prev": "name?"}), drop=True
+    )
+    assert rows[0] == {"masked": None, "spans": [], "quarantined": "too_long"}
+    assert set(rows[1]) == {"masked", "spans"}
+    assert counts["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("so 4000 0012 3456 7899", Rule.DIGITS),
+        ("so ４０００００１２", Rule.DIGITS),
+        ("mail ann@example.org", Rule.AT_SIGN),
+        ("the heron flies", Rule.CANARY),
+        ("thanks okafor!", Rule.KNOWN),
+        ("on 12/05/2024 at 10:30 we paid $1200000 in 2019 2020", None),
+        ("<CARD_1> and 123456", None),
+    ],
+)
+def test_residual_rules(text: str, rule: Rule | None) -> None:
+    """Long numbers, addresses, canaries and known words are hits; dates, amounts and short numbers are not."""
+    assert residue(text, lambda word: word == "okafor", ["heron"]) == rule
