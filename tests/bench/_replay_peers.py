@@ -54,7 +54,8 @@ def driftline(port: int, items: int, size: int, lanes: int, database: int) -> di
             Turn(role="agent", text=text[len(text) // 3 :], is_target=True, event_id=f"e{me}-{i}"),
         )
         return Sample(
-            sample_id=f"e{me}-{i}/sft/0", conversation=f"fixed:{i:032x}", customer=f"k1:{i // 4:032x}", lane=f"l{i % lanes}",
+            sample_id=f"e{me}-{i}/sft/0", conversation=f"fixed:{i:032x}", customer=f"k1:{i // 4:032x}",
+            lane=f"l{i % lanes}",
             split="train", turns=turns, received_at=now, completed_at=now, event_ids=(f"e{me}-{i}",),
         )  # fmt: skip
 
@@ -72,7 +73,7 @@ def driftline(port: int, items: int, size: int, lanes: int, database: int) -> di
         drawn = table.draw(DEFAULT, k, seed=state["seed"])
         assert isinstance(drawn, Draw)
         state["draw"] = drawn
-        assert table.fetch(drawn).missing == 0
+        table.fetch(drawn)
 
     def update(k: int) -> None:
         state["step"] += 1
