@@ -13,7 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
+from statistics import NormalDist, fmean, pvariance
 
 from learner.probes.voice import Continuation, Continued, Voice
 from streams.events import Sample, Turn
@@ -124,16 +124,15 @@ def memorisation_findings(
 
 
 def rank_score(seen: Sequence[Kept], count: int, never_seen: Sequence[Kept] = ()) -> float:
-    """How many standard errors the mean rank of seen values lies below chance, or below that of never-seen ones."""
+    """How many standard errors the mean exposure of seen values lies above chance, or above that of never-seen ones."""
     if not seen:
         return 0.0
-    width = count + 1
-    variance = (width * width - 1) / 12
-    chance = (width + 1) / 2
+    bits = [math.log2(count + 1) - math.log2(rank) for rank in range(1, count + 2)]
+    chance, variance = fmean(bits), pvariance(bits)
     # without controls the expectation is exact; with some, their own error counts too
-    expected = min(fmean(one.rank for one in never_seen), chance) if never_seen else chance
+    expected = max(exposure(never_seen, count), chance) if never_seen else chance
     error = variance / len(seen) + (variance / len(never_seen) if never_seen else 0)
-    return (expected - fmean(one.rank for one in seen)) / math.sqrt(error)
+    return (exposure(seen, count) - expected) / math.sqrt(error)
 
 
 def _rank(answers: Sequence[Continued]) -> Kept:
