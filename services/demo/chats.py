@@ -19,6 +19,8 @@ CHATS = 1200
 RATE = 11.5
 """Records a second in the stream's own time; `SPEED` multiplies it."""
 CHANGES_AT = 0.4
+SHOPS = ("harbour", "lumen")
+"""Two shops: a policy is asked for often enough to be learned within a minute."""
 _MIX = Mix(noise=0.04, fact_share=0.4, redelivered=0.01, late=0.006, malformed=0.003, floods=0.002)
 
 
@@ -42,7 +44,7 @@ def write_chats(path: Path, seed: int, fact: Fact) -> Planted:
     change_ms = 0
     seen: set[str] = set()
     with path.open("w", encoding="utf-8") as out:
-        for record in traffic(seed, CHATS, RATE, facts=[fact], changes_at=CHANGES_AT, mix=_MIX):
+        for record in traffic(seed, CHATS, RATE, facts=[fact], shops=SHOPS, changes_at=CHANGES_AT, mix=_MIX):
             out.write(record.line() + "\n")
             if record.key and record.key not in seen:
                 seen.add(record.key)
@@ -64,7 +66,7 @@ def ingest(path: Path, speed: float, environment: Mapping[str, str], log: Path) 
 def questions(seed: int, changed: tuple[Fact, ...]) -> Iterator[Conversation]:
     """Customers who come to the router, without end, while these policies hold by their new value."""
     for block in count():
-        yield from conversations(seed + block, 500, facts=changed, fact_share=0.4, personal=0.05)
+        yield from conversations(seed + block, 500, facts=changed, shops=SHOPS, fact_share=0.4, personal=0.05)
 
 
 def last_questions(path: Path) -> list[tuple[float, str, str]]:
