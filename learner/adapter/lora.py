@@ -66,7 +66,7 @@ class Lora:
         return self.alpha / self.r
 
     def layers(self, dtype: torch.dtype) -> tuple[LowRank, ...]:
-        """Views for a forward pass, B scaled, cast once; gradients flow back to the flat vector in one piece."""
+        """Tensors for a forward pass, B scaled and transposed, cast once; gradients reach the flat vector in one piece."""
         plan = pieces(self.shape, self.r)
         sizes = [piece.rows * piece.cols for _ in range(self.shape.layers) for piece in plan]
         split = iter(torch.split(self.flat.to(dtype), sizes))
@@ -76,7 +76,7 @@ class Lora:
 
     def _view(self, part: Tensor, piece: Piece) -> Tensor:
         view = part.view(piece.rows, piece.cols)
-        return view * self.scaling if piece.is_b else view
+        return (view.T * self.scaling).contiguous() if piece.is_b else view
 
     def tensors(self) -> dict[str, Tensor]:
         """Views under PEFT's keys, not scaled."""

@@ -65,4 +65,4 @@ def hidden_padded(base: Base, low: Sequence[LowRank] | None, tokens: Tensor) -> 
 
 def logits(base: Base, hidden: Tensor) -> Tensor:
     """fp32 logits (L, vocab) of hidden states (L, hidden)."""
-    return (hidden @ base.head.T).float()
+    return (hidden @ base.unembed).float()

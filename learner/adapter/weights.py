@@ -19,7 +19,10 @@ from learner.shape import Shape, shape_of
 
 @dataclass(frozen=True)
 class Layer:
-    """Frozen tensors of one decoder layer; q, k, v and gate, up are fused along their outputs."""
+    """Frozen tensors of one decoder layer, matrices as (in, out); q, k, v and gate, up are fused along their outputs.
+
+    CPU products with the transposed view of (out, in) take half as long again.
+    """
 
     qkv: Tensor
     qkv_bias: Tensor | None
@@ -44,6 +47,9 @@ class Base:
     layers: tuple[Layer, ...]
     norm: Tensor
     head: Tensor
+    """(vocab, hidden)."""
+    unembed: Tensor
+    """(hidden, vocab): the head again, laid out for products on CPU, a view of it elsewhere."""
     rope: tuple[Tensor, Tensor]
     """cos and sin, each (context, head_dim) in fp32."""
     digests: Mapping[str, str]
@@ -93,15 +99,18 @@ def assemble(
         parts = [tensors[key].to(device=device, dtype=dtype) for key in keys]
         return (torch.cat(parts) if len(parts) > 1 else parts[0]).contiguous()
 
+    def matrix(*keys: str) -> Tensor:
+        return take(*keys).T.contiguous()
+
     def layer(index: int) -> Layer:
         at = f"model.layers.{index}."
         qkv = [f"{at}self_attn.{letter}_proj" for letter in "qkv"]
         return Layer(
-            qkv=take(*(f"{key}.weight" for key in qkv)),
+            qkv=matrix(*(f"{key}.weight" for key in qkv)),
             qkv_bias=take(*(f"{key}.bias" for key in qkv)) if shape.qkv_bias else None,
-            out=take(f"{at}self_attn.o_proj.weight"),
-            gate_up=take(f"{at}mlp.gate_proj.weight", f"{at}mlp.up_proj.weight"),
-            down=take(f"{at}mlp.down_proj.weight"),
+            out=matrix(f"{at}self_attn.o_proj.weight"),
+            gate_up=matrix(f"{at}mlp.gate_proj.weight", f"{at}mlp.up_proj.weight"),
+            down=matrix(f"{at}mlp.down_proj.weight"),
             norm_in=take(f"{at}input_layernorm.weight"),
             norm_post=take(f"{at}post_attention_layernorm.weight"),
             q_norm=take(f"{at}self_attn.q_norm.weight") if shape.qk_norm else None,
@@ -109,6 +118,7 @@ def assemble(
         )
 
     embed = take("model.embed_tokens.weight")
+    head = embed if shape.tied else take("lm_head.weight")
     return Base(
         name=name,
         shape=shape,
@@ -116,7 +126,8 @@ def assemble(
         embed=embed,
         layers=tuple(layer(index) for index in range(shape.layers)),
         norm=take("model.norm.weight"),
-        head=embed if shape.tied else take("lm_head.weight"),
+        head=head,
+        unembed=head.T.contiguous() if head.device.type == "cpu" else head.T,
         rope=rope_table(shape, device),
         digests=digests,
     )
