@@ -146,7 +146,18 @@ def create_app(config: StreamConfig, parts: Parts) -> Worker:
 
 def run(worker: Worker, stop: threading.Event) -> int:
     """Run a worker until `stop`; 0 after an orderly end, 70 after an error that a restart heals."""
-    return asyncio.run(_run(worker, stop))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_run(worker, stop))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where it is installed (extra `fast`), else asyncio's own."""
+    try:
+        import uvloop  # noqa: PLC0415 - optional
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 def _assigned(metrics: StreamMetrics) -> Callable[..., Any]:

@@ -111,7 +111,8 @@ def test_scrub_stage_reads_cloud_events(redis_client: redis.Redis) -> None:
     """Binary-mode headers fill in the id and the time that the body lacks; traceparent goes on."""
     body = {"type": "message", "conversation_id": "c-1", "seq": 0, "role": "agent", "text": "hi there"}
     headers = (
-        ("ce_specversion", b"1.0"), ("ce_id", b"ce-77"), ("ce_time", b"2024-05-01T10:00:00Z"), ("traceparent", b"00-ab"),
+        ("ce_specversion", b"1.0"), ("ce_id", b"ce-77"), ("ce_time", b"2024-05-01T10:00:00Z"),
+        ("traceparent", b"00-ab"),
     )  # fmt: skip
     (output,) = stage(redis_client).run([Incoming(0, 0, b"c-1", json.dumps(body).encode(), 5.0, headers)])
     assert decode_clean(output.records[0].value or b"").event_id == "ce-77"
