@@ -48,7 +48,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     return 1 if failed else 0
 
 
-def dry_run(lines: IO[bytes] | Iterator[bytes], out: IO[str], config: ScrubConfig, *, drop_original: bool) -> Counter[str]:
+def dry_run(
+    lines: IO[bytes] | Iterator[bytes], out: IO[str], config: ScrubConfig, *, drop_original: bool
+) -> Counter[str]:
     """Scrub lines into `out`; counts by label, and `lines` and `failed`."""
     from streams.scrub.dry_run import DryRun  # noqa: PLC0415 - the lexicon loads only when the command runs
 
