@@ -22,6 +22,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-model", type=Path, help="folder of the base (default: the configured or shipped one)")
     parser.add_argument("--limit", type=int, help="only the first N chats")
     parser.add_argument("--answers", type=int, default=0, help="also answer the last customer turn of N chats")
+    parser.add_argument(
+        "--classify", type=Path, help='rows {"text", LABEL}: fit and test a head on four and one of five'
+    )
+    parser.add_argument("--label", default="intent", help="field of those rows that is the class (default: intent)")
     parser.add_argument("--scrub", action="store_true", help="mask personal data first, as training does")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -60,4 +64,7 @@ def table(report: dict[str, Any]) -> str:
     for name, row in report.get("answers", {}).items():
         scores = f"token-F1 {row['token_f1']:.3f}, ROUGE-L {row['rouge_l']:.3f}"
         lines.append(f"  answers of {name}: {scores} ({row['answers']})")
+    for name, row in report.get("heads", {}).items():
+        scores = " ".join(f"{measure} {row[measure]:.3f}" for measure in ("accuracy", "precision", "recall", "f1"))
+        lines.append(f"  head on {name}: {scores} (majority {row['majority_accuracy']:.3f}, n {row['examples']})")
     return "\n".join(lines)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
+import random
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,14 +15,20 @@ import torch
 
 from learner.adapter import Base, Tree, load_adapter, load_base
 from learner.evaluate import evaluate, generation, windows
+from learner.heads import HeadConfig, Labelled, head_report
 from learner.registry import BASE, Gone, Registry
 from learner.voice import TreeVoice
 from services.chat_files import read_chats
 from services.node.process import base_folder
 from services.publishers import trusted
+from streams.events import Turn
 
 if TYPE_CHECKING:
     from services.settings import Settings
+
+
+TEST_EVERY = 5
+"""One of so many labelled rows is kept for the test of a head."""
 
 
 def report_on(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
@@ -32,7 +41,27 @@ def report_on(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     report = evaluate(trees, pieces, subject) | {"adapter": args.adapter, "data": args.data.name, "chats": len(chats)}
     if args.answers:
         report["answers"] = {name: generation(TreeVoice(tree), chats, args.answers) for name, tree in trees.items()}
+    if args.classify:
+        rows = labelled_rows(args.classify, args.label)
+        train = [one for at, one in enumerate(rows) if at % TEST_EVERY]
+        report["heads"] = head_report(trees, train, rows[::TEST_EVERY], HeadConfig())
     return report
+
+
+def labelled_rows(path: Path, label: str) -> list[Labelled]:
+    """Customer turns with their class, shuffled by a fixed seed. Raises ValueError when no row has both."""
+    opener = gzip.open if path.name.endswith(".gz") else open
+    with opener(path, "rb") as file:
+        rows = [json.loads(line) for line in file if line.strip()]
+    found = [
+        Labelled((Turn(role="customer", text=row["text"]),), str(row[label]))
+        for row in rows
+        if row.get("text") and row.get(label) is not None
+    ]
+    if not found:
+        raise ValueError(f"{path.name}: no row has text and {label!r}")
+    random.Random(1).shuffle(found)
+    return found
 
 
 def trees_of(args: argparse.Namespace, settings: Settings) -> dict[str, Tree]:

@@ -163,9 +163,17 @@ def test_evaluate_command(
         lora.flat.add_(0.01)
         adapter_files(lora, "tiny", tmp_path / "adapter")
         name = str(tmp_path / "adapter")
-    code = cli.main(["evaluate", "--adapter", name, "--data", str(data), "--base-model", str(folder), "--json"])
+    turns = [
+        {"text": ("the refund" if at % 2 else "my printer") + f" {at}", "intent": "ab"[at % 2]} for at in range(40)
+    ]
+    rows = _write(tmp_path / "rows.jsonl", turns)
+    options = ["--data", str(data), "--base-model", str(folder), "--classify", str(rows), "--answers", "1"]
+    code = cli.main(["evaluate", "--adapter", name, *options, "--json"])
     report = json.loads(capsys.readouterr().out)
     assert code == 0
+    assert report["heads"][subject]["accuracy"] == 1
+    assert cli.main(["evaluate", "--adapter", name, *options]) == 0
+    assert "head on" in capsys.readouterr().out
     assert {"nll_per_token", "perplexity", "token_accuracy", "tokens", "examples"} <= report.keys()
     assert report["examples"] == 5
     assert (subject == "adapter") == ("base" in report)
