@@ -1,4 +1,4 @@
-"""Which samples a person should look at: uncertain or surprising, no near copies of each other, spread over topics.
+"""Which samples a person should look at: those that stand for most uncertainty and surprise, no near copies.
 
 Scores come from the learner's steps; they feed this queue and never the training mix (choosing by loss feeds on noise).
 The queue itself lives in Redis under `review:`: `review:queue` orders ids by score, `review:items` holds the scrubbed
@@ -7,8 +7,7 @@ items. Torch-free.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +31,16 @@ class SelectConfig:
     """Items that the queue holds; the lowest scores fall out."""
     surprise: float = 0.3
     """Share of picks by surprise (loss and its change); the rest is by uncertainty."""
+    candidates: int = 2_000
+    """Most samples that are compared with each other in one selection; the cost grows with the square."""
     ceiling: float = 0.98
     """Quantile of loss above which a sample is more likely garbage than news, and is left out."""
 
     def __post_init__(self) -> None:
         """Check shares and size."""
-        if self.size < 1:
-            raise ValueError(f"size = {self.size}: wants at least 1")
+        for name in ("size", "candidates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: wants at least 1")
         for name in ("surprise", "ceiling"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: wants 0 to 1")
@@ -71,23 +73,38 @@ class Pick:
     score: float
 
 
-def select(scored: Sequence[Scored], count: int, config: SelectConfig) -> list[Pick]:
-    """At most `count` picks: both signs in their shares, topics in turn, near copies left out. Deterministic."""
-    kept = _below_ceiling(scored, config.ceiling)
-    surprising = round(count * config.surprise)
+def select(scored: Sequence[Scored], count: int, config: SelectConfig, known: Sequence[bytes] = ()) -> list[Pick]:
+    """At most `count` picks, both signs in their shares; `known` are signatures of samples that were reviewed.
+
+    Uncertainty and surprise are weights: picks stand for as much of them as they can, which spreads them over topics.
+    Near copies of a pick are left out. Deterministic.
+    """
+    kept = sorted(_below_ceiling(scored, config.ceiling), key=lambda s: s.sample_id)[: config.candidates]
     uncertain = _ranks(kept, lambda s: s.entropy - s.margin)
     news = _ranks(kept, lambda s: s.loss + max(0.0, s.change))
     chosen: dict[str, Pick] = {}
     taken: list[Scored] = []
-    for reason, ranks, wanted in (("surprising", news, surprising), ("uncertain", uncertain, count)):
-        for sample in _by_topic(kept, ranks):
+    for reason, ranks, wanted in (
+        ("surprising", news, round(count * config.surprise)),
+        ("uncertain", uncertain, count),
+    ):
+        seen = [*known, *(sample.signature for sample in taken)]
+        for sample in _covering(kept, ranks, seen) if len(chosen) < wanted else ():
             if len(chosen) >= wanted:
                 break
             if sample.sample_id in chosen or any(_copy(sample, other) for other in taken):
                 continue
             chosen[sample.sample_id] = Pick(sample.sample_id, reason, ranks[sample.sample_id])
             taken.append(sample)
-    return sorted(chosen.values(), key=lambda pick: -pick.score)
+    return sorted(chosen.values(), key=lambda pick: (-pick.score, pick.sample_id))
+
+
+def _covering(kept: Sequence[Scored], ranks: dict[str, float], known: Sequence[bytes]) -> Iterator[Scored]:
+    from learner.coverage import cover  # noqa: PLC0415 - numpy; settings import this module
+
+    weights = [0.5 + ranks[s.sample_id] / 2 for s in kept]
+    for at in cover([s.signature for s in kept], [s.topic for s in kept], weights, known):
+        yield kept[at]
 
 
 def _below_ceiling(scored: Sequence[Scored], ceiling: float) -> list[Scored]:
@@ -102,18 +119,6 @@ def _ranks(scored: Sequence[Scored], key: Callable[[Scored], float]) -> dict[str
     """Each id with its rank from 0 (lowest) to 1: signs of different units become comparable."""
     ordered = sorted(scored, key=lambda s: (key(s), s.sample_id))
     return {s.sample_id: (at + 1) / len(ordered) for at, s in enumerate(ordered)}
-
-
-def _by_topic(scored: Sequence[Scored], ranks: dict[str, float]) -> Iterable[Scored]:
-    """Best of each topic, then the second of each topic, and so on."""
-    topics: dict[str, list[Scored]] = defaultdict(list)
-    for sample in sorted(scored, key=lambda s: -ranks[s.sample_id]):
-        topics[sample.topic].append(sample)
-    depth = max(map(len, topics.values()), default=0)
-    for level in range(depth):
-        yield from sorted(
-            (held[level] for held in topics.values() if level < len(held)), key=lambda s: -ranks[s.sample_id]
-        )
 
 
 def _copy(one: Scored, other: Scored) -> bool:

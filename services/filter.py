@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from services.settings import Settings
 from streams.events import Turn
@@ -53,6 +56,10 @@ class Summary:
                 shown.append(" ".join(text.split())[:100])
 
 
+class BadRow(ValueError):
+    """A row that is neither a text, nor an event, nor a conversation."""
+
+
 class Judge:
     """Judges rows one after another; it remembers earlier texts, so that repetitions are found."""
 
@@ -64,13 +71,13 @@ class Judge:
         self._count = 0
 
     def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The row with its verdict. Raises ValueError if it has none of the three shapes."""
+        """The row with its verdict. Raises `BadRow` if it has none of the three shapes."""
         if isinstance(row.get("turns"), list):
             return self._conversation(row)
         if row.get("type") in {"feedback", "conversation_closed"}:
             return {**row, **_fields(Verdict(keep=True))}
         if not isinstance(row.get("text"), str):
-            raise ValueError("a row wants `text` or `turns`")  # noqa: TRY004 - the row is at fault, not its type
+            raise BadRow("a row wants `text` or `turns`")
         return {**row, **_fields(self._text(row))}
 
     def _text(self, row: Mapping[str, Any]) -> Verdict:
@@ -177,10 +184,6 @@ def _report(summary: Summary, *, as_json: bool) -> None:
     if as_json:
         sys.stderr.buffer.write(msgspec.json.encode(summary) + b"\n")
         return
-    from rich.console import Console  # noqa: PLC0415 - only the table needs it
-    from rich.markup import escape  # noqa: PLC0415 - as above
-    from rich.table import Table  # noqa: PLC0415 - as above
-
     table = Table(title=f"{summary.judged} judged, {summary.kept} kept, {summary.unreadable} lines unreadable")
     for heading in ("reason", "rejected", "share", "examples"):
         table.add_column(heading, overflow="fold")

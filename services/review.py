@@ -11,18 +11,20 @@ import json
 import sys
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import msgspec
 import redis
+from confluent_kafka import Producer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from learner.select import ReviewItem, ReviewQueue
 from services.local.redis_server import client
 from services.settings import Settings
 from streams import review
 from streams.topics import REVIEW_DECISIONS
-
-if TYPE_CHECKING:
-    from confluent_kafka import Producer
 
 TIMEOUT_S = 10.0
 """Longest wait for the broker's acknowledgment of a decision, seconds."""
@@ -90,8 +92,6 @@ def decide(item: ReviewItem, args: argparse.Namespace, at: float) -> review.Deci
 
 
 def _producer(settings: Settings) -> Producer:
-    from confluent_kafka import Producer  # noqa: PLC0415 - `list` needs none
-
     more: dict[str, str | bool] = {"acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random"}
     return Producer(settings.kafka.client("review", **more))
 
@@ -113,10 +113,6 @@ def _list(queue: ReviewQueue, count: int, *, as_json: bool) -> int:
         for item in items:
             sys.stdout.write(json.dumps(_plain(item)) + "\n")
         return 0
-    from rich.console import Console  # noqa: PLC0415 - only the table needs it
-    from rich.markup import escape  # noqa: PLC0415 - as above
-    from rich.table import Table  # noqa: PLC0415 - as above
-
     table = Table(title=f"{len(items)} to review")
     for heading in ("sample", "why", "score", "topic", "question", "reply"):
         table.add_column(heading, overflow="fold")
@@ -139,7 +135,5 @@ def _show(item: ReviewItem, *, as_json: bool) -> int:
 
 
 def _plain(item: ReviewItem) -> dict[str, Any]:
-    import msgspec  # noqa: PLC0415 - only for JSON
-
     plain: dict[str, Any] = msgspec.to_builtins(item)
     return plain

@@ -34,6 +34,9 @@ _PARAPHRASES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
     )
 )
 
+MOST_COPIES, MOST_TYPOS, MOST_TOKENS = 8, 0.2, 0.2
+"""Limits of the settings: more copies repeat themselves, more slips cannot be read, more tokens drown the real ones."""
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -48,11 +51,11 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not 0 <= self.copies <= 8:  # noqa: PLR2004 - more copies than kinds repeat themselves
+        if not 0 <= self.copies <= MOST_COPIES:
             raise ValueError(f"copies = {self.copies}: wants 0 to 8")
-        if not 0 <= self.typos <= 0.2:  # noqa: PLR2004 - beyond that nobody can read it
+        if not 0 <= self.typos <= MOST_TYPOS:
             raise ValueError(f"typos = {self.typos}: wants 0 to 0.2")
-        if not 0 <= self.token_share <= 0.2:  # noqa: PLR2004 - quality.md's contract
+        if not 0 <= self.token_share <= MOST_TOKENS:
             raise ValueError(f"token_share = {self.token_share}: wants 0 to 0.2")
 
 
@@ -122,10 +125,10 @@ def _slips(text: str, share: float, rng: random.Random) -> list[str]:
     for at, letter in enumerate(letters):
         if letter.lower() not in _NEIGHBOURS or rng.random() >= share:
             continue
-        kind = rng.random()
-        if kind < 0.4:  # noqa: PLR2004 - shares of slips
+        kind = rng.choices(("neighbour", "lost", "swapped"), (4, 3, 3))[0]
+        if kind == "neighbour":
             letters[at] = rng.choice(_NEIGHBOURS[letter.lower()])
-        elif kind < 0.7:  # noqa: PLR2004 - shares of slips
+        elif kind == "lost":
             letters[at] = ""
         elif at + 1 < len(letters) and letters[at + 1].isalpha():
             letters[at], letters[at + 1] = letters[at + 1], letter

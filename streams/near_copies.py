@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 BANDS: Final = 20
 """Bands of `ROWS` rows: two units meet if they agree in one band, with probability 1 - (1 - J^3)^20 at Jaccard J."""
 ROWS: Final = 3
+HEADLINE: Final = 3
+"""Capitals of a headline, at least; "Hi Bob" is none."""
 SHORT: Final = 6
 """Units of fewer words are copies only when equal: one word of five is another answer."""
 
@@ -156,7 +158,7 @@ def _tokens(text: str) -> list[int]:
     """Hashed words of a text, values marked; a capital inside a sentence makes a name, unless all words have one."""
     found = list(_TOKEN.finditer(text))
     capitals = sum(m[0][:1].isupper() for m in found)
-    shouted = capitals * 2 > len(found) and capitals > 2  # noqa: PLR2004 - "Hi Bob" is no headline
+    shouted = capitals * 2 > len(found) and capitals >= HEADLINE
     tokens, start = [], True
     for match in found:
         raw = match[0]

@@ -17,6 +17,8 @@ Action = Literal["approve", "edit", "reject", "rate"]
 
 STARS = (1.0, 5.0)
 """The scale of `driftline review rate`."""
+MIDDLE = 0.5
+"""Three stars: they say nothing."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -77,6 +79,6 @@ def _judgement(decision: Decision) -> tuple[Label, float]:
     if decision.action in {"reject", "edit"}:
         return "bad", 0.0
     share = rating_share(decision.rating or STARS[0], STARS)
-    if share < 0.5:  # noqa: PLR2004 - one or two stars
+    if share < MIDDLE:
         return "bad", 0.0
-    return ("unknown", 1.0) if share == 0.5 else ("good", 0.5 + share)  # noqa: PLR2004 - three stars say nothing
+    return ("unknown", 1.0) if share == MIDDLE else ("good", 0.5 + share)

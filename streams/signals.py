@@ -58,6 +58,14 @@ _REFUSED = re.compile(
     r"|not (?:able|possible|available)|unavailable)\b",
     re.IGNORECASE,
 )
+FAINT = 0.25
+"""Confidence below which two signs that contradict each other are none."""
+GOOD_RATING, BAD_RATING = 0.6, 0.4
+"""Places on a rating's scale: four stars of five and up, two and down."""
+TYPO = 0.1
+"""Share of changed words up to which an edit only put a slip right."""
+REPHRASED, REPHRASED_WORDS = 0.5, 4
+"""Share of changed words below which a question of so many words was asked again."""
 _CONTRADICTION = re.compile(r"\b(?:but|however|although|except)\b", re.IGNORECASE)
 _NEGATED_THANKS = re.compile(r"\b(?:no thanks to|thanks for nothing|no thank)|\bthanks?,? but\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
@@ -91,7 +99,7 @@ def signals(
     evidence = tuple(code for signal in found if signal.label == best.label for code in signal.evidence)
     against = max((s.confidence for s in found if s.label not in {best.label, "unknown"}), default=0.0)
     confidence = best.confidence * (1 - against)
-    if confidence < 0.25:  # noqa: PLR2004 - two signs that contradict each other are none
+    if confidence < FAINT:
         return Signal("unknown", 1.0, confidence, evidence)
     return _signal(best.label, confidence, *evidence)
 
@@ -141,15 +149,15 @@ def _from_feedback(reply: str, feedback: Sequence[Feedback | CleanEvent]) -> lis
             found.append(_signal("bad", 0.85, event.kind))
         if event.rating is not None:
             share = rating_share(event.rating, event.scale)
-            if share >= 0.6:  # noqa: PLR2004 - four stars of five and up
+            if share >= GOOD_RATING:
                 found.append(_signal("good", 0.6 + 0.35 * share, "rating"))
-            elif share <= 0.4:  # noqa: PLR2004 - two stars of five and down
+            elif share <= BAD_RATING:
                 found.append(_signal("bad", 0.95 - 0.35 * share, "rating"))
     return found
 
 
 def _from_edit(distance: float) -> Signal:
-    if distance < 0.1:  # noqa: PLR2004 - a typo was put right
+    if distance < TYPO:
         return _signal("good", 0.9, "edit_small")
     return _signal("bad", min(0.98, 0.7 + distance), "edit")
 
@@ -165,7 +173,7 @@ def _from_turns(following: Sequence[Turn], question: str) -> list[Signal]:
     if not text:
         return []
     found = _from_words(text)
-    again = len(_WORD.findall(question)) >= 4 and edit_distance(question, text) < 0.5  # noqa: PLR2004 - half the words
+    again = len(_WORD.findall(question)) >= REPHRASED_WORDS and edit_distance(question, text) < REPHRASED
     if again and not any(signal.label == "good" for signal in found):
         found.append(_signal("bad", 0.55, "rephrase"))
     return found

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+_LANGUAGE = re.compile(r"[a-z]{2}")
 
 
 class Reason(StrEnum):
@@ -106,5 +109,5 @@ class QualityConfig:
         if self.max_chars <= self.min_chars:
             raise ValueError(f"max_chars = {self.max_chars}: wants more than min_chars = {self.min_chars}")
         for code in self.languages:
-            if len(code) != 2 or not code.islower():  # noqa: PLR2004 - ISO 639-1
+            if not _LANGUAGE.fullmatch(code):
                 raise ValueError(f"languages = {code!r}: wants ISO 639-1 codes of two lower-case letters")

@@ -42,12 +42,14 @@ _LINK = re.compile(
 _MONEY = re.compile("[$£€₹]\\s?\\d|\\d\\s?(?:[$£€₹]|p/m|usd\\b|eur\\b|gbp\\b|pounds?\\b|p\\b)", re.IGNORECASE)
 _MIX: Final = np.uint32(2654435761)
 _STEP: Final = np.uint32(16777619)
-_LONGEST: Final = 5
+SHORTEST, LONGEST = 3, 5
+"""Characters of an n-gram; pairs of letters say little."""
 _GROUP_BITS: Final = 1 << np.arange(len(GROUPS), dtype=np.int64)
 _CODES: Final = WordCodes()
 
-UPPER, LONG_TEXT, SHORT_TEXT, FEW_WORDS = 0.6, 300, 16, 4
-"""Where counts bend: share of capitals that is shouting, bytes of a long and a short text, words without order."""
+UPPER, FEW_LETTERS, LONG_TEXT, SHORT_TEXT, FEW_WORDS = 0.6, 12, 300, 16, 4
+"""Where counts bend: share of capitals that is shouting and letters it takes, bytes of a long and a short text, words
+without order."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +164,9 @@ def _rows(joined: Joined, words: Words, pairs: Ints) -> tuple[Ints, Numbers, Num
     shift = np.uint32(32 - HASH_BITS)
     length, kinds = len(joined.codes), []
     rolling = joined.codes
-    for n in range(2, _LONGEST + 1):
+    for n in range(2, LONGEST + 1):
         rolling = rolling[:-1] * _STEP + joined.codes[n - 1 :]
-        if n > 2:  # noqa: PLR2004 - pairs of letters say little
+        if n >= SHORTEST:
             rows = np.full(length, none)
             rows[: length - n + 1] = (rolling * _MIX) >> shift
             across = joined.at[:, None] - np.arange(n)
@@ -207,7 +209,7 @@ def _shape(texts: Sequence[str], joined: Joined) -> Floats:
     return np.stack(
         [
             np.minimum(3.0, np.log1p(length) - 3.5), length < SHORT_TEXT, length > LONG_TEXT,
-            np.minimum(1.0, upper * 2), (upper > UPPER) & (letters + foreign > 12), own[:, 1],  # noqa: PLR2004 - "OK THX"
+            np.minimum(1.0, upper * 2), (upper > UPPER) & (letters + foreign > FEW_LETTERS), own[:, 1],
             np.minimum(1.0, digit_share * 4), digit_share > 1 / 3,
             np.minimum(1.0, symbol_share * 5), symbol_share > 1 / 4,
             np.minimum(2, links), long_number, money, (links > 0) & ((money > 0) | (long_number > 0)),

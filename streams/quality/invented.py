@@ -43,12 +43,7 @@ def texts(rng: random.Random, plain: Sequence[str], per_pattern: int = _PER_PATT
 
 
 def _cased(text: str, rng: random.Random) -> str:
-    chance = rng.random()
-    if chance < 0.12:  # noqa: PLR2004 - shares of casings
-        return text.upper()
-    if chance < 0.3:  # noqa: PLR2004 - shares of casings
-        return text.lower()
-    return text
+    return rng.choices((text, text.lower(), text.upper()), (70, 18, 12))[0]
 
 
 def keyboard_walk(rng: random.Random) -> str:
@@ -56,8 +51,8 @@ def keyboard_walk(rng: random.Random) -> str:
     row = rng.choice(_KEYS[:3])
     at, letters = rng.randrange(len(row)), []
     for _ in range(rng.randint(5, 40)):
-        letters.append(" " if rng.random() < 0.08 else row[at])  # noqa: PLR2004 - words of about twelve keys
-        if rng.random() < 0.2:  # noqa: PLR2004 - the hand jumps to another row
+        letters.append(" " if rng.randrange(12) == 0 else row[at])
+        if rng.randrange(5) == 0:
             row = rng.choice(_KEYS[:3])
         at = (at + rng.choice((-1, 0, 1, 1))) % len(row)
     return "".join(letters)
@@ -67,11 +62,11 @@ def keysmash(rng: random.Random) -> str:
     """One or two short runs struck again and again, as impatient people do."""
     row = rng.choice(_KEYS)
     unit = "".join(rng.sample(row, min(len(row), rng.randint(2, 4))))
-    if rng.random() < 0.5:  # noqa: PLR2004 - half in keyboard order
+    if rng.randrange(2) == 0:
         start = rng.randrange(max(1, len(row) - 3))
         unit = row[start : start + rng.randint(3, 5)]
     text = unit * rng.randint(2, 5) + rng.choice(("", "", unit[:2], rng.choice("asdk")))
-    return text if rng.random() < 0.8 else f"{text} {''.join(rng.choices(row, k=rng.randint(3, 8)))}"  # noqa: PLR2004 - shares
+    return text if rng.randrange(5) else f"{text} {''.join(rng.choices(row, k=rng.randint(3, 8)))}"
 
 
 def random_characters(rng: random.Random) -> str:
@@ -114,7 +109,7 @@ def _sentence(model: Mapping[str, Any], key: str, rng: random.Random) -> str:
             break
         words.append(rng.choice(entry["transitions"]))
     text = " ".join(words)
-    return text.lower().rstrip(".") if rng.random() < 0.4 else text  # noqa: PLR2004 - a share without casing
+    return text.lower().rstrip(".") if rng.choice((True, True, False, False, False)) else text
 
 
 def strip_tags(text: str) -> str:

@@ -32,6 +32,8 @@ _BIAS = re.compile(
 _REPLIES = frozenset({"agent", "assistant"})
 _LEARNED = (Reason.SPAM, Reason.TOXIC, Reason.GIBBERISH, Reason.NON_DIALOGUE)
 _ECHO_WORDS = 4
+_SURE = 0.8
+"""Probability from which a language is named; code-mixed and short texts stay below."""
 
 
 def judge_turn(text: str, role: Role, config: QualityConfig, model: Classifier | None = None) -> Verdict:
@@ -132,4 +134,4 @@ def _identifier() -> LanguageIdentifier:
 def language(text: str) -> str:
     """ISO 639-1 code of a text, `und` where the identifier is not sure."""
     code, probability = _identifier().classify(text[:400])
-    return str(code) if probability >= 0.8 else "und"  # noqa: PLR2004 - code-mixed and short texts stay below
+    return str(code) if probability >= _SURE else "und"

@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_matrix, hstack, vstack
+from sklearn.linear_model import LogisticRegression
 
 from streams.quality import features, invented
 from streams.quality.classifier import CLASSES, Classifier
@@ -37,6 +39,12 @@ _MACHINE = re.compile(
     r"^>|^\s*(?:On .* wrote:|From:|To:|Date:|Subject:|http|<|_{5,}|-{5,}|={5,})|wrote:\s*$", re.MULTILINE
 )
 
+SHORT_MAIL = 60
+"""Characters; a mail with less is a bounce or a picture."""
+CHAT_SIZED = range(21, 400)
+"""Characters of a paragraph that could be a chat message."""
+SALAD_WORDS = 3
+"""Shuffling two words makes no salad."""
 NGRAM_SCALE = 0.6
 """How much n-grams weigh against robust counts under the same regularisation: less generalises, more remembers."""
 
@@ -123,9 +131,9 @@ def read_mail(folder: Path) -> list[str]:
         head, _, body = path.read_text(encoding="utf-8", errors="ignore").partition("\n\n")
         subject = next((line[9:] for line in head.splitlines() if line.lower().startswith("subject: ")), "")
         text = " ".join(invented.strip_tags(body).split())
-        if len(text) > 60 and text.isascii():  # noqa: PLR2004 - less is a bounce or a picture
+        if len(text) > SHORT_MAIL and text.isascii():
             pieces += [f"{subject}. {text[:250]}", text[200:500]]
-    return [p for p in pieces if len(p) > 60]  # noqa: PLR2004 - as above
+    return [p for p in pieces if len(p) > SHORT_MAIL]
 
 
 def read_replies(folder: Path) -> list[str]:
@@ -134,7 +142,7 @@ def read_replies(folder: Path) -> list[str]:
     for path in sorted(folder.rglob("*.txt")):
         _, _, body = path.read_text(encoding="utf-8", errors="ignore").partition("\n\n")
         own = [" ".join(part.split()) for part in body.split("\n-- ")[0].split("\n\n") if not _MACHINE.search(part)]
-        pieces += [part for part in own if 20 < len(part) < 400 and part.isascii()][:2]  # noqa: PLR2004 - chat-sized
+        pieces += [part for part in own if len(part) in CHAT_SIZED and part.isascii()][:2]
     return pieces
 
 
@@ -242,22 +250,19 @@ def training_rows(corpus: Corpus, seed: int) -> list[Row]:
         by_source.setdefault(row.source, []).append(row)
     for held in by_source.values():
         rows += rng.sample(held, min(1_500, len(held)))
-    plain = [r.text for r in corpus.chats if len(r.text) > 12]  # noqa: PLR2004 - shuffling two words makes no salad
+    plain = [r.text for r in corpus.chats if len(r.text.split()) >= SALAD_WORDS]
     rows += [Row(t, label, f"invented:{label}", 0.7) for label, t in invented.texts(rng, plain)]
     return rows
 
 
 def fit(corpus: Corpus, seed: int = 7, regularisation: float = 2.0) -> Classifier:
     """Train: inverse document frequency is folded into the weights, which are then stored as int8."""
-    from scipy.sparse import csr_matrix, hstack  # noqa: PLC0415 - only rebuilding needs it
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - only rebuilding needs it
-
     vocabulary = build_vocabulary(corpus)
     rows = training_rows(corpus, seed)
     grams, counts = _design([row.text for row in rows], vocabulary)
     document_frequency = np.asarray((grams > 0).sum(axis=0)).ravel()
     idf = np.log((1 + len(rows)) / (1 + document_frequency)).astype(np.float32)
-    idf[document_frequency < 2] = 0  # noqa: PLR2004 - what one text alone has teaches that text
+    idf[document_frequency <= 1] = 0  # what one text alone has teaches that text
     design = hstack([grams.multiply(idf[None, :]) * NGRAM_SCALE, csr_matrix(counts)]).tocsr()
     labels = np.array([CLASSES.index(row.label) for row in rows])
     per_class = np.bincount(labels, minlength=len(CLASSES))
@@ -280,8 +285,6 @@ def fit(corpus: Corpus, seed: int = 7, regularisation: float = 2.0) -> Classifie
 
 def _design(texts: Sequence[str], vocabulary: Vocabulary) -> tuple[Any, Floats]:
     """(n, 2^17) sparse shares of n-grams and (n, COUNTS) counts, in batches that fit the memory."""
-    from scipy.sparse import csr_matrix, vstack  # noqa: PLC0415 - only rebuilding needs it
-
     parts, counts = [], []
     for start in range(0, len(texts), 2_000):
         held = features.extract(texts[start : start + 2_000], vocabulary)

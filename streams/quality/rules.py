@@ -43,6 +43,8 @@ _OVERRULE = ("ignore", "disregard", "forget")
 _AUTO_SIGNS = ("auto", "office", "reply", "respond", "monitored", "attended", "leave", "holiday", "vacation", "away",
                "deliver")  # fmt: skip
 """Words without which `_AUTO_REPLY` cannot match: looking for them is ten times faster."""
+_FLOOD_CHARS = 16
+"""Less is how people write: "noooooo", "!!!!!!"."""
 _REPEATED_CHAR = re.compile(r"([^\W\d_])\1{11,}")
 _REPEATED_UNIT = re.compile(r"(\S.{0,40}?)\1{7,}", re.DOTALL)
 _MACHINE = re.compile(
@@ -91,11 +93,11 @@ def broken_encoding(text: str) -> bool:
 
 def flood(text: str) -> bool:
     """True if one character or one short unit is repeated over most of the text."""
-    if len(text) < 16:  # noqa: PLR2004 - "noooooo" and "!!!!!!" are how people write
+    if len(text) < _FLOOD_CHARS:
         return False
     words = text.split()
     # a unit that comes eight times makes few different words, or words of its own length
-    if len(set(words)) * 3 > len(words) and max(map(len, words)) < 16:  # noqa: PLR2004 - as above
+    if len(set(words)) * 3 > len(words) and max(map(len, words)) < _FLOOD_CHARS:
         return False
     if _REPEATED_CHAR.search(text) and len(set(text.lower())) * 8 < len(text):
         return True

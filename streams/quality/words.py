@@ -60,6 +60,6 @@ def _class(folded: bytes) -> int:
         return _NUMBER
     if not folded.isascii():
         return _FOREIGN
-    if len(folded) < 3:  # noqa: PLR2004 - too short for an ending
+    if len(folded) <= len("ed"):
         return _SHORT
     return next((_FIRST_ENDING + at for at, ending in enumerate(_ENDINGS) if folded.endswith(ending)), _OTHER)
