@@ -146,7 +146,7 @@ class Process:
         self._denied_counted = 0
         self._stable = BASE
         self._first_candidate: float | None = None
-        self._stepped_at = 0.0
+        self._turned_at = 0.0
         self.waiting: str | None = "starting"
         """Why no step can be taken; None while they can."""
 
@@ -176,7 +176,7 @@ class Process:
         while not stop.is_set():
             self._runtime.tick()
             self._follow()
-            started = self._clock()
+            started = self._turned_at = self._clock()
             try:
                 self._count_denied()
                 report = self._learner.turn()
@@ -211,6 +211,8 @@ class Process:
         settings, config = self._settings, self._settings.train
         folder, directory = base_folder(config.base), Path(config.directory)
         base = load_base(folder, device=device_of(config.device))
+        if base.foreign is not None:
+            self._runtime.log.warning("unproven_architecture", reason="transformers computes the forward pass")
         anchors = load_anchors(base, config.anchors, config.anchor_tokens, directory)
         registry = Registry(
             settings.registry.directory, trusted(settings.registry), self._wall,
@@ -301,8 +303,7 @@ class Process:
         now = self._clock()
         replies = [reply for document in plan.documents for reply in document.replies]
         rated = any(reply.label != "unknown" for reply in replies)
-        self._metrics.stepped(report, now - self._stepped_at, rated=rated, edited=any(r.draft for r in replies))
-        self._stepped_at = now
+        self._metrics.stepped(report, now - self._turned_at, rated=rated, edited=any(r.draft for r in replies))
 
     def _outdated(self, facts: FactChanges, retired: int) -> None:
         """A fact changed: what states the old one leaves the held-out tables too, or the gate refuses the truth."""
