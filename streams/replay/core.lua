@@ -112,8 +112,15 @@ end
 -- one call, and neighbours go out together.
 local records, stored, shifts, arrays = {}, {}, {}, {}
 
+local pages = {}
 local function record_at(slot)
-  return T .. ':m:' .. math.floor(slot / PAGE), (slot % PAGE) * RECORD
+  local number = math.floor(slot / PAGE)
+  local page = pages[number]
+  if not page then
+    page = T .. ':m:' .. number
+    pages[number] = page
+  end
+  return page, (slot % PAGE) * RECORD
 end
 
 -- The record of a slot, live or not; nil where no page exists.
@@ -166,6 +173,7 @@ end
 
 -- Fills the holes that nothing came into with the array's last slots, so that it is dense again.
 local function settle(a)
+  if #a.holes == 0 then return end
   local size = bin_count(a.lane, a.bin) + #a.holes
   table.sort(a.holes)
   for i = #a.holes, 1, -1 do
@@ -208,9 +216,17 @@ local function write_back(numbers, apart, run, lone)
   if first then finish() end
 end
 
+local FEW = 6 -- changes of one key up to which a call each costs less than gathering them
+
 local function write_array(a)
   local count = bin_count(a.lane, a.bin)
   if count == 0 then return redis.call('DEL', a.key) end
+  if #a.dirty <= FEW then
+    for _, pos in ipairs(a.dirty) do
+      if pos < count then redis.call('SETRANGE', a.key, pos * 4, struct.pack('>I4', a.cells[pos])) end
+    end
+    return
+  end
   local alive, sets = {}, {}
   for _, pos in ipairs(a.dirty) do
     if pos < count then alive[#alive + 1] = pos end
@@ -229,22 +245,17 @@ local function packed_record(r)
 end
 
 local function write_records()
-  local pages = {}
   for slot, pos in pairs(shifts) do
     if records[slot] then
       stored[#stored + 1] = slot
     else
-      local page = math.floor(slot / PAGE)
-      local sets = pages[page] or {}
-      pages[page] = sets
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u32', '#' .. (slot % PAGE) * RECORD / 4 + 7, pos
+      local page, offset = record_at(slot)
+      redis.call('SETRANGE', page, offset + 28, struct.pack('>I4', pos))
     end
   end
-  for page, sets in pairs(pages) do
-    for at = 1, #sets, 1000 do
-      redis.call('BITFIELD', T .. ':m:' .. page, unpack(sets, at, math.min(at + 999, #sets)))
-    end
+  local function lone(slot)
+    local page, offset = record_at(slot)
+    redis.call('SETRANGE', page, offset, packed_record(records[slot]))
   end
   local function run(first, last)
     local page, offset = record_at(first)
@@ -252,17 +263,18 @@ local function write_records()
     for slot = first, last do parts[#parts + 1] = packed_record(records[slot]) end
     redis.call('SETRANGE', page, offset, table.concat(parts))
   end
-  write_back(stored, function(_, slot) return slot % PAGE == 0 end, run, function(slot) run(slot, slot) end)
+  write_back(stored, function(_, slot) return slot % PAGE == 0 end, run, lone)
 end
 
 local function write_counts()
   for lane, bins in pairs(counts) do
-    local sets = {}
-    for bin in pairs(bins.changed) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u32', '#' .. bin, bins[bin]
+    local low, high = BINS, -1
+    for bin in pairs(bins.changed) do low, high = math.min(low, bin), math.max(high, bin) end
+    if high >= 0 then
+      local values = unpack_u32(string.sub(bins.raw, low * 4 + 1, high * 4 + 4))
+      for bin in pairs(bins.changed) do values[bin - low + 1] = bins[bin] end
+      redis.call('SETRANGE', T .. ':bc:' .. lane, low * 4, struct.pack('>' .. string.rep('I4', #values), unpack(values)))
     end
-    if #sets > 0 then redis.call('BITFIELD', T .. ':bc:' .. lane, unpack(sets)) end
   end
 end
 

@@ -25,7 +25,7 @@ local function due()
 end
 
 local expired = 0
-local pages = math.ceil(N.hi / PAGE)
+local last_page = math.ceil(N.hi / PAGE)
 if due() then
   local raw = redis.call('GETRANGE', T .. ':m:' .. page, 0, -1)
   local slot = page * PAGE
@@ -39,7 +39,7 @@ if due() then
     slot = slot + 1
   end
   if expired < LIMIT then page = page + 1 end
-  if page >= pages then page = 0 end
+  if page >= last_page then page = 0 end
 else
   page = 0
 end
