@@ -65,6 +65,13 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
             raise ShapeError(f"config {key!r} has value {config[key]!r}: not {wanted!r}")
     if architecture != "Qwen2ForCausalLM" and config.get("attention_bias", False):
         raise ShapeError("config 'attention_bias' has value True: not False")
+    return sizes_of(config)
+
+
+def sizes_of(config: Mapping[str, Any]) -> Shape:
+    """The sizes in a config.json, whether or not our own forward pass covers the architecture."""
+    architecture = (config.get("architectures") or ["?"])[0]
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     heads = int(config["num_attention_heads"])
     return Shape(
         layers=int(config["num_hidden_layers"]),

@@ -146,7 +146,7 @@ def step(
 
 def _forward(base: Base, low: Sequence[LowRank], chosen: Sequence[Document]) -> Iterator[tuple[Batch, Tensor]]:
     """Batches with the cross-entropy (L,) of their targets: one pack on CUDA, padded micro-batches on CPU."""
-    if base.device.type == "cuda":
+    if base.device.type == "cuda" and base.foreign is None:
         total = sum(len(document.ids) for document in chosen)
         batch = pack(chosen, size=-(-total // PACK_TOKENS) * PACK_TOKENS)
         yield batch, entropy_packed(base, low, batch)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from learner.base import initial_tensors, model_config, train_tokenizer, write_base
 from learner.config import BaseConfig
-from learner.shape import MODULES, module_path, shape_of
+from learner.shape import MODULES, module_path, sizes_of
 
 TINY = BaseConfig(layers=2, hidden=64, heads=2, ff=96, vocab=400, context=256, tokens=20_000, window=64, batch=8)
 """A base that is built in milliseconds; heads of 32."""
@@ -35,12 +35,12 @@ def tiny_base(out: Path, *, architecture: str = "LlamaForCausalLM", config: Base
     if architecture != "LlamaForCausalLM":
         settings |= {
             "architectures": [architecture],
-            "model_type": {"Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}[architecture],
+            "model_type": architecture.removesuffix("ForCausalLM").lower(),
             "num_key_value_heads": config.heads // 2,
             "tie_word_embeddings": False,
         }
     generator = torch.Generator().manual_seed(seed)
-    shape = shape_of(settings)
+    shape = sizes_of(settings)
     tensors: dict[str, Tensor] = dict(initial_tensors(shape, 0.2, generator))
     for layer in range(shape.layers):
         for name in MODULES[:3]:

@@ -31,6 +31,10 @@ class Cache:
 
     def __init__(self, tree: Tree, batch: int, capacity: int) -> None:
         shape = tree.base.shape
+        self.tokens = torch.empty((batch, 0), dtype=torch.int64, device=tree.base.device)
+        """Read so far; kept only where transformers computes."""
+        if tree.base.foreign is not None:
+            capacity = 0
         size = (shape.layers, 2, batch, shape.kv_heads, capacity, shape.head_dim)
         self.store = torch.empty(size, dtype=tree.base.dtype, device=tree.base.device)
         self.length = 0
@@ -39,6 +43,10 @@ class Cache:
 def advance(tree: Tree, tokens: Tensor, cache: Cache) -> Tensor:
     """Read the next tokens (batch, t) into the cache; gives the logits (batch, vocab) after the last one."""
     batch, time = tokens.shape
+    if tree.base.foreign is not None:
+        cache.tokens = torch.cat((cache.tokens, tokens), dim=1)
+        read: Tensor = tree.base.foreign.hidden(tree.low, cache.tokens).view(batch, cache.tokens.shape[1], -1)
+        return logits(tree.base, read[:, -1])
     positions = torch.arange(cache.length, cache.length + time, device=tokens.device).repeat(batch)
     states = decode(tree.base, tree.low, tokens.reshape(-1), positions, _cached(cache, batch, time))
     cache.length += time

@@ -66,7 +66,7 @@ class Lora:
         return self.alpha / self.r
 
     def layers(self, dtype: torch.dtype) -> tuple[LowRank, ...]:
-        """Tensors for a forward pass, B scaled and transposed, cast once; gradients reach the flat vector in one piece."""
+        """Tensors for a forward pass, B scaled and transposed, cast once; gradients reach `flat` in one piece."""
         plan = pieces(self.shape, self.r)
         sizes = [piece.rows * piece.cols for _ in range(self.shape.layers) for piece in plan]
         split = iter(torch.split(self.flat.to(dtype), sizes))

@@ -58,6 +58,8 @@ def pad(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
 
 def hidden_padded(base: Base, low: Sequence[LowRank] | None, tokens: Tensor) -> Tensor:
     """Final hidden states (B * T, hidden) of right-padded tokens (B, T)."""
+    if base.foreign is not None:
+        return base.foreign.hidden(low, tokens)
     batch, time = tokens.shape
     positions = torch.arange(time, device=tokens.device).repeat(batch)
     return decode(base, low, tokens.reshape(-1), positions, causal(batch, time, base.embed))

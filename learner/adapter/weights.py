@@ -7,14 +7,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from learner.adapter.chat import Chat, load_chat
-from learner.shape import Shape, shape_of
+from learner.shape import Shape, ShapeError, shape_of, sizes_of
+
+if TYPE_CHECKING:
+    from learner.adapter.foreign import Foreign
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Base:
     """cos and sin, each (context, head_dim) in fp32."""
     digests: Mapping[str, str]
     """sha256 of config, tokenizer, chat template and weights."""
+    foreign: Foreign | None = None
+    """Computes instead of us, for an architecture that our own forward pass is not proven for."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -71,15 +76,40 @@ def load_base(
 ) -> Base:
     """Read a folder of config.json, *.safetensors, tokenizer.json and tokenizer_config.json.
 
-    Raises ShapeError for an architecture that our own forward pass does not cover.
+    An architecture that our own forward pass does not cover is computed by transformers; raises ShapeError where not
+    even its linear layers are Llama's.
     """
     config = json.loads((path / "config.json").read_text())
-    shape = shape_of(config)
+    try:
+        shape = shape_of(config)
+    except ShapeError:
+        return _load_foreign(path, config, name or path.name, dtype, str(device))
     tensors: dict[str, Tensor] = {}
     for file in sorted(path.glob("*.safetensors")):
         tensors |= load_file(file, device=str(device))
     return assemble(
         shape, tensors, load_chat(path), name=name or path.name, digests=digests_of(path), dtype=dtype, device=device
+    )
+
+
+def _load_foreign(path: Path, config: Mapping[str, Any], name: str, dtype: torch.dtype, device: str) -> Base:
+    from learner.adapter.foreign import load_foreign  # noqa: PLC0415 - it imports what this module's users import
+
+    shape = sizes_of(config)
+    foreign = load_foreign(path, shape, config, dtype, device)
+    head = foreign.head
+    return Base(
+        name=name,
+        shape=shape,
+        chat=load_chat(path),
+        embed=foreign.embed,
+        layers=(),
+        norm=head.new_ones(shape.hidden),
+        head=head,
+        unembed=head.T.contiguous() if device == "cpu" else head.T,
+        rope=(head.new_empty(0), head.new_empty(0)),
+        digests=digests_of(path),
+        foreign=foreign,
     )
 
 

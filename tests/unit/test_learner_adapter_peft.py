@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from learner.adapter import adapter_files, load_base, new_lora
+from learner.adapter import Sampling, Tree, adapter_files, answer_ids, load_base, new_lora, score, tree_of
 from learner.adapter.chat import Said
 from learner.adapter.lora import Lora
 from learner.adapter.padded import hidden_padded, logits, pad
 from tests.bases import TEXTS, rewrite_fp32, tiny_base
 
-ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM")
+"""The last one is computed by transformers."""
 ROWS = ([1, 40, 41, 42, 3, 2, 60, 61, 3], [1, 90, 3, 2, 33, 3], [1, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 3])
 
 
@@ -60,6 +61,7 @@ def test_adapter_equals_peft(tmp_path: Path, architecture: str) -> None:
     theirs = losses(peft(input_ids=tokens, attention_mask=mask).logits, ROWS)
     torch.autograd.backward(theirs)
 
+    assert (base.foreign is not None) == (architecture == "MistralForCausalLM")
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     assert flat.grad is not None
     gradients = lora.with_flat(flat.grad).tensors()
@@ -85,3 +87,18 @@ def test_adapter_chat_equals_template(tmp_path: Path) -> None:
     text = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert ours.prompt(turns) == theirs(text, add_special_tokens=False)["input_ids"]
     assert json.loads((path / "tokenizer_config.json").read_text())["eos_token"] == "<|end|>"
+
+
+def test_adapter_foreign_base_generates(tmp_path: Path) -> None:
+    """Where transformers computes, answers and scores follow the adapter of their own tree."""
+    base = load_base(tiny_base(tmp_path / "base", architecture="MistralForCausalLM"))
+    start = new_lora(base.shape, 8, 16, torch.Generator().manual_seed(1))
+    noise = torch.randn(start.flat.shape, generator=torch.Generator().manual_seed(2))
+    tree = tree_of(base, start.with_flat(noise * 0.2))
+    turns = [Said("customer", TEXTS[0]), Said("agent", TEXTS[1], is_target=True)]
+    assert score(tree, [turns])[0].loss != score(Tree(base), [turns])[0].loss
+    ids = list(answer_ids(tree, base.chat.prompt(turns[:1]), Sampling(max_new_tokens=5)))
+    row = base.chat.prompt(turns[:1])
+    for token in ids:
+        assert int(logits(base, hidden_padded(base, tree.low, pad([row], base.device))[-1:]).argmax()) == token
+        row.append(token)
