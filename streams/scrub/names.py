@@ -43,7 +43,7 @@ _SIGNS = {
     "(": QUOTE,
     ")": QUOTE,
 }
-THRESHOLD = -32
+THRESHOLD = -56
 """Score above which a word is a name; below 0, because a leak is worse than a mask too many."""
 
 CACHE_WORDS = 50_000

@@ -74,6 +74,8 @@ def _corrected(
     """The table with our own decisions on words that are several things, and with rare words."""
     for word in persons:
         table[word] = (table.get(word, 0) | FIRST) & ~(COMMON | OFTEN)
+    for word in own_lists("words.txt")["places"][0]:
+        table[word] = table.get(word, 0) & ~LAST | PROPER
     for word in never:
         table[word] = COMMON | OFTEN
     for word in _scowl(scowl, kinds, _RARE_SIZES):

@@ -1,0 +1,157 @@
+"""The scrubber's scorecard: covered values per label on generated wording, speed beside its peers, bounded time.
+
+    driftline bench scrub [--peers PYTHON] [--pii DIR] [--rounds N]
+
+`--peers` is an interpreter with presidio-analyzer, datafog, datafog-core or scrubadub (and msgspec); without it only
+our own functions are timed. `--pii` adds the labelled set of messages found there. Exit code 1 if a gate fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from streams.scrub import find, find_record
+from streams.scrub.spans import Span
+from tests.bench._heading import heading, table
+from tests.bench._scrub_set import turns
+
+GATES = {"covered": 0.94, "precision": 0.95, "overmasked": 0.025, "touched": 0.05}
+"""scrub.md's targets: shares of values, of masks, of other characters, of clean turns."""
+HOSTILE = (
+    "1 ",
+    "a@",
+    "a dot ",
+    "A1",
+    "at ",
+    "12 Oak St ",
+    "my name is ",
+    "::",
+    "(",
+    "4111 ",
+    "Xq ",
+    "password ",
+    "\u0661",
+    "-a/o",
+)
+FIRING = (
+    " my name is Ines, card 4000 0012 3456 7899, pass: x9!kk, a dot b at gmail dot com, 12 Oak St Apt 4, "
+    "http://u:p@h 1.2.3.4"
+)
+LINEAR = 2.6
+"""Time of 16 KB over that of 8 KB: 2 and the noise of a busy machine."""
+
+Row = tuple[str, list[Span], list[Span], list[Span]]
+"""A text, its values, what may be masked or not, and what was masked."""
+
+
+def main(argv: list[str]) -> int:
+    """Print the tables. Returns 1 if a gate fails."""
+    args = _arguments(argv)
+    rows: list[Row] = [(t.text, [t.value] if t.value else [], [], find(t.text)) for t in turns()]
+    print(heading("scrub", argv))  # noqa: T201 - a benchmark prints
+    failed = _report("generated wording", rows)
+    if args.pii:
+        failed |= _report("labelled set", list(_labelled(args.pii / "messages.jsonl")))
+    _speed(args, [row[0] for row in rows])
+    return int(_hostile() or failed)
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="driftline bench scrub")
+    parser.add_argument("--peers", default="")
+    parser.add_argument("--pii", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser.parse_args(argv)
+
+
+def _labelled(path: Path) -> Iterable[Row]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row: dict[str, Any] = json.loads(line)
+        values, free = (
+            [(s["start"], s["end"], s["label"]) for s in row.get(name, [])] for name in ("spans", "optional")
+        )
+        yield row["text"], values, free, find_record(row)
+
+
+def _report(name: str, rows: list[Row]) -> bool:
+    """One table of a set; whether a gate failed."""
+    total, covered, masks, right = Counter[str](), Counter[str](), 0, 0
+    other = over = clean = touched = 0
+    for text, values, free, spans in rows:
+        masked, own = _inside(spans), _inside(values)
+        allowed = own | _inside(free)
+        for start, end, label in values:
+            total[label] += 1
+            covered[label] += all(i in masked for i in range(start, end) if text[i].isalnum())
+        counted = [s for s in spans if _inside([s]) & own or not _inside([s]) & allowed]
+        masks, right = masks + len(counted), right + sum(bool(_inside([s]) & own) for s in counted)
+        rest = [i for i, char in enumerate(text) if char.isalnum() and i not in allowed]
+        other, over = other + len(rest), over + sum(i in masked for i in rest)
+        clean, touched = clean + (not values and not free), touched + (not values and not free and bool(spans))
+    shares = {
+        "covered": covered.total() / total.total(),
+        "precision": right / masks,
+        "overmasked": over / other,
+        "touched": touched / clean,
+    }
+    lines = [[label, str(n), f"{100 * covered[label] / n:.1f}"] for label, n in total.most_common()]
+    print(f"\n{name}: {len(rows)} turns, " + ", ".join(f"{k} {100 * v:.1f} %" for k, v in shares.items()))  # noqa: T201
+    print(table([["label", "values", "covered %"], *lines]))  # noqa: T201
+    return any(shares[k] < GATES[k] for k in ("covered", "precision")) or any(
+        shares[k] > GATES[k] for k in ("overmasked", "touched")
+    )
+
+
+def _inside(spans: list[Span]) -> set[int]:
+    return {i for start, end, _ in spans for i in range(start, end)}
+
+
+def _speed(args: argparse.Namespace, texts: list[str]) -> None:
+    """Messages a second, and the ratio to Presidio in the same run."""
+    if args.pii:
+        lines = (args.pii / "speed.jsonl").read_text(encoding="utf-8").splitlines()
+        texts = [json.loads(line)["text"] for line in lines]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "texts.json"
+        path.write_text(json.dumps(texts))
+        command = [
+            args.peers or sys.executable,
+            str(Path(__file__).with_name("_scrub_peers.py")),
+            str(path),
+            str(args.rounds),
+        ]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rates: dict[str, float] = json.loads(answer.splitlines()[-1])
+    base = rates.get("presidio, all")
+    lines = [[name, f"{rate:,.0f}", f"{rate / base:.1f}" if base else "-"] for name, rate in rates.items()]
+    print("\n" + table([["system", "messages/s", "x presidio"], *lines]))  # noqa: T201
+
+
+def _hostile() -> bool:
+    """The slowest hostile text at 4 KB, alone and with a line that fires the detectors; whether time is not linear."""
+    worst, steepest = 0.0, 0.0
+    for unit in HOSTILE:
+        for tail in ("", FIRING):
+            small, middle, large = (_cpu((unit * size)[:size] + tail) for size in (4096, 8192, 16_384))
+            worst = max(worst, small)
+            steepest = max(steepest, large / middle if middle > 2e-3 else 0.0)
+    print(f"\nhostile 4 KB: at most {1e3 * worst:.1f} ms; 16 KB over 8 KB: at most x{steepest:.2f}")  # noqa: T201
+    return steepest > LINEAR
+
+
+def _cpu(text: str) -> float:
+    times = []
+    for _ in range(3):
+        started = time.thread_time()
+        find(text)
+        times.append(time.thread_time() - started)
+    return min(times)
