@@ -17,6 +17,7 @@ HOLDS_A_MODEL = (
     "services/demo",
     "services/evaluate",
     "services/tune",
+    "services/tuning",
 )
 TORCH_FREE_LEARNER = ("account", "config", "evalues", "gate", "probes", "registry", "shape", "records", "select")
 
