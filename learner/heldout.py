@@ -82,15 +82,15 @@ def choose(samples: Iterable[Sample], uses: Mapping[str, int], limits: SetLimits
         source = "rated"
         scored = equal_versions([found for sample in fresh if (found := rated_targets(sample)) is not None])
     newest = sorted(scored, key=lambda sample: (sample.completed_at, sample.sample_id), reverse=True)
-    distinct = without_copies(newest)
-    recent, slices = [], defaultdict(list)
-    for sample in distinct:
-        if _share(sample.conversation) < limits.recent_share:
-            recent.append(sample)
-        else:
-            slices[sample.topic].append(sample)
-    cut = {topic: tuple(found[: limits.slice_most]) for topic, found in slices.items()}
-    return HeldOut(tuple(recent[: limits.recent]), cut, source)
+    recent: list[Sample] = []
+    slices: dict[str, list[Sample]] = defaultdict(list)
+    copies = Copies()
+    for sample in newest:
+        for_recent = _share(sample.conversation) < limits.recent_share
+        chosen, most = (recent, limits.recent) if for_recent else (slices[sample.topic], limits.slice_most)
+        if len(chosen) < most and copies.adds(sample):
+            chosen.append(sample)
+    return HeldOut(tuple(recent), {topic: tuple(found) for topic, found in slices.items() if found}, source)
 
 
 def human_targets(sample: Sample) -> Sample | None:
@@ -112,20 +112,22 @@ def equal_versions(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for found in by_version.values() for sample in found[:least]]
 
 
-def without_copies(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples in their order, without those whose question and replies are near copies of an earlier one's."""
-    buckets: dict[bytes, list[bytes]] = defaultdict(list)
-    kept = []
-    for sample in samples:
+class Copies:
+    """Remembers questions with their replies and tells near copies of them."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[bytes, list[bytes]] = defaultdict(list)
+
+    def adds(self, sample: Sample) -> bool:
+        """Remember a sample; False when it is a near copy of one before."""
         question, replies = unit(sample)
         signature, keys = near_copies.signature(question, replies), near_copies.bands(question, replies)
-        met = {held for key in keys for held in buckets[key]}
+        met = {held for key in keys for held in self._buckets[key]}
         if any(near_copies.similar(signature, held) for held in met):
-            continue
-        kept.append(sample)
+            return False
         for key in keys:
-            buckets[key].append(signature)
-    return kept
+            self._buckets[key].append(signature)
+        return True
 
 
 def unit(sample: Sample) -> tuple[str, str]:
