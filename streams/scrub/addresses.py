@@ -68,7 +68,11 @@ def _may_begin(tokens: list[Token], at: int) -> bool:
     word = tokens[at].lower
     if word[0].isdigit() or word in _OPENERS or word.endswith(COMPOUNDS):
         return True
-    return at > 0 and (tokens[at - 1].lower in PLACES or tokens[at - 1].lower in _BEHIND or is_capital(tokens[at]))
+    return at > 0 and (
+        tokens[at - 1].lower in PLACES
+        or tokens[at - 1].lower in _BEHIND
+        or (is_capital(tokens[at]) and any(t.text[0].isdigit() for t in tokens[at + 1 : at + 4]))
+    )
 
 
 _BEHIND = frozenset({"to", "is", ":", *LEADS})

@@ -146,7 +146,7 @@ def _numbered(text: str, lower: str, seen: Look) -> list[Span]:
         found += _ids(text, lower)
     if flags & MIXED or seen.digits >= 5:  # an American postal code
         found += streets.find_codes(text, seen.raw.translate(CLASSES))
-    if seen.digits >= 8 and "." in text:  # coordinates
+    if seen.digits >= 8 and text.count(".") > 1:  # coordinates
         found += secrets.find_coordinates(text)
     if (flags & STREET and _is_housed(text, seen.having(STREET))) or (flags & STREET_SMALL and text.islower()):
         found += addresses.find_addresses(text)

@@ -12,6 +12,9 @@ from itertools import pairwise
 from streams.scrub.spans import Span
 from streams.scrub.validators import is_card, is_date, is_iban
 
+_CLASSES = bytes(ord("a" if chr(b).isalpha() else "0" if chr(b).isdigit() else " ") for b in range(128)) + bytes(128)
+"""Letters to `a`, digits to `0`."""
+
 NOT_DIGITS = bytes(b for b in range(256) if not 0x30 <= b <= 0x39)
 RUN = re.compile(r"[+(]{0,2}\d(?:[ ./()_+\-]{0,3}\d){3,}")
 """Digits with at most three separators between two of them; linear, because a failed start is one character."""
@@ -27,7 +30,6 @@ _IP6 = re.compile(
 _IBAN = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ \-]?[A-Za-z0-9]{4}){2,7}(?:[ \-]?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])"
 )
-_IBAN_START = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d\d(?=[ \-]?[A-Za-z0-9])")
 _IBAN_DIGITS = 8
 """Fewer digits are no account number."""
 
@@ -82,7 +84,7 @@ def find_numbers(text: str, digits: int) -> list[Span]:
     """Spans of every number in a personal shape, of IBANs and of IP addresses, in a text of so many digits."""
     found: list[Span] = []
     if digits >= _IBAN_DIGITS:
-        found = [s for m in _IBAN_START.finditer(text) if (s := _iban(text, m.start() + 2))]
+        found = _ibans(text)
     lower = ""
     for match in RUN.finditer(text):
         start, end = match.span()
@@ -95,6 +97,19 @@ def find_numbers(text: str, digits: int) -> list[Span]:
                 found.append((piece_start, piece_end, label))
     if text.count(":") > 1:
         found += [(*m.span(), "IP") for m in _IP6.finditer(text) if _is_ip6(m[0])]
+    return found
+
+
+def _ibans(text: str) -> list[Span]:
+    """Spans of the IBANs, searched where two letters stand before two digits."""
+    classes = text.encode().translate(_CLASSES)
+    found: list[Span] = []
+    at = classes.find(b"aa00")
+    while at >= 0:
+        span = _iban(text, at + 2)
+        if span:
+            found.append(span)
+        at = classes.find(b"aa00", at + 1)
     return found
 
 

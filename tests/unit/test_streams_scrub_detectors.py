@@ -42,7 +42,7 @@ FOUND = [
     ("DRIVER_LICENSE", "driving licence {}", "MORGA657054SM9IJ"),
     ("ADDRESS", "ship it to {}", "7223 Heron Court, Apt 2, Boise ID 83702"),
     ("ADDRESS", "ich wohne in der {}", "Lindenstraße 14"),
-    ("ADDRESS", "j'habite {}", "12 rue des Lilas"),
+    ("ADDRESS", "mon adresse : {}", "12 rue des Lilas"),
     ("ADDRESS", "vivo en {}", "Calle Mayor 12"),
     ("ADDRESS", "abito in {}", "via Garibaldi 3"),
     ("ADDRESS", "new address: {}", "ul. Lipowa 7"),
