@@ -71,5 +71,5 @@ def _words(signature: bytes) -> set[int]:
     if not signature:
         return set()
     unit = near_copies.read(signature)
-    tokens = [token & 0x7FFFFFFF for token in (*unit.question, *unit.reply)]
+    tokens = [*unit.question.words, *unit.reply.words]
     return {token % WIDTH for token in tokens} | {(a * 31 + b) % WIDTH for a, b in pairwise(tokens)}

@@ -29,10 +29,12 @@ HEADLINE: Final = 3
 SHORT: Final = 6
 """Units of fewer words are copies only when equal: one word of five is another answer."""
 
+_MIX: Final = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
+"""Odd multipliers that mix the rows of a band."""
 _VALUE: Final = 1 << 31
 _MASK: Final = _VALUE - 1
 _TOKEN = re.compile(r"<[A-Z_]+_\d+>|[#$£€₹]?\d+(?:[.,:/-]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")
-_END = re.compile(r"[.!?:\n]\W*$")
+_ENDS = frozenset(".!?:\n")
 _GROUPS = {
     name: frozenset(listed.split())
     for name, _, listed in (
@@ -44,11 +46,22 @@ VALUES: Final = _GROUPS["negation"] | _GROUPS["number"] | _GROUPS["time"]
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Hashed words of a question and a reply, in order; the top bit marks a value (number, date, negation, name)."""
+class Side:
+    """The hashed words of a question or a reply, in order; which of them are values (number, date, negation, name)."""
 
-    question: tuple[int, ...]
-    reply: tuple[int, ...]
+    words: tuple[int, ...]
+    values: frozenset[int]
+    counts: Counter[int]
+    rest: Counter[int]
+    """Counts of the words that are no values here."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A question and its reply."""
+
+    question: Side
+    reply: Side
 
 
 @lru_cache(maxsize=1 << 10)
@@ -60,8 +73,9 @@ def bands(question: str, reply: str) -> tuple[bytes, ...]:
     chosen = {t for t in tokens if t not in _GROUPS["stop"] and not _is_number(t)} or set(tokens)
     sketch = _sketch().copy()
     sketch.update_batch([_hash(t) for t in chosen])
-    values = sketch.hashvalues.astype("<u4").reshape(BANDS, ROWS)
-    return tuple(bytes([at]) + blake2b(row.tobytes(), digest_size=5).digest() for at, row in enumerate(values))
+    rows = sketch.hashvalues.astype("<u8").reshape(BANDS, ROWS)
+    mixed = (rows[:, 0] * _MIX[0] ^ rows[:, 1] * _MIX[1] ^ rows[:, 2] * _MIX[2]).tobytes()
+    return tuple(bytes([at]) + mixed[8 * at + 3 : 8 * at + 8] for at in range(BANDS))
 
 
 @lru_cache(maxsize=1 << 10)
@@ -78,32 +92,40 @@ def read(held: bytes) -> Unit:
     if not numbers or numbers[0] >= len(numbers):
         raise ValueError("no signature")
     split = numbers[0] + 1
-    return Unit(numbers[1:split], numbers[split:])
+    return Unit(_side(numbers[1:split]), _side(numbers[split:]))
+
+
+def _side(tokens: tuple[int, ...]) -> Side:
+    words = tuple(token & _MASK for token in tokens)
+    values = frozenset(token & _MASK for token in tokens if token & _VALUE)
+    return Side(words, values, Counter(words), Counter(token for token in tokens if not token & _VALUE))
 
 
 def exact(a: bytes, b: bytes) -> bool:
     """True if question and reply are the same words, whatever their casing, spacing and punctuation."""
-    return _plain(read(a)) == _plain(read(b))
+    return _equal(read(a), read(b))
 
 
 def similar(a: bytes, b: bytes) -> bool:
     """True if one is a near copy of the other: up to a sixth of the words changed (three in a short unit), no value."""
     one, other = read(a), read(b)
-    if _plain(one) == _plain(other):
+    if _equal(one, other):
         return True
     if min(_size(one), _size(other)) < SHORT:
         return False
-    if _facts(one.question, other.question) or _facts(one.reply, other.reply):
+    if not _same_words(one.question, other.question) or not _same_words(one.reply, other.reply):
         return False
-    return _same_words(one.question, other.question) and _same_words(one.reply, other.reply)
+    return not _facts(one.question, other.question) and not _facts(one.reply, other.reply)
 
 
 def contradicts(a: bytes, b: bytes) -> bool:
     """True if question and reply are the same, but the reply for a number, date, amount, negation or name."""
     one, other = read(a), read(b)
-    if not one.question or _facts(one.question, other.question) or not _same_words(one.question, other.question):
+    if not one.question.words or not _same_words(one.question, other.question):
         return False
-    return _facts(one.reply, other.reply) and _same_words(one.reply, other.reply, slack=2)
+    if not _same_words(one.reply, other.reply, slack=2):
+        return False
+    return _facts(one.reply, other.reply) and not _facts(one.question, other.question)
 
 
 def reply_key(reply: str) -> bytes:
@@ -116,33 +138,28 @@ def template_weight(count: int) -> float:
     return float(max(0.1, (1 + max(0, count)) ** -0.5))
 
 
-def _same_words(one: tuple[int, ...], other: tuple[int, ...], slack: int = 0) -> bool:
+def _same_words(one: Side, other: Side, slack: int = 0) -> bool:
     """True if the words that carry no value differ in few places; values are compared by the caller."""
-    left = Counter(t for t in one if not t & _VALUE)
-    right = Counter(t for t in other if not t & _VALUE)
-    changed = max((left - right).total(), (right - left).total())
-    size = max(left.total(), right.total())
+    if one.rest == other.rest:
+        return True
+    size = max(one.rest.total(), other.rest.total())
+    changed = size - (one.rest & other.rest).total()
     return changed <= max(min(3 + slack, (size + slack) // 2), size // 6)
 
 
 def _size(unit: Unit) -> int:
-    return len(unit.question) + len(unit.reply)
+    return len(unit.question.words) + len(unit.reply.words)
 
 
-@lru_cache(maxsize=1 << 13)
-def _plain(unit: Unit) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return tuple(t & _MASK for t in unit.question), tuple(t & _MASK for t in unit.reply)
+def _equal(one: Unit, other: Unit) -> bool:
+    return one.reply.words == other.reply.words and one.question.words == other.question.words
 
 
-def _facts(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+def _facts(one: Side, other: Side) -> bool:
     """True if a value of one side is missing in the other, even as an ordinary word ("The Inn", "Inn")."""
-    if one == other:
+    if one.words == other.words:
         return False
-    values = {t & _MASK for t in {*one, *other} if t & _VALUE}
-    if not values:
-        return False
-    left, right = [t & _MASK for t in one], [t & _MASK for t in other]
-    return any(left.count(value) != right.count(value) for value in values)
+    return any(one.counts[value] != other.counts[value] for value in one.values | other.values)
 
 
 def _words(text: str) -> list[str]:
@@ -159,15 +176,24 @@ def _tokens(text: str) -> list[int]:
     found = list(_TOKEN.finditer(text))
     capitals = sum(m[0][:1].isupper() for m in found)
     shouted = capitals * 2 > len(found) and capitals >= HEADLINE
-    tokens, start = [], True
+    tokens, end = [], 0
     for match in found:
-        raw = match[0]
-        word = _label(raw)
-        name = raw[0].isupper() and not start and not shouted and len(raw) > 1 and word not in _GROUPS["greeting"]
-        value = not raw.startswith("<") and (_is_number(raw) or word in VALUES or (name and not word.startswith("i'")))
-        tokens.append(_hash(word) & _MASK | (_VALUE if value else 0))
-        start = _END.search(text, match.end(), min(len(text), match.end() + 3)) is not None
+        token, nameable = _token(match[0])
+        if nameable and not shouted and end and not _ENDS.intersection(text[end : match.start()]):
+            token |= _VALUE
+        tokens.append(token)
+        end = match.end()
     return tokens
+
+
+@lru_cache(maxsize=1 << 15)
+def _token(raw: str) -> tuple[int, bool]:
+    """A word's hash, marked if it is a value wherever it stands, and whether it is a name inside a sentence."""
+    word = _label(raw)
+    placeholder = raw.startswith("<")
+    value = not placeholder and (_is_number(raw) or word in VALUES)
+    nameable = raw[0].isupper() and len(raw) > 1 and word not in _GROUPS["greeting"] and not word.startswith("i'")
+    return _hash(word) & _MASK | (_VALUE if value else 0), nameable and not placeholder
 
 
 def _is_number(token: str) -> bool:

@@ -66,7 +66,7 @@ class QualityConfig:
     """A reply is rejected as spam from this score on."""
     gibberish: float = 0.60
     """As `spam`, for word salad and key mashing."""
-    toxic: float = 0.70
+    toxic: float = 0.80
     """As `spam`, for insult, hate, threat and harassment; a customer's is only tagged."""
     non_dialogue: float = 0.70
     """As `spam`, for logs, notices and articles."""

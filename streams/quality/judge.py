@@ -101,8 +101,8 @@ def _formal_reply(text: str, lower: str, config: QualityConfig) -> Reason | None
 
 def _weigh(text: str, role: Role, scores: dict[str, float], config: QualityConfig) -> Verdict:
     """Compare the classifier's scores with the thresholds of the role."""
-    if len(text) < config.gibberish_chars:
-        scores[Reason.GIBBERISH] = 0.0
+    if len(text) < config.gibberish_chars or sum(map(str.isdigit, text)) * 2 > len(text):
+        scores[Reason.GIBBERISH] = 0.0  # short answers and numbers that were asked for
     if role in _REPLIES:
         reasons = tuple(code for code in _LEARNED if scores[code] >= getattr(config, code.value))
         unsure = not reasons and max(scores.values()) >= config.unsure
