@@ -102,7 +102,7 @@ def reverb(port: int, items: int, size: int) -> dict[str, Operation]:
     import numpy as np
     import reverb as rv
 
-    command = [sys.executable, __file__, "reverb-server", str(port), str(items), str(size)]
+    command = [sys.executable, "-P", __file__, "reverb-server", str(port), str(items), str(size)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout is not None
     place = "localhost:" + json.loads(child.stdout.readline())["ready"][0].split(":")[1]

@@ -51,7 +51,7 @@ class Peer:
 
 
 def main(argv: list[str]) -> int:
-    """Print the table. Returns 0."""
+    """Print the table. Returns 0, or 2 when our own table did not start."""
     parser = argparse.ArgumentParser(prog="driftline bench replay")
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=6)
@@ -66,6 +66,8 @@ def main(argv: list[str]) -> int:
         peers = []
         try:
             peers = [p for p in (_start(name, interpreters, server.port, args.items) for name in names) if p]
+            if not peers or peers[0].name not in OURS:
+                return 2
             memory = _fill(peers, args.items, client)
             for _ in range(args.rounds):
                 for operation, number in OPERATIONS:
@@ -92,6 +94,7 @@ def _start(name: str, interpreters: dict[str, str], port: int, items: int) -> Pe
         return None
     command = [
         interpreters.get(name, sys.executable),
+        "-P",  # or a benchmark beside the file would hide a package of the same name
         str(HERE / "_replay_peers.py"),
         name,
         str(port),
