@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from streams.scrub.config import ScrubConfig
-from streams.scrub.conversation import ConversationState, Numbering, Placed, is_plain_word
+from streams.scrub.conversation import ConversationState, Numbering, Placed, forms, is_plain_word
 from streams.scrub.detectors import detect, literals
 from streams.scrub.expectation import expected_labels
 from streams.scrub.fragments import ask, find_answers
@@ -48,16 +49,28 @@ def mask_turn(
         found += find_answers(plain.text, seq, union(found, plain.text), state)
     else:
         ask(expected_labels(plain.text), seq, state)
-    for start, end, label in union(found, plain.text):
+    found, public = _without_public(union(found, plain.text), plain.text, config)
+    for start, end, label in found:
         numbering.learn(label, plain.text[start:end])
     spans = union(found + find_known(known_text, numbering), plain.text)
     if len(spans) > config.max_spans:
         raise Quarantined("too_many_values")
-    placed = _place(spans, plain, numbering, config)
+    placed = _place(spans, plain, numbering)
     if len(state.entities) > config.max_entities:
         raise Quarantined("conversation_overflow")
-    check(render(text, placed), numbering, config)
+    check(render(text, placed), numbering, config, public)
     return placed
+
+
+def _without_public(found: list[Span], text: str, config: ScrubConfig) -> tuple[list[Span], list[str]]:
+    """The spans but those of the company's own contacts, in any spelling, and how these are spelled here."""
+    if not config.public_contacts:
+        return found, []
+    allowed = {form for contact in config.public_contacts for form in forms("PHONE", normalise(contact).text)}
+    public = [
+        s for s in found if s[2] in {"EMAIL", "PHONE"} and not allowed.isdisjoint(forms("PHONE", text[s[0] : s[1]]))
+    ]
+    return [s for s in found if s not in public], [text[start:end] for start, end, _ in public]
 
 
 def _recognised(text: str, ner: NerBackend, config: ScrubConfig) -> list[Span]:
@@ -75,14 +88,10 @@ def _is_ours(literal: str, state: ConversationState) -> bool:
     return match is not None and 1 <= int(match[2]) <= state.counters.get(match[1], 0)
 
 
-def _place(spans: list[Span], plain: Plain, numbering: Numbering, config: ScrubConfig) -> list[Placed]:
+def _place(spans: list[Span], plain: Plain, numbering: Numbering) -> list[Placed]:
     placed: list[Placed] = []
-    public = {normalise(c).text.lower() for c in config.public_contacts}
     for start, end, label in spans:
-        value = plain.text[start:end]
-        if label in {"EMAIL", "PHONE"} and value.lower() in public:
-            continue
-        known, number = numbering.place(label, value)
+        known, number = numbering.place(label, plain.text[start:end])
         placed.append((*plain.original(start, end), known, number))
     return placed
 
@@ -97,10 +106,10 @@ def render(text: str, placed: list[Placed]) -> str:
     return "".join([*out, text[at:]])
 
 
-def check(masked: str, numbering: Numbering, config: ScrubConfig) -> None:
-    """Look at the masked text once more. Raises `Quarantined` with the rule that it breaks."""
+def check(masked: str, numbering: Numbering, config: ScrubConfig, public: Sequence[str] = ()) -> None:
+    """Look at the masked text once more, `public` contacts aside. Raises `Quarantined` with the rule that it breaks."""
     canaries = [c.casefold() for c in config.canaries]
-    rule = residue(masked, lambda word: _is_known(word, numbering), canaries, config.public_contacts)
+    rule = residue(masked, lambda word: _is_known(word, numbering), canaries, public)
     if rule is not None:
         raise Quarantined(rule.value)
 

@@ -151,3 +151,29 @@ def test_scrub_messages_gives_masks_and_originals() -> None:
     )
     assert masked == ["I am <PERSON_1>", "Hi <PERSON_1>"]
     assert originals == {"<PERSON_1>": "Ines Okafor"}
+
+
+def test_scrubber_leaves_public_contacts() -> None:
+    """The company's own address and number stay in any spelling, and the second look lets them pass."""
+    own = Scrubber(ScrubConfig(public_contacts=("help@shop.example", "+1 800 555 0100")), KEYS)
+    text = "write HELP@shop.example or call +1-800-555-0100, not ann@shop.example"
+    assert scrub(message(0, text, "agent"), ConversationState(), own)[0] == text.replace(
+        "ann@shop.example", "<EMAIL_1>"
+    )
+
+
+def test_scrubber_recogniser_joins_and_fails_closed() -> None:
+    """A configured recogniser's spans are masked; if it fails the turn is quarantined, unless it only advises."""
+
+    class Backend:
+        def entities(self, texts: list[str]) -> list[list[tuple[int, int, str]]]:
+            if "boom" in texts[0]:
+                raise RuntimeError(texts[0])
+            return [[(0, 4, "PERSON")]]
+
+    strict = Scrubber(ScrubConfig(), KEYS, Backend())
+    assert scrub(message(0, "blue sky"), ConversationState(), strict)[0] == "<PERSON_1> sky"
+    with pytest.raises(Quarantined, match="recogniser_failed"):
+        scrub(message(0, "boom sky"), ConversationState(), strict)
+    lenient = Scrubber(ScrubConfig(ner_required=False), KEYS, Backend())
+    assert scrub(message(0, "boom sky"), ConversationState(), lenient)[0] == "boom sky"
