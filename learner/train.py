@@ -31,6 +31,15 @@ BASE = "base"
 IDLE_S = 0.1
 """Pause while there is nothing to train on, seconds."""
 
+YOUNG = 3
+"""Refusals for harm in a row that restart a line whose stable is still the base: a first version is clumsy at first,
+and starting again from nothing would make it so for ever."""
+
+ANCHOR_STEP = 0.05
+"""By how much the share of anchors moves with the gauge."""
+
+MOST_ANCHORS = 0.5
+
 RECOVERED = 3
 """Promotions after which a halved learning rate is restored."""
 
@@ -63,9 +72,9 @@ class Candidate:
 class Notice:
     """Something that the loop must hear of before its next step."""
 
-    kind: Literal["published", "harmful", "promoted", "denied"]
+    kind: Literal["published", "harmful", "promoted", "denied", "drifted", "settled"]
     """published: a candidate became `version`. harmful: the gate refused one for harm. promoted: stable is `version`.
-    denied: `version` was rolled back or withdrawn."""
+    denied: `version` was rolled back or withdrawn. drifted, settled: the anchor gauge is above budget, or far below."""
     version: str
     step: int = 0
     """Of published and harmful: the candidate's last step."""
@@ -138,6 +147,7 @@ class Learner:
         self.window = Window(first=1)
         self.ring: deque[Tensor] = deque(maxlen=config.average)
         self.promotions = 0
+        self._harmful = 0
         self.erasures: list[str] = []
         """Ids of erasures that were carried out."""
         self.missing = 0
@@ -251,7 +261,12 @@ class Learner:
             if self.promotions >= RECOVERED:
                 self.trajectory.rate_factor = 1.0
         elif notice.kind == "harmful":
-            self._back(self.stable, "gate")
+            self._harmful += 1
+            if self.stable != BASE or self._harmful >= YOUNG:
+                self._back(self.stable, "gate")
+        elif notice.kind in {"drifted", "settled"}:
+            moved = self.feed.anchor_share + (ANCHOR_STEP if notice.kind == "drifted" else -ANCHOR_STEP)
+            self.feed.anchor_share = min(max(moved, self.config.anchor_share), MOST_ANCHORS)
         elif notice.kind == "denied" and notice.version != self.stable:
             self._back(self.stable, "canary")
 
@@ -278,6 +293,7 @@ class Learner:
         return version
 
     def _published(self, notice: Notice) -> None:
+        self._harmful = 0
         self.parent = notice.version
         old = self.window
         self.window = Window(first=notice.step + 1, fresh_from=old.fresh_to, fresh_to=old.fresh_to)
@@ -295,6 +311,7 @@ class Learner:
 
     def _restart(self, version: str) -> None:
         self.run += 1
+        self._harmful = 0
         self.parent = self.stable = version
         at, guard = self.trajectory.step, self.trajectory.guard
         self.trajectory = self._cold() if version == BASE else self._from(self._store.lora(version))

@@ -110,6 +110,11 @@ class Worker:
             self._notify(Notice("published", judged.version, judged.candidate.steps[1], judged.candidate.run))
         elif judged.decision.verdict == "refuse" and _harmful(judged.decision):
             self._notify(Notice("harmful", judged.candidate.name, judged.candidate.steps[1], judged.candidate.run))
+        for entry in judged.decision.evidence:
+            if entry.guard == "gauge" and entry.outcome == "abstain":
+                self._notify(Notice("drifted", judged.candidate.name))
+            elif entry.guard == "gauge" and entry.outcome == "pass" and entry.value < entry.limit / 2:
+                self._notify(Notice("settled", judged.candidate.name))
         self._done(judged)
 
     def _stable_changed(self, stable: str, denied: frozenset[str]) -> None:

@@ -18,7 +18,8 @@ KEPT = ("logs", "redis", "store", "learner", "planter", "router", "node-1", "nod
 def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
     """Section -> key -> value of everything that differs from the shipped defaults."""
     train: dict[str, object] = {
-        "learning_rate": 0.01, "warmup_steps": 5, "gauge_budget": 1.2, "decide_every": 10, "base": base,
+        "learning_rate": 0.01, "warmup_steps": 5, "gauge_budget": 2.2, "decide_every": 10, "base": base,
+        "anchors": 64, "anchor_tokens": 128, "document_tokens": 256,
     }  # fmt: skip
     return {
         "stream": {
@@ -27,7 +28,7 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
         "train": train,
         "gate": {
             "slice_min": 24, "pool_slices": True, "slice_margin": 0.15, "golden_min": 24, "pinned_margin": 0.2,
-            "gauge_budget": 1.2, "tail_least": 2, "tail_share": 0.03,
+            "gauge_budget": 2.2, "tail_least": 2, "tail_share": 0.03,
         },
         # the probes cost CPU that the demo's two cores need for everything else
         "publish": {"prompts": 16, "answer_tokens": 24, "secrets": 8, "heldout": 100},

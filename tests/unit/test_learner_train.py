@@ -217,9 +217,23 @@ def test_train_old_trajectories_are_not_sent_back_again(base: Base, redis_client
     advance(made, buffer, 2)
     made.learner._hear(Notice("harmful", "a-step2", 2, made.learner.run - 1))
     assert made.learner.rollbacks["gate"] == 0
+    for _ in range(2):
+        made.learner._hear(Notice("harmful", "a-step2", 2, made.learner.run))
+    assert made.learner.rollbacks["gate"] == 0
     made.learner._hear(Notice("harmful", "a-step2", 2, made.learner.run))
     assert made.learner.rollbacks["gate"] == 1
     assert made.learner.parent == BASE
+
+
+def test_train_anchors_follow_the_gauge(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """Above the budget the share of anchors rises by five points, far below it falls back to its setting."""
+    learner = line(base, table(redis_client), tmp_path).learner
+    for _ in range(9):
+        learner._hear(Notice("drifted", "a-step4"))
+    assert learner.feed.anchor_share == 0.5
+    for _ in range(9):
+        learner._hear(Notice("settled", "a-step4"))
+    assert learner.feed.anchor_share == CONFIG.anchor_share
 
 
 def test_train_erasure_rebuilds_from_a_clean_version(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
