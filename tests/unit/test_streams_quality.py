@@ -174,6 +174,7 @@ def test_quality_catches_gibberish_it_never_saw() -> None:
     rng = random.Random(99)
     made = [keysmash(rng) for _ in range(40)] + [random_characters(rng) for _ in range(40)]
     made += [letter_shuffle("please tell me where the package with my new laptop could be now", rng) for _ in range(40)]
+    made = [text for text in made if len(text) > 6 and sum(map(str.isdigit, text)) * 2 <= len(text)]
     caught = [v for v in judge_turns([(t, "agent") for t in made], CONFIG) if not v.keep]
     assert len(caught) >= 0.9 * len(made)
 
