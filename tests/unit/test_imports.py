@@ -16,10 +16,14 @@ HOLDS_A_MODEL = (
     "services/engines",
     "services/demo",
     "services/evaluate",
+    "services/evaluation",
     "services/tune",
     "services/tuning",
 )
-TORCH_FREE_LEARNER = ("account", "config", "evalues", "gate", "probes", "registry", "shape", "records", "select")
+TORCH_FREE_LEARNER = (
+    "account", "config", "evalues", "gate", "heldout", "measures", "probes", "registry", "shape", "records", "search",
+    "select",
+)  # fmt: skip
 
 PROBE = """
 import sys
