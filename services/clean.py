@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from services.settings import Settings, SettingsError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from streams.app import Parts
     from streams.config import StreamConfig
     from streams.ledger import Entry
+    from streams.replay import Offsets
 
 LINGER_MS = 5
 
@@ -71,6 +73,7 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     from streams.assemble.store import AssembleStore  # noqa: PLC0415
     from streams.assemble_stage import AssembleStage  # noqa: PLC0415
     from streams.clock import StreamClock  # noqa: PLC0415
+    from streams.decision_stage import DecisionStage  # noqa: PLC0415
     from streams.insert_stage import InsertStage  # noqa: PLC0415
     from streams.near_copies_store import RedisCopies  # noqa: PLC0415
     from streams.replay import Offsets, open_tables  # noqa: PLC0415
@@ -89,19 +92,19 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
         "message.timeout.ms": 0, "partitioner": "murmur2_random", "queue.buffering.max.messages": 200_000,
     }  # fmt: skip
     producer = Producer(config.client("clean", **sure))
-    scrub = ScrubStage(
-        Scrubber(settings.scrub, keys), ScrubStore(client, config, config.epoch, settings.scrub.state_ttl_s), keys,
-        config, metrics,
-    )  # fmt: skip
+    states = ScrubStore(client, config, config.epoch, settings.scrub.state_ttl_s)
+    scrub = ScrubStage(Scrubber(settings.scrub, keys), states, keys, config, metrics)
+    store = AssembleStore(client, config, settings.quality, key, config.epoch)
     assemble = AssembleStage(
-        AssembleStore(client, config, settings.quality, key, config.epoch), RedisCopies(client, settings.quality),
+        store, RedisCopies(client, settings.quality),
         StreamClock(client, config.epoch, time.time),  # noqa: TID251 - the process's edge
         config, quality=settings.quality, key=key, count=metrics,
     )  # fmt: skip
     return Parts(
-        scrub=scrub, assemble=assemble, insert=InsertStage(tables, offsets, config, key, metrics), producer=producer,
+        scrub=scrub, assemble=assemble, insert=InsertStage(tables, offsets, config, key, metrics),
+        decide=DecisionStage(store, states, keys, settings.scrub, config), producer=producer,
         move=_mover(client, key, config),
-        resume=lambda topic, partition, committed: _resume(offsets, topic, partition, committed),
+        resume=partial(_resume, offsets), skip=partial(_skip, offsets),
         changed=_watch(client), metrics=metrics, caught=runtime.caught, beat=runtime.tick,
     )  # fmt: skip
 
@@ -118,11 +121,22 @@ def _mover(client: redis.Redis, key: bytes, config: StreamConfig) -> Callable[[S
     return move
 
 
-def _resume(offsets: Any, topic: str, partition: int, committed: int | None) -> int | None:
-    """Where Redis knows all effects up to; None where nothing was ever committed."""
+def _resume(offsets: Offsets, topic: str, partition: int, committed: int | None, first: int) -> int | None:
+    """Where Redis knows all effects up to; None where nothing was ever committed, or nothing is kept of the topic."""
+    from streams.replay import TopicPartition  # noqa: PLC0415 - with redis
+    from streams.topics import REVIEW_DECISIONS  # noqa: PLC0415 - with it
+
+    if topic == REVIEW_DECISIONS:
+        return None  # its effects travel on examples and chats.clean, whose offsets are kept
+    place = TopicPartition(topic, partition)
+    offsets.begin(place, first)
+    return None if committed is None else offsets.resume_offset(place)
+
+
+def _skip(offsets: Offsets, topic: str, partition: int, gap: range) -> None:
     from streams.replay import TopicPartition  # noqa: PLC0415 - with redis
 
-    return None if committed is None else int(offsets.resume_offset(TopicPartition(topic, partition)))
+    offsets.mark(TopicPartition(topic, partition), [gap])
 
 
 def _watch(client: redis.Redis) -> Callable[[], bool]:

@@ -1,7 +1,8 @@
 """The stream worker as one Faust process: chats.raw -> chats.clean -> examples -> replay buffer.
 
-Three agents hand their records to lanes; a lane runs its stage and acknowledges in order. `create_app` builds a worker,
-`run` runs it until it is told to stop. Nothing else of driftline imports faust, except the files it alone uses.
+Agents (one each for those topics, one for reviewers' decisions) hand their records to lanes; a lane runs its stage and
+acknowledges in order. `create_app` builds a worker, `run` runs it until it is told to stop. Nothing else of driftline
+imports faust, except the files that this one alone uses.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from streams.ledger import Entry
 from streams.metrics import StreamMetrics
 from streams.outbox import Outbox, Record
 from streams.security import credentials
-from streams.topics import CHATS_CLEAN, CHATS_RAW, EXAMPLES
+from streams.topics import CHATS_CLEAN, CHATS_RAW, EXAMPLES, REVIEW_DECISIONS
 
 TICK_S = 0.1
 """Between two looks at conversations that may be due, seconds."""
@@ -51,12 +52,15 @@ class Parts:
     scrub: Stage
     assemble: AssembleStage
     insert: InsertStage
+    decide: Stage
     producer: Any
     """A confluent-kafka producer: acks=all, idempotent, murmur2_random."""
     move: Callable[[Sequence[tuple[str, Entry]]], None]
     """Write ledger entries of events whose only effect is a record."""
-    resume: Callable[[str, int, int | None], int | None]
-    """Topic, partition, committed offset -> where to read on; earlier when Redis went back in time."""
+    resume: Callable[[str, int, int | None, int], int | None]
+    """Topic, partition, committed and first offset -> where to read on; earlier when Redis went back in time."""
+    skip: Callable[[str, int, range], None]
+    """Offsets of a topic's partition that do not exist (compacted, transaction markers): nothing waits for them."""
     changed: Callable[[], bool]
     """Whether Redis is another server than at start, so that offsets have to be compared again."""
     metrics: StreamMetrics
@@ -132,6 +136,7 @@ def create_app(config: StreamConfig, parts: Parts) -> Worker:
     _lane(worker, CHATS_RAW, parts.scrub, config.batch)
     _lane(worker, CHATS_CLEAN, parts.assemble, config.batch)
     _lane(worker, EXAMPLES, parts.insert, min(config.batch, INSERTS))
+    _lane(worker, REVIEW_DECISIONS, parts.decide, min(config.batch, INSERTS))
 
     async def revoked(_app: Any, gone: Any, **_: Any) -> None:
         for tp in gone:
@@ -169,7 +174,7 @@ def _assigned(metrics: StreamMetrics) -> Callable[..., Any]:
 
 def _lane(worker: Worker, topic: str, stage: Stage, size: int) -> None:
     config, parts = worker.config, worker.parts
-    name = {CHATS_RAW: "scrub", CHATS_CLEAN: "assemble", EXAMPLES: "buffer"}[topic]
+    name = {CHATS_RAW: "scrub", CHATS_CLEAN: "assemble", EXAMPLES: "buffer", REVIEW_DECISIONS: "review"}[topic]
     counters = Counters(
         paused=lambda waits: parts.metrics.paused(name, waits=waits),
         took=lambda seconds, events: parts.metrics.took(name, seconds, events),
@@ -180,7 +185,10 @@ def _lane(worker: Worker, topic: str, stage: Stage, size: int) -> None:
         await lane.call(parts.move, moves)
 
     outbox = Outbox(parts.producer, move, config.in_flight, worker.fail)
-    lane = Lane(stage, outbox, counters, batch=size, limit=config.in_flight)
+    lane = Lane(
+        stage, outbox, counters, batch=size, limit=config.in_flight,
+        skip=lambda partition, gap: parts.skip(topic, partition, gap),
+    )  # fmt: skip
     worker.lanes[topic] = lane
 
     async def process(stream: Any) -> None:

@@ -70,7 +70,12 @@ def is_transient(error: redis.RedisError) -> bool:
 class Lane:
     """The queue between an agent and its stage, and the loop that empties it."""
 
-    def __init__(self, stage: Stage, outbox: Outbox, counters: Counters, *, batch: int, limit: int) -> None:
+    def __init__(
+        self, stage: Stage, outbox: Outbox, counters: Counters, *, batch: int, limit: int,
+        skip: Callable[[int, range], None] = lambda _partition, _gap: None,
+    ) -> None:  # fmt: skip
+        self._skip = skip
+        self._taken: dict[int, int] = {}
         self.stage = stage
         self.outbox = outbox
         self._counters = counters
@@ -110,6 +115,7 @@ class Lane:
             self._working = len(taken)
             records = [record for _, record in taken]
             started = perf_counter()
+            await self._pass_gaps(records)
             outputs = await self._outputs(records)
             self._counters.took(perf_counter() - started, len(taken))
             await self.outbox.put([event for event, _ in taken], outputs, self._acknowledged(records))
@@ -139,11 +145,20 @@ class Lane:
         self._queue.clear()
         self._queue.extend(kept)
         self.done.pop(partition, None)
+        self._taken.pop(partition, None)
         self.seen_at.pop(partition, None)
 
     def close(self) -> None:
         """End the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _pass_gaps(self, records: Sequence[Incoming]) -> None:
+        """Tell of offsets between two records of a partition that will never arrive."""
+        for record in records:
+            before = self._taken.get(record.partition, record.offset - 1)
+            if record.offset > before + 1:
+                await self.call(self._skip, record.partition, range(before + 1, record.offset))
+            self._taken[record.partition] = max(before, record.offset)
 
     async def _outputs(self, records: Sequence[Incoming]) -> list[Output]:
         try:

@@ -18,7 +18,7 @@ from faust.transport.drivers import aiokafka as driver
 
 from streams.config import StreamConfig
 
-Resume = Callable[[str, int, int | None], int | None]
+Resume = Callable[[str, int, int | None, int], int | None]
 
 DRAIN_SHA256 = "44a2500309e83c630493f6828af50166ec8d96a0b3e4fb2bab735f704ae93417"
 """Of the source of `Consumer._drain_messages` in the version that the lean drain was written for."""
@@ -69,7 +69,7 @@ class RewindingConsumer(driver.Consumer):  # type: ignore[misc] # faust has no t
             known = known if known is not None and known >= 0 else None
             first = earliest.get(tp, 0)
             topic = tp.topic.removeprefix(self.prefix)
-            wanted = await loop.run_in_executor(None, self.resume, topic, tp.partition, known)
+            wanted = await loop.run_in_executor(None, self.resume, topic, tp.partition, known, first)
             if wanted is not None and known is not None and wanted < known:
                 committed[tp] = max(wanted, first)
                 await self.seek_wait({tp: committed[tp]})

@@ -117,9 +117,9 @@ def ours(bootstrap: str, prefix: str, watch: Watch, *, lean: bool) -> None:
     config = StreamConfig(bootstrap=bootstrap, prefix=prefix, lean_drain=lean)
     idle: Any = Idle()
     parts = Parts(
-        scrub=Pass(prefix + CHATS_REJECTED, watch), assemble=idle, insert=idle, producer=Counting(bootstrap, watch),
-        move=lambda _: None, resume=lambda *_: None, changed=lambda: False,
-        metrics=StreamMetrics(CollectorRegistry()), caught=_caught,
+        scrub=Pass(prefix + CHATS_REJECTED, watch), assemble=idle, insert=idle, decide=idle,
+        producer=Counting(bootstrap, watch), move=lambda _: None, resume=lambda *_: None, skip=lambda *_: None,
+        changed=lambda: False, metrics=StreamMetrics(CollectorRegistry()), caught=_caught,
     )  # fmt: skip
     run(create_app(config, parts), watch.done)
 
