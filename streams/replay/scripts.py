@@ -35,10 +35,11 @@ class Scripts:
 
     def __init__(self, client: redis.Redis) -> None:
         core = _text("core")
+        evicting = core + _text("evict")
         shared = ledger.SCRIPT + offsets.SCRIPT
-        self.insert = client.register_script(shared + core + _text("insert"))
+        self.insert = client.register_script(shared + evicting + _text("insert"))
         self.annotate = client.register_script(shared + _text("annotate"))
         self.draw = client.register_script(core + _text("draw"))
-        self.update = client.register_script(core + _text("update"))
-        self.remove = client.register_script(core + _text("remove"))
-        self.sweep = client.register_script(core + _text("sweep"))
+        self.update = client.register_script(evicting + _text("update"))
+        self.remove = client.register_script(evicting + _text("remove"))
+        self.sweep = client.register_script(evicting + _text("sweep"))
