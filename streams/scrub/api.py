@@ -24,7 +24,7 @@ def find(text: str) -> list[Span]:
     """Spans of all labels, by rules and tagger; the whole text if it is a flood."""
     plain = normalise(text)
     try:
-        return finish(text, plain, detect(plain, DRY))
+        return finish(text, plain, detect(text, plain, DRY))
     except Overflow:
         return [(0, len(text), "SECRET")]
 
@@ -33,7 +33,7 @@ def find_record(record: Mapping[str, Any]) -> list[Span]:
     """Spans in `text`, with what the question `prev` makes us expect."""
     text = str(record["text"])
     plain = normalise(text)
-    found = union(detect(plain, DRY), plain.text)
+    found = union(detect(text, plain, DRY), plain.text)
     labels = expected_labels(normalise(str(record.get("prev") or "")).text)
     if labels:
         found = union(found + find_answer(plain.text, labels, found), plain.text)

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import re
 
-from streams.scrub import addresses, contacts, foreign, keyed, names, numbers, persons, secrets, spelled, streets
+from streams.scrub import (
+    addresses,
+    contacts,
+    foreign,
+    keyed,
+    names,
+    numbers,
+    persons,
+    scripts,
+    secrets,
+    spelled,
+    streets,
+)
 from streams.scrub.config import ScrubConfig
 from streams.scrub.gate import (
     AT,
@@ -53,7 +65,9 @@ def find_rules(text: str) -> list[Span]:
         found += _rules(bare, look(bare))
     except Overflow:
         return [(0, len(text), "SECRET")]
-    return finish(text, plain, found + (foreign.find_foreign(bare) if LETTER in bare else []))
+    return finish(
+        text, plain, found + (foreign.find_foreign(bare) + scripts.find_native(text, plain) if LETTER in bare else [])
+    )
 
 
 def literals(text: str) -> tuple[str, list[Span]]:
@@ -66,13 +80,13 @@ def literals(text: str) -> tuple[str, list[Span]]:
     return text, found
 
 
-def detect(plain: Plain, config: ScrubConfig) -> list[Span]:
+def detect(original: str, plain: Plain, config: ScrubConfig) -> list[Span]:
     """What rules and tagger find in a detection text under a configuration; spans may overlap."""
     text, found = literals(plain.text)
     seen = look(text)
     found += _rules(text, seen)
     if LETTER in text:
-        found += foreign.find_foreign(text)
+        found += foreign.find_foreign(text) + scripts.find_native(original, plain)
     if config.tagger and seen.flags & UNUSUAL:
         found += names.tag(text)
     for rule in config.id_formats:

@@ -37,7 +37,7 @@ def mask_turn(
         raise Quarantined("too_long")
     plain = normalise(text)
     try:
-        found = detect(plain, config)
+        found = detect(text, plain, config)
     except Overflow:
         raise Quarantined("too_many_values") from None
     found += _recognised(plain.text, ner, config) if ner else []

@@ -75,6 +75,13 @@ FOUND = [
     ("PERSON", "mi chiamo {}", "Ornella Bassi"),
     ("PERSON", "меня зовут {}", "Иван Кузнецов"),
     ("PERSON", "please ask {} to call me", "王小明"),
+    ("PERSON", "我叫{}，订单还没到", "王小明"),
+    ("PERSON", "私は{}です", "山田太郎"),
+    ("PERSON", "제 이름은 {}입니다", "김민준"),
+    ("PERSON", "اسمي {}", "سالم العامري"),
+    ("PERSON", "שמי {}", "נועם ברקת"),
+    ("PERSON", "मेरा नाम {} है", "अनिल वर्मा"),
+    ("ADDRESS", "我的地址是{}", "南京路12号3单元"),
     ("PERSON", "the parcel was signed for by {}", "Tomasz Wilk"),
 ]
 
