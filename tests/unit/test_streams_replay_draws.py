@@ -136,11 +136,10 @@ def test_draws_are_the_same_on_every_server(tmp_path: Path) -> None:
     answers = []
     for name, executable in executables().items():
         (tmp_path / name).mkdir()
-        server = RedisServer(executable, tmp_path / name)
-        buffer = churned(server.start(), 7)
-        drawn = [buffer.draw(MIXTURE, 64, seed=seed) for seed in range(20)]
-        answers.append([d.records for d in drawn if isinstance(d, Draw)])
-        server.kill()
+        with RedisServer(executable, tmp_path / name) as server:
+            buffer = churned(server.start(), 7)
+            drawn = [buffer.draw(MIXTURE, 64, seed=seed) for seed in range(20)]
+            answers.append([d.records for d in drawn if isinstance(d, Draw)])
     assert len(answers[0]) == 20
     assert all(answer == answers[0] for answer in answers)
 

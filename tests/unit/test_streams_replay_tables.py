@@ -300,7 +300,7 @@ def group(first: int, now: float, pad: str) -> list[Sample]:
     return [sample(first + i, received_at=now, reply=pad, customer=f"k1:{i % 2}") for i in range(8)]
 
 
-def test_tables_promoted_replica_is_healed_by_rewinding(tmp_path: Path) -> None:
+def test_tables_promoted_replica_is_healed_by_rewinding(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """A replica that misses the newest writes gives a lower resume offset; replaying from there is exact."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -308,6 +308,8 @@ def test_tables_promoted_replica_is_healed_by_rewinding(tmp_path: Path) -> None:
     primary, replica = (
         RedisServer(executables()[name], tmp_path / folder, "--repl-diskless-sync-delay", "0") for folder in "ab"
     )
+    request.addfinalizer(primary.kill)
+    request.addfinalizer(replica.kill)
     first, second = primary.start(), replica.start()
     tables = open_tables(first, CONFIG, KEY, "ep", configure=True)
     now = moment(tables)
@@ -326,4 +328,3 @@ def test_tables_promoted_replica_is_healed_by_rewinding(tmp_path: Path) -> None:
     assert resume == 60
     assert promoted.insert(items[40:], source[40:])["train"].letters == "d" * 20 + "i" * 40
     assert audit(promoted.train, full=True) == []
-    replica.kill()
