@@ -31,7 +31,7 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
             "gauge_budget": 2.2, "tail_least": 2, "tail_share": 0.03,
         },
         # the probes cost CPU that the demo's two cores need for everything else
-        "publish": {"prompts": 16, "answer_tokens": 24, "secrets": 8, "heldout": 100},
+        "publish": {"prompts": 16, "answer_tokens": 24, "secrets": 8, "fairness": False, "heldout": 100},
         "heldout": {"recent_share": 0.75},
         "rollout": demo_rollout(),
         "node": {"base": base, "report_s": 0.5, "reconcile_s": 1.0},
