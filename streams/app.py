@@ -38,6 +38,12 @@ WATCH_S = 1.0
 EXIT_FATAL = 70
 """Exit code after an error that only a restart can heal; supervisors restart it."""
 
+AHEAD_CLEAN = 2_000
+"""Most events of a partition that scrub may be ahead of the assembler: the embedded broker deletes above 5 MB."""
+
+AHEAD_EXAMPLES = 300
+"""Most samples of a partition that the assembler may be ahead of the replay buffer, for the same reason."""
+
 INSERTS = 64
 """Most samples that one insert script stores."""
 
@@ -165,6 +171,11 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
+def _is_ahead(worker: Worker, topic: str, most: int) -> bool:
+    """Whether a partition of ours holds so much unread that the stage before it has to wait."""
+    return any(behind > most for behind in worker.behind(topic).values())
+
+
 def _assigned(metrics: StreamMetrics) -> Callable[..., Any]:
     async def assigned(*_: Any, **__: Any) -> None:
         metrics.assigned()
@@ -188,6 +199,7 @@ def _lane(worker: Worker, topic: str, stage: Stage, size: int) -> None:
     lane = Lane(
         stage, outbox, counters, batch=size, limit=config.in_flight,
         skip=lambda partition, gap: parts.skip(topic, partition, gap),
+        hold=partial(_is_ahead, worker, CHATS_CLEAN, AHEAD_CLEAN) if topic == CHATS_RAW else lambda: False,
     )  # fmt: skip
     worker.lanes[topic] = lane
 
@@ -285,6 +297,9 @@ async def _assemble(worker: Worker) -> None:
     lane, parts = worker.lanes[CHATS_CLEAN], worker.parts
     delivered: list[Place] = []
     while True:
+        if _is_ahead(worker, EXAMPLES, AHEAD_EXAMPLES):
+            await asyncio.sleep(TICK_S)
+            continue
         raw = {p: worker.at_end(CHATS_RAW, p) for p in worker.partitions(CHATS_RAW)}
         clean = {p: worker.at_end(CHATS_CLEAN, p) for p in worker.partitions(CHATS_CLEAN)}
         newest = dict(worker.lanes[CHATS_RAW].seen_at)

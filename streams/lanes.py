@@ -72,9 +72,10 @@ class Lane:
 
     def __init__(
         self, stage: Stage, outbox: Outbox, counters: Counters, *, batch: int, limit: int,
-        skip: Callable[[int, range], None] = lambda _partition, _gap: None,
+        skip: Callable[[int, range], None] = lambda _partition, _gap: None, hold: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self._skip = skip
+        self._hold = hold
         self._taken: dict[int, int] = {}
         self.stage = stage
         self.outbox = outbox
@@ -110,6 +111,8 @@ class Lane:
             if not self._queue:
                 self._arrived.clear()
                 await self._arrived.wait()
+            while self._hold():  # noqa: ASYNC110 - what it waits for is another topic's lag
+                await asyncio.sleep(RETRY_S[0])
             taken = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
             self._left.set()
             self._working = len(taken)
