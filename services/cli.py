@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("services.up", "the same processes, kept running to try"),
     "clean": ("services.clean", "the stream worker: scrub, assemble, judge, store"),
     "reconcile": ("services.reconcile", "what became of every event of a file"),
+    "topics": ("services.topics", "the topics and each process's rights on Kafka, to print or to apply"),
     "replay-dead-letters": ("services.dead_letters", "run the records behind dead letters again, once"),
     "node": ("services.node.process", "an inference node: verified adapters behind an allow-list door"),
     "router": ("services.router.process", "the customers' door: OpenAI's chat API over a sticky canary split"),

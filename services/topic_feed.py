@@ -18,6 +18,8 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from streams.acls import FEED_GROUP
+
 ASK_S = 2.0
 """How often the broker is asked for end offsets, seconds: the proof that it is there."""
 
@@ -88,7 +90,7 @@ class TopicFeed:
         """For how long the broker has been answering, seconds: ages counted by it stand still while it is away."""
         self._consumer = Consumer(
             {
-                "group.id": "driftline-feed",
+                "group.id": prefix + FEED_GROUP,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 50,

@@ -16,9 +16,9 @@ from services.local.profile import SPEED
 from services.local.stack import Stack
 from services.topic_feed import producer_settings
 
-ASK_RATE = 5.0
+ASK_RATE = 6.0
 """Conversations a second that come through the router."""
-FIRST_VERSION_S = 80.0
+FIRST_VERSION_S = 70.0
 NEW_FACT_S = 60.0
 REFUSAL_S = 20.0
 ROLLBACK_S = 40.0

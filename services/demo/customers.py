@@ -107,10 +107,7 @@ class Customers:
         with ThreadPoolExecutor(_WORKERS) as pool:
             while not self._stop.wait(rng.expovariate(self._rate)):
                 with self._lock:
-                    chat = next(self._source)
-                question = opening(chat)
-                if question is None:
-                    continue
+                    chat, question = next((chat, q) for chat in self._source if (q := opening(chat)) is not None)
                 pool.submit(self._converse, chat, question, Random(rng.getrandbits(32)))
 
     def _converse(self, chat: Conversation, question: str, rng: Random) -> None:
