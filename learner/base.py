@@ -183,9 +183,9 @@ def _optimizers(tensors: dict[str, Tensor], config: BaseConfig) -> list[torch.op
 
 def _schedule(done: float) -> float:
     """Warm-up over 4 %, flat to 60 %, linear to 2 %."""
-    if done < 0.04:  # noqa: PLR2004 - the recipe's own numbers
+    if done < 0.04:  # the recipe's own numbers
         return max(done / 0.04, 0.02)
-    return 1.0 if done < 0.6 else 1.0 - 0.98 * (done - 0.6) / 0.4  # noqa: PLR2004 - as above
+    return 1.0 if done < 0.6 else 1.0 - 0.98 * (done - 0.6) / 0.4  # as above
 
 
 def write_base(out: Path, settings: dict[str, Any], tensors: dict[str, Tensor], tokenizer: Tokenizer) -> None:

@@ -106,7 +106,7 @@ def _pair(chat: Chat, sample: Sample, drawn: Drawn, config: TrainConfig) -> list
         context = [Turn(role=t.role, text=t.text) for t in sample.turns[:last]]
         made = _windows(chat.encode([*context, turn]), [*context, turn], 1.0, drawn, config)[-1:]
         found += [replace(d, replies=tuple(replace(r, draft=draft) for r in d.replies)) for d in made]
-    return found if len(found) == 2 else []  # noqa: PLR2004 - a pair, or nothing
+    return found if len(found) == 2 else []  # a pair, or nothing
 
 
 def _windows(

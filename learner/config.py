@@ -135,7 +135,7 @@ class TrainConfig:
         )  # fmt: skip
         _shares(self, "fresh_share", "rehearsal_share", "anchor_share", "signal_share", "customer_share")
         total = self.fresh_share + self.rehearsal_share + self.anchor_share
-        if abs(total - 1) > 1e-6:  # noqa: PLR2004 - rounding of decimal shares
+        if abs(total - 1) > 1e-6:  # rounding of decimal shares
             raise ValueError(f"TrainConfig 'fresh_share', 'rehearsal_share', 'anchor_share' sum to {total}: must be 1")
         if self.r not in {8, 16, 32, 64, 128, 256}:
             raise ValueError(f"TrainConfig 'r' has value {self.r}: must be a rank that vLLM serves (8, 16, 32 ...)")

@@ -72,7 +72,7 @@ class RedisConfig:
         """Refuse what no server answers to."""
         if not self.url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("url: wants redis://, rediss:// or unix://")
-        if not 0 < self.timeout_s <= 2:  # noqa: PLR2004 - faults-and-attacks: every call ends within 2 s
+        if not 0 < self.timeout_s <= 2:  # faults-and-attacks: every call ends within 2 s
             raise ValueError(f"timeout_s = {self.timeout_s}: wants more than 0 and at most 2 seconds")
 
 
@@ -91,7 +91,7 @@ class AdminConfig:
 
     def __post_init__(self) -> None:
         """Check the port and the level."""
-        if not 0 <= self.port <= 65535:  # noqa: PLR2004 - TCP
+        if not 0 <= self.port <= 65535:  # TCP
             raise ValueError(f"port = {self.port}: wants 0 to 65535")
         if self.level not in {"debug", "info", "warning", "error"}:
             raise ValueError(f"level = {self.level!r}: wants debug, info, warning or error")
@@ -107,7 +107,7 @@ class KeysConfig(KeyConfig):
     def __post_init__(self) -> None:
         """Check every secret that is given; `keys()` refuses those that are not."""
         for name, value in [*self.ring.items(), *([("fixed", self.fixed)] if self.fixed else [])]:
-            if not 32 <= len(value) <= 128 or set(value.lower()) - set("0123456789abcdef"):  # noqa: PLR2004 - bits
+            if not 32 <= len(value) <= 128 or set(value.lower()) - set("0123456789abcdef"):  # bits
                 raise ValueError(f"{name}: wants 32 to 128 hex digits (openssl rand -hex 32)")
         if self.ring and self.active not in self.ring:
             raise ValueError(f"active = {self.active!r}: is no key of ring ({', '.join(self.ring)})")
@@ -181,7 +181,7 @@ def child_environment(values: Mapping[str, Mapping[str, object]]) -> dict[str, s
 
 def _put(tree: dict[str, Any], name: str, value: str) -> None:
     parts = name.removeprefix(PREFIX).lower().split("__")
-    if len(parts) < 2:  # noqa: PLR2004 - section and key
+    if len(parts) < 2:  # section and key
         raise SettingsError(f"{name}: unknown setting; wants {PREFIX}SECTION__KEY")
     for part in parts[:-1]:
         tree = tree.setdefault(part, {})

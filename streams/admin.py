@@ -1,4 +1,7 @@
-"""Topics at start: made where they are missing, checked where they exist, from the one table in streams/topics.py."""
+"""Topics at start: made where they are missing, checked where they exist, from the one table in streams/topics.py.
+
+The rights of streams/acls.py are put on the cluster here too.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,17 @@ from typing import Any
 
 from confluent_kafka import KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package names them without __all__
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
     ConfigResource,
     NewTopic,
+    ResourcePatternType,
     ResourceType,
 )
 
+from streams.acls import Grant
 from streams.config import StreamConfig
 from streams.topics import TOPICS, Topic
 
@@ -50,6 +58,14 @@ def ensure_topics(config: StreamConfig, *, replication: int = -1, topics: Sequen
     return _check(admin, config, present, known)
 
 
+def allow(config: StreamConfig, rights: Sequence[Grant], user: str) -> None:
+    """Give each process its rights; `user` is its name with `{process}` in it. Raises `KafkaException`."""
+    bindings = [_binding(grant, user.format(process=grant.process)) for grant in rights]
+    admin = AdminClient(config.client("admin"))
+    for future in admin.create_acls(bindings, request_timeout=_WAIT_S).values():
+        future.result(_WAIT_S)
+
+
 def broker_epoch(config: StreamConfig, topics: Sequence[str]) -> str:
     """What names this broker's life on a real cluster: its id and those of the topics that are read."""
     admin = AdminClient(config.client("admin"))
@@ -57,6 +73,13 @@ def broker_epoch(config: StreamConfig, topics: Sequence[str]) -> str:
     described = admin.describe_topics(TopicCollection([config.topic(name) for name in topics]))
     ids = sorted(str(future.result(_WAIT_S).topic_id) for future in described.values())
     return f"{cluster}-{'-'.join(topic_id[:6] for topic_id in ids)}"
+
+
+def _binding(grant: Grant, user: str) -> AclBinding:
+    return AclBinding(
+        ResourceType[grant.kind.upper()], grant.name, ResourcePatternType.LITERAL, f"User:{user}", "*",
+        AclOperation[grant.operation], AclPermissionType.ALLOW,
+    )  # fmt: skip
 
 
 def _new(config: StreamConfig, topic: Topic, replication: int) -> NewTopic:

@@ -68,7 +68,7 @@ class StreamConfig:
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
-        if len(self.shares) != 3 or min(self.shares) < 0 or not math.isclose(sum(self.shares), 1.0):  # noqa: PLR2004
+        if len(self.shares) != 3 or min(self.shares) < 0 or not math.isclose(sum(self.shares), 1.0):
             raise ValueError(f"shares = {self.shares}: wants three shares (train, val, test) that sum to 1")
         for name in ("speed", "gap_s", "idle_s", "emit_after_s", "commit_interval_s", "stop_s", "session_timeout_s"):
             if not getattr(self, name) > 0:
@@ -77,7 +77,7 @@ class StreamConfig:
             raise ValueError(f"batch = {self.batch}: wants 1 to in_flight = {self.in_flight}")
         if self.ledger_ttl_s < self.state_ttl_s:
             raise ValueError(f"ledger_ttl_s = {self.ledger_ttl_s}: wants at least state_ttl_s = {self.state_ttl_s}")
-        if not 1 <= self.max_replies <= 32:  # noqa: PLR2004 - bits of the buffer's target mask
+        if not 1 <= self.max_replies <= 32:  # bits of the buffer's target mask
             raise ValueError(f"max_replies = {self.max_replies}: wants 1 to 32")
 
     def topic(self, name: str) -> str:

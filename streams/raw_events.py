@@ -293,7 +293,7 @@ def _scale(body: Mapping[str, Any]) -> tuple[float, float] | None:
     value = body.get("scale")
     if value is None or isinstance(value, str):
         return None
-    pair = isinstance(value, list) and len(value) == 2  # noqa: PLR2004 - a pair
+    pair = isinstance(value, list) and len(value) == 2  # a pair
     if not pair or any(isinstance(x, bool) or not isinstance(x, int | float) for x in value):
         raise BadEvent(DeadLetter.WRONG_TYPE, "scale")
     if not value[0] < value[1]:

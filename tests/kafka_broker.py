@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -43,16 +43,26 @@ auto.create.topics.enable=false
 class KafkaBroker:
     """One broker on a port of its own; its records live in `directory` and survive `kill`."""
 
-    def __init__(self, libs: Path, directory: Path, port: int, controller: int) -> None:
-        self.bootstrap = f"127.0.0.1:{port}"
+    def __init__(
+        self, libs: Path, directory: Path, port: int, controller: int, *,
+        host: str = "127.0.0.1", settings: str = SETTINGS, scram: Mapping[str, str] = {}, extra: Mapping[str, str] = {},
+    ) -> None:  # fmt: skip
+        """`scram` user -> password, known from the first start; `extra` the settings of an admin's client."""
+        self.bootstrap = f"{host}:{port}"
+        self.client: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": self.bootstrap,
+            "log_level": 0,
+            **extra,
+        }
+        self._scram = [f"SCRAM-SHA-512=[name={name},password={word}]" for name, word in scram.items()]
         self._directory = directory
         self._java = ["java", "-Xms128m", "-Xmx512m", f"-Dlog4j2.configurationFile={directory}/log4j2.yaml"]
         self._java += ["-cp", f"{libs}/*"]
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "log4j2.yaml").write_text(LOGGING)
-        settings = SETTINGS.format(port=port, controller=controller, directory=directory)
-        (directory / "server.properties").write_text(settings)
+        text = settings.format(port=port, controller=controller, directory=directory)
+        (directory / "server.properties").write_text(text)
 
     def start(self) -> None:
         """Start it, formatted at the first time, and wait until it answers."""
@@ -61,7 +71,8 @@ class KafkaBroker:
         if not (self._directory / "data/meta.properties").exists():
             tool = [*self._java, "kafka.tools.StorageTool", "format"]
             name = ["--cluster-id", "AAAAAAAAAAAAAAAAAAAAAA", "--config", properties]
-            subprocess.run([*tool, *name], stdout=log, stderr=log, check=True)
+            users = [part for user in self._scram for part in ("--add-scram", user)]
+            subprocess.run([*tool, *name, *users], stdout=log, stderr=log, check=True)
         self._process = subprocess.Popen([*self._java, "kafka.Kafka", properties], stdout=log, stderr=log)
         log.close()
         pause = threading.Event()
@@ -73,7 +84,7 @@ class KafkaBroker:
 
     def answers(self) -> bool:
         """Whether it serves metadata now."""
-        client = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        client = AdminClient(self.client)
         try:
             return bool(client.list_topics(timeout=1).brokers)
         except KafkaException:
@@ -81,7 +92,7 @@ class KafkaBroker:
 
     def create(self, topics: Sequence[str], partitions: int = 4) -> None:
         """Create topics."""
-        client = AdminClient({"bootstrap.servers": self.bootstrap})
+        client = AdminClient(self.client)
         made = client.create_topics([NewTopic(name, partitions, 1) for name in topics])
         for future in made.values():
             future.result(20)

@@ -254,7 +254,7 @@ def _refusal(refusal: Refusal) -> Response:
     headers = {}
     if refusal.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after_s)))
-    if refusal.status == 401:  # noqa: PLR2004 - Unauthorized
+    if refusal.status == 401:  # Unauthorized
         headers["WWW-Authenticate"] = "Bearer"
     # A body that was not read to its end makes the connection unusable.
     if refusal.status in {408, 413}:

@@ -172,7 +172,7 @@ def _slots(table: ReplayBuffer, snapshot: _Snapshot) -> Iterator[Violation]:
 def _queues(table: ReplayBuffer, snapshot: _Snapshot) -> Iterator[Violation]:
     """I6: a queue holds each of its live (slot, seq) once, and few stale entries."""
     for lane, (_, _, policy) in _lane_rules(table, snapshot):
-        if policy == 2:  # noqa: PLR2004 - lowest keeps no queue
+        if policy == 2:  # lowest keeps no queue
             continue
         entries: list[Any] = table.client.lrange(f"{table.prefix}:q:{lane}", 0, -1)
         queued = Counter(struct.unpack(">II", entry) for entry in entries)

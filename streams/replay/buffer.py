@@ -252,7 +252,7 @@ class ReplayBuffer:
         claims = [
             [event_digest(turn.event_id, self._key), kind, nth]
             for nth, turn in numbered
-            if turn.event_id is not None and nth < 32  # noqa: PLR2004 - bits of the mask
+            if turn.event_id is not None and nth < 32  # bits of the mask
         ]
         names = sample_digest(sample, self._key) + customer_digest(sample.customer, self._key)
         row: dict[str, object] = {

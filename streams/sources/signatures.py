@@ -127,7 +127,7 @@ def check_secret(source: str, secret: str) -> None:
             key = _standard_key(secret)
         except Refused:
             raise ValueError("standard: wants whsec_ and base64") from None
-        if len(key) < 16:  # noqa: PLR2004 - 128 bits
+        if len(key) < 16:  # 128 bits
             raise ValueError("standard: wants a key of at least 16 bytes")
 
 
@@ -152,7 +152,7 @@ def _header(headers: Mapping[str, str], name: str) -> str:
 
 
 def _seconds(stamp: str) -> float:
-    if not stamp.isdigit() or len(stamp) > 12:  # noqa: PLR2004 - seconds until the year 33658
+    if not stamp.isdigit() or len(stamp) > 12:  # seconds until the year 33658
         raise Refused(Reason.BAD_HEADER)
     return float(stamp)
 

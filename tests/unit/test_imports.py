@@ -76,7 +76,8 @@ def test_imports_of_the_event_schema_load_almost_nothing() -> None:
         "__main__",
         "msgspec",
         "streams",
-        "__mp_main__", "typing_extensions",
+        "__mp_main__",
+        "typing_extensions",
         "sitecustomize",
         "_distutils_hack",
     }
