@@ -163,7 +163,7 @@ class Judge:
 
     def reconsider(self, version: str, stable: str) -> Decision:
         """Gate a published version again because stable changed; it keeps its id."""
-        self._prune(stable)
+        self._prune(stable, version)
         held = choose(self._examples.val(), self._uses, self._sets)
         return self._decide(self._versions.tree(version), held, stable, version)
 
@@ -178,11 +178,11 @@ class Judge:
 
     def _consider(self, candidate: Candidate, stable: str, folder: Path) -> Judged:
         started = self._clock()
-        self._prune(stable)
+        self._prune(stable, candidate.parent)
         paths = adapter_files(candidate.lora, self._base.name, folder)
         tree = load_adapter(self._base, folder)
         held = choose(self._examples.val(), self._uses, self._sets)
-        decision = self._decide(tree, held, stable, "")
+        decision = self._decide(tree, held, stable, candidate.name)
         version, digest = None, ""
         if decision.verdict == "promote":
             evaluated = self._evaluated(candidate, tree, held, decision, stable)
@@ -190,6 +190,8 @@ class Judge:
             owned = self._account.owned
             version = self._registry.publish(paths, facts, lambda: owned(self._identity.epoch))
             digest = self._registry.manifest(version).digest
+            scored = {name: found for (of, name), found in self._known.items() if of == candidate.name}
+            self._known |= {(version, name): found for name, found in scored.items()}
         size = sum(path.stat().st_size for path in paths.values())
         seconds = self._clock() - started
         return Judged(candidate, decision, stable, version, digest, size, self._heldout(tree), seconds)
@@ -268,8 +270,9 @@ class Judge:
         best = min(recent, default=None)
         return None if best is None or best[1] == stable else best[1]
 
-    def _prune(self, stable: str) -> None:
-        kept = {BASE, stable, self._pinned(stable)}
+    def _prune(self, stable: str, also: str) -> None:
+        """Forget the scores of versions that nothing is compared with any more."""
+        kept = {BASE, stable, also, self._pinned(stable)}
         self._known = {key: value for key, value in self._known.items() if key[0] in kept}
 
     def _evaluated(self, candidate: Candidate, tree: Tree, held: HeldOut, decision: Decision, stable: str) -> Eval:
@@ -277,7 +280,7 @@ class Judge:
         return Eval(
             set_digest=held.digest,
             examples=len(samples),
-            nll_per_token=self._nll(tree, "", samples),
+            nll_per_token=self._nll(tree, candidate.name, samples),
             base_nll_per_token=self._nll(Tree(self._base), BASE, samples),
             parent_nll_per_token=self._nll(self._versions.tree(candidate.parent), candidate.parent, samples),
             decision="promote",

@@ -144,6 +144,8 @@ class Learner:
         self.run = 1
         self.parent = BASE
         self.stable = BASE
+        self.descent: list[str] = []
+        """Versions that this trajectory has been through; the denial of any other one is not about it."""
         self.window = Window(first=1)
         self.ring: deque[Tensor] = deque(maxlen=config.average)
         self.promotions = 0
@@ -267,7 +269,7 @@ class Learner:
         elif notice.kind in {"drifted", "settled"}:
             moved = self.feed.anchor_share + (ANCHOR_STEP if notice.kind == "drifted" else -ANCHOR_STEP)
             self.feed.anchor_share = min(max(moved, self.config.anchor_share), MOST_ANCHORS)
-        elif notice.kind == "denied" and notice.version != self.stable:
+        elif notice.kind == "denied" and notice.version in self.descent:
             self._back(self.stable, "canary")
 
     def erase(self, erasure: Erasure, ancestor: Callable[[int], str]) -> str | None:
@@ -343,7 +345,7 @@ class Learner:
     def _state(self) -> dict[str, Any]:
         trajectory, window = self.trajectory, self.window
         return {
-            "run": self.run, "parent": self.parent, "stable": self.stable, "promotions": self.promotions,
+            "run": self.run, "parent": self.parent, "stable": self.stable, "descent": self.descent, "promotions": self.promotions,
             "erasures": self.erasures,
             "warm": trajectory.warm, "rate_factor": trajectory.rate_factor, "guard": trajectory.guard.state(),
             "norms": list(trajectory.spikes.norms), "skipped": list(trajectory.spikes.skipped),

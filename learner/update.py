@@ -199,15 +199,21 @@ def with_references(tree: Tree, chosen: Sequence[Document]) -> list[Document]:
         if any((r.label != "unknown" or r.draft) and r.reference is None for r in document.replies)
     ]
     finals = [index + 1 for index in wanted if chosen[index].replies[-1].draft and index + 1 < len(chosen)]
-    for index in sorted({*wanted, *finals}):
-        batch = pack([chosen[index]])
-        entropy = entropy_padded(tree.base, tree.low, batch)
-        replies = [
-            replace(reply, reference=-entropy[span.start : span.stop].sum().item())
-            for reply, span in zip(chosen[index].replies, batch.spans, strict=True)
-        ]
-        found[index] = replace(chosen[index], replies=tuple(replies))
+    order = sorted({*wanted, *finals}, key=lambda index: len(chosen[index].ids))
+    for at in range(0, len(order), MICRO_BATCH):
+        group = order[at : at + MICRO_BATCH]
+        batch = pack([chosen[index] for index in group])
+        sums = [-part.sum().item() for part in _replies(batch, entropy_padded(tree.base, tree.low, batch))]
+        for index, document in zip(group, batch.examples, strict=True):
+            known, sums = sums[: len(document.replies)], sums[len(document.replies) :]
+            replies = tuple(replace(r, reference=value) for r, value in zip(document.replies, known, strict=True))
+            found[index] = replace(document, replies=replies)
     return found
+
+
+def _replies(batch: Batch, entropy: Tensor) -> list[Tensor]:
+    """The cross-entropy of each reply's tokens, in the order of the batch's documents and their replies."""
+    return [entropy[span.start : span.stop] for span in batch.spans]
 
 
 def _means(batch: Batch, entropy: Tensor) -> list[float]:

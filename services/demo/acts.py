@@ -18,6 +18,8 @@ from services.topic_feed import producer_settings
 
 ASK_RATE = 6.0
 """Conversations a second that come through the router."""
+PLANTED_RATE = 9.0
+"""The same once the learner has left its core to the nodes."""
 FIRST_VERSION_S = 70.0
 NEW_FACT_S = 60.0
 REFUSAL_S = 20.0
@@ -58,6 +60,9 @@ class Acts(Run):
         self.evidence.facts.append(
             {"question": self.question, "answer_before": before, "answer_after": self.ask(), "expected": self.fact.new}
         )
+        self.stack.supervisor.end("learn")
+        self.screen.say("the learner is stopped: what follows is planted")
+        self.customers.hurry(PLANTED_RATE)
         if self.watch.promoted():
             self.unchanged(planter)
             self.refused(planter)

@@ -19,8 +19,8 @@ CHATS = 1050
 RATE = 11.5
 """Records a second in the stream's own time; `SPEED` multiplies it."""
 CHANGES_AT = 0.35
-SHOPS = ("harbour", "lumen")
-"""Two shops: a policy is asked for often enough to be learned within a minute."""
+SHOPS = ("harbour",)
+"""One shop: its policies are asked for often enough to be learned within a minute."""
 _MIX = Mix(noise=0.04, fact_share=0.4, redelivered=0.01, late=0.006, malformed=0.003, floods=0.002)
 
 

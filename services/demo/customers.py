@@ -92,6 +92,10 @@ class Customers:
         with self._lock:
             self._source = chats
 
+    def hurry(self, rate: float) -> None:
+        """Let more of them come: so many a second."""
+        self._rate = rate
+
     def stop(self) -> None:
         """No more questions; returns once the running ones are answered."""
         self._stop.set()

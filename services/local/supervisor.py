@@ -57,6 +57,7 @@ class Supervisor:
         self._clock = clock
         self._children: dict[str, _Child] = {}
         self._lock = threading.Lock()
+        self._ended: set[str] = set()
         self._stopping = threading.Event()
         self.restarts = 0
         self.failed: str | None = None
@@ -112,6 +113,13 @@ class Supervisor:
         os.kill(pid, number)
         return pid
 
+    def end(self, name: str) -> None:
+        """End one process for good, as `stop` would."""
+        with self._lock:
+            child = self._children[name]
+            self._ended.add(name)
+        _end(child.process)
+
     def stop(self) -> None:
         """End every process, newest first: SIGTERM, after `STOP_S` SIGKILL, each to its own group."""
         self._stopping.set()
@@ -130,8 +138,9 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._stopping.wait(0.5):
             with self._lock:
-                for child in self._children.values():
-                    self._revive(child)
+                for name, child in self._children.items():
+                    if name not in self._ended:
+                        self._revive(child)
             self._measure()
 
     def _revive(self, child: _Child) -> None:
