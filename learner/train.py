@@ -345,7 +345,8 @@ class Learner:
     def _state(self) -> dict[str, Any]:
         trajectory, window = self.trajectory, self.window
         return {
-            "run": self.run, "parent": self.parent, "stable": self.stable, "descent": self.descent, "promotions": self.promotions,
+            "run": self.run, "parent": self.parent, "stable": self.stable, "descent": self.descent,
+            "promotions": self.promotions,
             "erasures": self.erasures,
             "warm": trajectory.warm, "rate_factor": trajectory.rate_factor, "guard": trajectory.guard.state(),
             "norms": list(trajectory.spikes.norms), "skipped": list(trajectory.spikes.skipped),

@@ -185,14 +185,20 @@ def test_train_candidate_is_the_mean_of_snapshots(base: Base, redis_client: redi
 
 
 def test_train_rollback_restarts_from_stable(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
-    """A denied version sends weights, moments, ring and rate back to stable; the new waits for review."""
-    shelf = Shelf({"a000001-00000001": new_lora(base.shape, 16, 32, torch.Generator().manual_seed(9))})
+    """Denying a version of this trajectory sends it back to stable; denying a foreign one does not."""
+    weights = new_lora(base.shape, 16, 32, torch.Generator().manual_seed(9))
+    shelf = Shelf({"a000001-00000001": weights, "a000002-00000002": weights})
     buffer = table(redis_client)
     made = line(base, buffer, tmp_path, shelf=shelf)
     learner = made.learner
     advance(made, buffer, 3)
     learner.notices.put(Notice("promoted", "a000001-00000001"))
+    learner.notices.put(Notice("published", "a000002-00000002", 0, learner.run))
     advance(made, buffer, 6)
+    running, foreign = learner.run, learner.trajectory.lora.flat.detach().clone()
+    learner._hear(Notice("denied", "a000009-00000009"))
+    assert learner.run == running
+    assert torch.equal(learner.trajectory.lora.flat, foreign)
     trained = {d.drawn.key for plan in made.plans for d in plan.documents if d.drawn.component == "fresh"}
     learner.notices.put(Notice("denied", "a000002-00000002"))
     run = learner.run
