@@ -297,6 +297,7 @@ class Learner:
     def _published(self, notice: Notice) -> None:
         self._harmful = 0
         self.parent = notice.version
+        self.descent.append(notice.version)
         old = self.window
         self.window = Window(first=notice.step + 1, fresh_from=old.fresh_to, fresh_to=old.fresh_to)
         self.window.keys = [(at, key) for at, key in old.keys if at > notice.step]
@@ -313,6 +314,7 @@ class Learner:
 
     def _restart(self, version: str) -> None:
         self.run += 1
+        self.descent = []
         self._harmful = 0
         self.parent = self.stable = version
         at, guard = self.trajectory.step, self.trajectory.guard
@@ -362,6 +364,7 @@ class Learner:
             )
         self.run, self.parent, self.stable = state["run"], state["parent"], state["stable"]
         self.promotions, self.erasures = state["promotions"], list(state["erasures"])
+        self.descent = list(state["descent"])
         lora = self.trajectory.lora.with_flat(found.tensors["flat"].clone())
         self.trajectory = trajectory = self._from(lora)
         moments = {

@@ -15,8 +15,8 @@ from services.simulation.dialogue import Conversation, conversations
 from services.simulation.policy import Fact, facts
 from services.simulation.traffic import Mix, traffic
 
-CHATS = 1050
-RATE = 11.5
+CHATS = 850
+RATE = 9.5
 """Records a second in the stream's own time; `SPEED` multiplies it."""
 CHANGES_AT = 0.35
 SHOPS = ("harbour",)

@@ -60,10 +60,11 @@ class Run:
         ports = self.stack.supervisor.ports()
 
         def look() -> bool:
-            self.screen.figures(Figures(ports).rows())
+            if self.screen.due:
+                self.screen.figures(Figures(ports).rows())
             return condition()
 
-        came = until(look, timeout_s, every_s=1.0)
+        came = until(look, timeout_s, every_s=0.5)
         self.screen.say(what if came else f"not within {timeout_s:.0f} s: {what}", style="green" if came else "red")
         return came
 

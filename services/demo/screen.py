@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 _PLAIN_EVERY_S = 5.0
+_LIVE_EVERY_S = 1.5
 
 
 class Screen:
@@ -31,6 +32,11 @@ class Screen:
         """Since the start."""
         return time.monotonic() - self._start
 
+    @property
+    def due(self) -> bool:
+        """Whether the figures are old enough to be worth a look at every process's metrics."""
+        return self.seconds - self._printed >= (_LIVE_EVERY_S if self._live is not None else _PLAIN_EVERY_S)
+
     def say(self, text: str, *, style: str = "") -> None:
         """One line."""
         with self._lock:
@@ -38,13 +44,13 @@ class Screen:
 
     def figures(self, rows: Mapping[str, str]) -> None:
         """The figures of this moment."""
+        self._printed = self.seconds
         if self._live is not None:
             table = Table(show_header=False, box=None, padding=(0, 2))
             for name, value in rows.items():
                 table.add_row(name, value)
             self._live.update(table)
-        elif self.seconds - self._printed >= _PLAIN_EVERY_S:
-            self._printed = self.seconds
+        else:
             self.say(" · ".join(f"{name} {value}" for name, value in rows.items() if value))
 
     def table(self, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

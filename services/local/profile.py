@@ -18,8 +18,8 @@ KEPT = ("logs", "redis", "store", "learner", "planter", "router", "node-1", "nod
 def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
     """Section -> key -> value of everything that differs from the shipped defaults."""
     train: dict[str, object] = {
-        "learning_rate": 0.01, "warmup_steps": 5, "gauge_budget": 2.2, "decide_every": 6, "snapshot_every": 2,
-        "fresh_batch": 20, "base": base, "anchors": 64, "anchor_tokens": 128, "document_tokens": 256,
+        "learning_rate": 0.01, "warmup_steps": 5, "gauge_budget": 2.2, "decide_every": 5, "snapshot_every": 2,
+        "fresh_batch": 12, "base": base, "anchors": 64, "anchor_tokens": 128, "document_tokens": 256,
     }  # fmt: skip
     return {
         "stream": {
@@ -33,8 +33,8 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
             "tail_share": 0.12,
         },
         # the probes cost CPU that the demo's two cores need for everything else
-        "publish": {"prompts": 12, "answer_tokens": 24, "secrets": 8, "fairness": False, "heldout": 80},
-        "heldout": {"recent_share": 0.75},
+        "publish": {"prompts": 8, "answer_tokens": 24, "secrets": 8, "fairness": False, "heldout": 60},
+        "heldout": {"recent_share": 0.9},
         "rollout": demo_rollout(),
         "node": {"base": base, "report_s": 0.5, "reconcile_s": 1.0},
     }  # fmt: skip
