@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from services.local.stack import Stack
     from services.settings import Settings
 
-SHUFFLED_STEPS = 30
+SHUFFLED_STEPS = 12
 SHUFFLED_BATCH = 8
 
 
@@ -160,10 +160,12 @@ class Planter:
     def _judge(self, kind: type[Judge], account: LineAccount) -> Judge:
         settings = self._settings
         directory = Path(settings.train.directory)
+        # what is past the gate anyway needs no probes and no report
+        config = replace(settings.publish, prompts=0, secrets=0, heldout=1) if kind is Ungated else settings.publish
         anchors = load_anchors(self._base, settings.train.anchors, settings.train.anchor_tokens, directory)
         return kind(
             self._base, self._versions, account, self._stored, Gauge(self._base, anchors.gauge),
-            identity=Identity(self._epoch(), "demo", 0), config=settings.publish, limits=settings.gate,
+            identity=Identity(self._epoch(), "demo", 0), config=config, limits=settings.gate,
             sets=settings.heldout, clock=self._wall, directory=self._directory / "candidates",
         )  # fmt: skip
 

@@ -33,6 +33,8 @@ def play(args: argparse.Namespace) -> int:
         screen.say(f"could not start: {failed}", style="bold red")
         return 2
     finally:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
         stack.stop()
         screen.close()
     return report(evidence, args.json, screen)
