@@ -115,7 +115,12 @@ class Acts(Run):
         if seen and took is not None:
             found = {"id": planted.version, "why": seen.record.reason, "seconds": round(took, 1), "answers": answers}
             self.evidence.rollout["rolled_back"].append(found)
-        detail = f"after {took:.1f} s and {answers} answers" if took is not None else "not rolled back"
+        detail = f"after {took:.1f} s and {answers} answers" if took is not None else f"served {answers} answers on"
+        suited = {
+            role: [a.fits for a in self.answers if a.version == version]
+            for role, version in (("it", planted.version), ("stable", self.watch.rollout.stable))
+        }
+        detail += "".join(f", {sum(fits)} of {len(fits)} answers of {role} suited" for role, fits in suited.items())
         self.evidence.check(
             "regression_rolled_back", f"{planted.version} {detail} ({seen.record.reason if seen else ''})",
             passed=took is not None and took <= ROLLBACK_S and answers > 0,

@@ -20,6 +20,10 @@ _LEAST_DIGITS = 7
 """Shorter numbers occur by chance."""
 
 
+_SILENCES = 10
+"""Seconds without a record after which the broker is taken to keep some back."""
+
+
 @dataclass(frozen=True)
 class Found:
     """A planted value that was seen where it must not be."""
@@ -96,31 +100,43 @@ def unpacked(value: bytes) -> bytes:
 
 
 def topic_contents(kafka: Mapping[str, Any], topics: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Key, headers and value of every record of these topics."""
-    consumer = Consumer(
-        {"group.id": "driftline-search", "enable.auto.commit": False, "enable.partition.eof": True, **kafka}
-    )
+    """Key, headers and value of every record that these topics hold by now. Raises TimeoutError."""
+    consumer = Consumer({"group.id": "driftline-search", "enable.auto.commit": False, **kafka})
     try:
-        for topic in topics:
-            yield from _topic(consumer, topic)
+        ends = _ends(consumer, topics)
+        consumer.assign([TopicPartition(topic, number, low) for (topic, number), (low, _) in ends.items()])
+        unread = {at for at, (low, high) in ends.items() if low < high}
+        silent = 0
+        while unread and silent < _SILENCES:
+            messages = consumer.consume(1000, 1.0)
+            silent = 0 if messages else silent + 1
+            for message in messages:
+                at = (str(message.topic()), int(message.partition() or 0))
+                if message.error() is not None or at not in ends:
+                    continue
+                yield at[0], _whole(message)
+                if (message.offset() or 0) + 1 >= ends[at][1]:
+                    unread.discard(at)
+        if unread:
+            raise TimeoutError(f"the broker kept back {', '.join(sorted(topic for topic, _ in unread))}")
     finally:
         consumer.close()
 
 
-def _topic(consumer: Consumer, topic: str) -> Iterator[tuple[str, bytes]]:
-    for number in consumer.list_topics(topic, timeout=5).topics[topic].partitions:
-        partition = TopicPartition(topic, number)
-        low, high = consumer.get_watermark_offsets(partition, timeout=5)
-        consumer.assign([TopicPartition(topic, number, low)])
-        at = low
-        while at < high:
-            message = consumer.poll(5)
-            if message is None or message.error() is not None:
-                break
-            at = (message.offset() or 0) + 1
-            headers: Any = message.headers() or []
-            parts = [message.key(), *(value for _, value in headers), message.value()]
-            yield topic, b"\n".join(part if isinstance(part, bytes) else b"" for part in parts)
+def _ends(consumer: Consumer, topics: Sequence[str]) -> dict[tuple[str, int], tuple[int, int]]:
+    """First and next offset of every partition."""
+    found = {}
+    for topic in topics:
+        for number in consumer.list_topics(topic, timeout=5).topics[topic].partitions:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=5)
+            found[topic, number] = (low, high)
+    return found
+
+
+def _whole(message: Any) -> bytes:
+    headers = message.headers() or []
+    parts = [message.key(), *(value for _, value in headers), message.value()]
+    return b"\n".join(part if isinstance(part, bytes) else b"" for part in parts)
 
 
 def file_contents(folder: Path) -> Iterator[tuple[str, bytes]]:
