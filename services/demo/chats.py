@@ -15,10 +15,10 @@ from services.simulation.dialogue import Conversation, conversations
 from services.simulation.policy import Fact, facts
 from services.simulation.traffic import Mix, traffic
 
-CHATS = 850
-RATE = 9.5
+CHATS = 720
+RATE = 8.5
 """Records a second in the stream's own time; `SPEED` multiplies it."""
-CHANGES_AT = 0.35
+CHANGES_AT = 0.3
 SHOPS = ("harbour",)
 """One shop: its policies are asked for often enough to be learned within a minute."""
 _MIX = Mix(noise=0.04, fact_share=0.4, redelivered=0.01, late=0.006, malformed=0.003, floods=0.002)

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from services.local.stack import Stack
     from services.settings import Settings
 
-SHUFFLED_STEPS = 12
+SHUFFLED_STEPS = 20
 SHUFFLED_BATCH = 8
 
 
@@ -140,7 +140,9 @@ class Planter:
         return self._announce(judged.version, stable)
 
     def _shuffled(self, stable: str, seed: int) -> Lora:
-        config = replace(self._settings.train, warmup_steps=1, quarantine_nats=100.0, spike_factor=1e9)
+        config = replace(
+            self._settings.train, learning_rate=0.02, warmup_steps=1, quarantine_nats=100.0, spike_factor=1e9
+        )
         samples = shuffled([s for s in self._stored.train() if s.pair is None], seed)
         lora = self._versions.lora(stable) if stable != BASE else None
         if lora is None:

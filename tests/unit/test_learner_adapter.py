@@ -27,8 +27,8 @@ from learner.adapter import (
     stream,
     tree_of,
 )
-from learner.adapter.lora import WEIGHTS_FILE
 from learner.adapter.padded import hidden_padded, logits, pad
+from learner.registry import WEIGHTS_FILE
 from learner.shape import ShapeError, adapter_shapes, shape_of
 from tests.bases import TEXTS, tiny_base
 
