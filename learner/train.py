@@ -210,7 +210,7 @@ class Learner:
         self._observe(report, plan)
         config, at = self.config, self.trajectory.step
         if report.lost:
-            self._back(self.stable, "spikes")
+            self._back(self.parent, "spikes")
             return report
         if at % config.snapshot_every == 0:
             self.ring.append(self.trajectory.lora.flat.detach().to("cpu", torch.float32, copy=True))

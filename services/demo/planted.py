@@ -141,7 +141,7 @@ class Planter:
 
     def _shuffled(self, stable: str, seed: int) -> Lora:
         config = replace(
-            self._settings.train, learning_rate=0.02, warmup_steps=1, quarantine_nats=100.0, spike_factor=1e9
+            self._settings.train, learning_rate=0.012, warmup_steps=1, quarantine_nats=100.0, spike_factor=1e9
         )
         samples = shuffled([s for s in self._stored.train() if s.pair is None], seed)
         lora = self._versions.lora(stable) if stable != BASE else None
