@@ -50,8 +50,8 @@ class Needles:
         folded = haystack.decode(errors="replace").casefold().encode()
         found = {value for needle, value in self._texts.items() if needle in folded}
         if self._digits:
-            runs = {re.sub(rb"\D", b"", run) for run in _RUN.findall(haystack)}
-            found |= {value for needle, value in self._digits.items() if any(needle in run for run in runs)}
+            runs = b" ".join({re.sub(rb"\D", b"", run) for run in _RUN.findall(haystack)})
+            found |= {value for needle, value in self._digits.items() if needle in runs}
         return found
 
 
