@@ -75,9 +75,9 @@ _WORDS = {
     Key("CARD_SEC", "expiry"): "exp expiry expires expiration expiring gultig valid",
     Key("OTP", "code"): "code codes otp verification passcode 2fa pin tan mtan codigo codice kode sms-code one-time "
         "authentication authenticator",
-    Key("DOB", "date"): "born nee birth brith birht bitrh ibrth bith dob birthday birthdate geboren geburtsdatum geburtstag "
-        "naissance "
-        "nacimiento nascita nascido nascimento geboortedatum d.o.b ne nato nata nacido nacida urodzenia",
+    Key("DOB", "date"): "born nee birth brith birht bitrh ibrth bith dob birthday birthdate geboren geburtsdatum "
+        "geburtstag naissance nacimiento nascita nascido nascimento geboortedatum d.o.b ne nato nata nacido nacida "
+        "urodzenia",
     Key("USERNAME", "login"): "username user login userid user-id user-name benutzername nutzername usuario "
         "utilisateur skype twitter instagram insta telegram handle discord nickname gamertag screenname",
 }  # fmt: skip
