@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+
+from services.local import redis_server
 
 if TYPE_CHECKING:
     from services.settings import Settings
@@ -82,10 +82,7 @@ class FilePositions:
 @contextmanager
 def open_positions(settings: Settings, broker: str) -> Iterator[Positions]:
     """Redis if it answers, else the folder; `broker` is the broker's identity, since its offsets die with it."""
-    timeout = settings.redis.timeout_s
-    client = redis.Redis.from_url(
-        settings.redis.url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
-    )
+    client = redis_server.client(settings.redis.url, settings.redis.timeout_s)
     try:
         client.ping()
     except redis.RedisError:

@@ -14,8 +14,6 @@ import msgspec
 import redis
 import torch
 import torch.distributed as dist
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from learner.account import LineAccount, Superseded
 from learner.adapter import load_base, new_lora
@@ -33,6 +31,7 @@ from learner.train import BASE, Candidate, Learner, Notice
 from learner.update import StepReport, new_trajectory, step
 from learner.worker import Worker
 from services.adapters import records_folder
+from services.local import redis_server
 from services.node.process import base_folder
 from services.publishers import trusted
 from services.rollout_records import VersionRecord, decode_rollout, encode
@@ -135,10 +134,7 @@ class Process:
         self._feed = TopicFeed(
             settings.kafka.client("learn"), [ROLLOUT, ERASURES], self._clock, prefix=settings.kafka.prefix
         )
-        self._redis = redis.Redis.from_url(
-            settings.redis.url, socket_timeout=settings.redis.timeout_s,
-            socket_connect_timeout=settings.redis.timeout_s, retry=Retry(NoBackoff(), 0),
-        )  # fmt: skip
+        self._redis = redis_server.client(settings.redis.url, settings.redis.timeout_s)
         self._account = LineAccount(self._redis, settings.train.line)
         self._epoch = 0
         self._generation = -1

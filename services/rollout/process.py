@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from learner.registry import Registry, RegistryError
+from services.local import redis_server
 from services.publishers import trusted
 from services.rollout.controller import Controller, Fleet
 from services.rollout.erasures import Erasures
@@ -213,10 +212,7 @@ class Service:
 
 def client_of(settings: Settings) -> redis.Redis:
     """A client whose every call ends in time and is never repeated behind our back."""
-    timeout = settings.redis.timeout_s
-    return redis.Redis.from_url(
-        settings.redis.url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
-    )
+    return redis_server.client(settings.redis.url, settings.redis.timeout_s)
 
 
 def _invalid(registry: Registry, version: str) -> str | None:
