@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any
 
 import faust
+import uvloop
 from mode.supervisors import CrashingSupervisor
 
 from streams.assemble_stage import AssembleStage, Place
@@ -157,18 +158,8 @@ def create_app(config: StreamConfig, parts: Parts) -> Worker:
 
 def run(worker: Worker, stop: threading.Event) -> int:
     """Run a worker until `stop`; 0 after an orderly end, 70 after an error that a restart heals."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(worker, stop))
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's where it is installed (extra `fast`), else asyncio's own."""
-    try:
-        import uvloop  # noqa: PLC0415 - optional
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def _is_ahead(worker: Worker, topic: str, most: int) -> bool:
