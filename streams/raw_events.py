@@ -112,13 +112,13 @@ _STRINGS = ("channel", "lang", "agent_id", "adapter", "answer_id", "arm", "line"
 
 def decode(key: bytes | None, value: bytes | None) -> ChatEvent:
     """Read one record of chats.raw. Raises `BadEvent` with the reason of its dead letter."""
-    return from_object(_parse(value), key)
+    return from_object(parse(value), key)
 
 
 def readable_id(value: bytes | None) -> str | None:
     """The event id of a record if one can be read, however broken the rest of it is."""
     try:
-        body = _parse(value)
+        body = parse(value)
     except BadEvent:
         return None
     found = body.get("event_id")
@@ -163,7 +163,8 @@ def isoformat(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _parse(value: bytes | None) -> dict[str, Any]:
+def parse(value: bytes | None) -> dict[str, Any]:
+    """The JSON object of a record. Raises `BadEvent`."""
     if not value or not value.strip():
         raise BadEvent(DeadLetter.NOT_JSON)
     try:

@@ -37,9 +37,12 @@ class Workers:
     """Processes `driftline clean` against one broker and one Redis."""
 
     def __init__(
-        self, folder: Path, kafka: Mapping[str, object], redis_url: str, stream: Mapping[str, object] | None = None
-    ) -> None:
+        self, folder: Path, kafka: Mapping[str, object], redis_url: str, stream: Mapping[str, object] | None = None,
+        entry: Sequence[str] = ("services.cli", "clean"),
+    ) -> None:  # fmt: skip
+        """`entry` is the module that runs a worker, with its arguments."""
         self._folder = folder
+        self._entry = tuple(entry)
         self.values: dict[str, Mapping[str, object]] = {
             "kafka": kafka, "redis": {"url": redis_url}, "keys": {"ring": {"k1": "a1" * 32}, "fixed": "b2" * 32},
             "stream": {"gap_s": 3, "idle_s": 6, "emit_after_s": 1, "rating_wait_s": 3, "session_timeout_s": 3,
@@ -65,7 +68,7 @@ class Workers:
         environment = {**environment, "DRIFTLINE_ADMIN__PORT": str(port)}
         with (self._folder / "clean.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "services.cli", "clean"], cwd=ROOT, env=environment, stdout=log, stderr=log
+                [sys.executable, "-m", *self._entry], cwd=ROOT, env=environment, stdout=log, stderr=log
             )
         self.running[process] = port
         if wait:
@@ -116,6 +119,21 @@ class Workers:
             timeout=120, check=False,
         )  # fmt: skip
         return done.returncode, done.stdout.decode() + done.stderr.decode()
+
+
+def tended(workers: Workers, count: int, stop: threading.Event) -> threading.Thread:
+    """Keep `count` workers running, as a supervisor does."""
+
+    def tend() -> None:
+        while not stop.wait(0.3):
+            for process in [p for p in workers.running if p.poll() is not None]:
+                del workers.running[process]
+            while len(workers.running) < count and not stop.is_set():
+                workers.start(wait=False)
+
+    thread = threading.Thread(target=tend, daemon=True)
+    thread.start()
+    return thread
 
 
 def until(condition: Callable[[], bool], timeout_s: float, every_s: float = 0.1) -> bool:

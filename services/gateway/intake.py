@@ -13,6 +13,7 @@ from services.gateway.limits import Refusal
 from services.gateway.sink import Outgoing
 from streams.cloudevents import completed
 from streams.events import BadEvent, from_object
+from streams.raw_events import parse
 
 NAMESPACE = uuid.UUID("0b1c7d52-8a6e-5c55-9a57-3d2f9a0e6d44")
 """Of ids made from an Idempotency-Key."""
@@ -43,22 +44,32 @@ def record(
 ) -> tuple[str, Outgoing]:
     """Event id and record of one event. Raises `Refusal`, or `BadEvent` with the reason of its dead letter.
 
-    Unknown fields stay; CloudEvents headers, or an Idempotency-Key, may give the id that the body lacks.
+    Unknown fields stay; CloudEvents headers, or an Idempotency-Key, may give the id that the body lacks. A line of a
+    traffic file (`key` with `value` or `value_raw`) is taken apart; only there can the key contradict the event.
     """
     if not isinstance(body, dict):
         raise Refusal(400, "wrong_type", "event")
-    whole = {name: value for name, value in completed(body, headers).items() if name not in DROPPED}
+    recorded = "type" not in body and ("value" in body or "value_raw" in body)
+    inner = _recorded(body) if recorded else body
+    whole = {name: value for name, value in completed(inner, headers).items() if name not in DROPPED}
     if "event_id" not in whole and idempotency_key:
         whole["event_id"] = str(uuid.uuid5(NAMESPACE, f"{tenant}\n{idempotency_key}\n{place}"))
-    conversation = whole.get("conversation_id")
-    key = conversation.encode() if isinstance(conversation, str) else None
-    event = from_object(whole, key)
+    given = body.get("key") if recorded else whole.get("conversation_id")
+    event = from_object(whole, given.encode(errors="surrogatepass") if isinstance(given, str) else None)
     value = msgspec.json.encode(whole)
     if len(value) > MAX_RECORD:
         raise Refusal(413, "too_large", "event")
     trace = headers.get("traceparent", "")
     trace = trace if _TRACE.fullmatch(trace) else ""
     return event.event_id, Outgoing(event.conversation_id.encode(), value, tenant, trace)
+
+
+def _recorded(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The event in a line of a traffic file. Raises `BadEvent`."""
+    value, raw = line.get("value"), line.get("value_raw")
+    if isinstance(value, dict):
+        return value
+    return parse(raw.encode(errors="surrogatepass") if isinstance(raw, str) else msgspec.json.encode(value))
 
 
 def refused(error: BadEvent | Refusal, event_id: str | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from streams.config import StreamConfig
 from streams.topics import CHATS_CLEAN, CHATS_RAW, TOPICS
 from tests.kafka_broker import KafkaBroker
 from tests.servers import RedisServer, executables
-from tests.stream_workers import Workers, interleaved, outcomes, produce, raw_chats, settled, until
+from tests.stream_workers import Workers, interleaved, outcomes, produce, raw_chats, settled, tended, until
 
 pytestmark = pytest.mark.kafka
 SEED = 20_240_607
@@ -53,21 +53,6 @@ def workers(kafka: KafkaBroker, server: RedisServer, tmp_path: Path) -> Iterator
     made = Workers(tmp_path, {"bootstrap": kafka.bootstrap, "prefix": prefix}, f"redis://127.0.0.1:{server.port}/0")
     yield made
     made.close()
-
-
-def tended(workers: Workers, count: int, stop: threading.Event) -> threading.Thread:
-    """Keep `count` workers running, as a supervisor does."""
-
-    def tend() -> None:
-        while not stop.wait(0.3):
-            for process in [p for p in workers.running if p.poll() is not None]:
-                del workers.running[process]
-            while len(workers.running) < count and not stop.is_set():
-                workers.start(wait=False)
-
-    thread = threading.Thread(target=tend, daemon=True)
-    thread.start()
-    return thread
 
 
 def assert_exact(workers: Workers, records: list[tuple[bytes, bytes]], timeout_s: float) -> None:

@@ -119,6 +119,23 @@ def test_gateway_produces_an_event_once(start: Start, raw: Raw) -> None:
     assert other.json()["status"] == "produced"
 
 
+def test_gateway_takes_lines_of_a_traffic_file(start: Start, raw: Raw) -> None:
+    """Lines with key and value are events; a key that contradicts its event, or a broken value, is refused by name."""
+    client = start()
+    lines = [
+        {"offset_ms": 1, "key": "c", "value": event(0)},
+        {"offset_ms": 2, "key": None, "value": event(1)},
+        {"offset_ms": 3, "key": "c", "value_raw": '{"event_id": "e-2", "ty'},
+        {"offset_ms": 4, "key": "c", "value_raw": json.dumps(event(3))},
+        {"offset_ms": 5, "key": "c", "value": ["no object"]},
+    ]
+    answers = [client.post("/v1/events", json=line) for line in lines]
+    assert [answer.status_code for answer in answers] == [200, 400, 400, 200, 400]
+    reasons = [answer.json().get("reason") for answer in answers]
+    assert reasons == [None, "bad_key", "truncated_json", None, "wrong_type"]
+    assert [json.loads(found.value) for found in read_all(raw.bootstrap, raw.topic)] == [event(0), event(3)]
+
+
 def test_gateway_takes_batches_and_names_what_is_malformed(start: Start, raw: Raw) -> None:
     """Good events of a batch are produced, bad ones are named in place, and the answer is 400."""
     client = start()
