@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from importlib.resources import files
 from struct import pack, unpack
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, NamedTuple
 from zlib import crc32
-
-if TYPE_CHECKING:
-    from datasketch import MinHash
 
 BANDS: Final = 20
 """Bands of `ROWS` rows: two units meet if they agree in one band, with probability 1 - (1 - J^3)^20 at Jaccard J."""
@@ -28,13 +26,17 @@ HEADLINE: Final = 3
 """Capitals of a headline, at least; "Hi Bob" is none."""
 SHORT: Final = 6
 """Units of fewer words are copies only when equal: one word of five is another answer."""
+MOST_WORDS: Final = 600
+"""Words of a question or a reply that a signature keeps."""
 
-_MIX: Final = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
-"""Odd multipliers that mix the rows of a band."""
 _VALUE: Final = 1 << 31
 _MASK: Final = _VALUE - 1
-_TOKEN = re.compile(r"<[A-Z_]+_\d+>|[#$£€₹]?\d+(?:[.,:/-]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")
+_TOKEN = re.compile(r"<[A-Z_]+_\d+>|[#$£€₹]?\d+(?:[.,:/-]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[.!?:\n]")
 _ENDS = frozenset(".!?:\n")
+_BAND: Final = tuple(bytes([at]) for at in range(BANDS))
+_DIGEST: Final = f"<{BANDS * ROWS}I"
+_ROWS: Final = f"{4 * ROWS}s" * BANDS
+_KEPT: Final = 1 << 16
 _GROUPS = {
     name: frozenset(listed.split())
     for name, _, listed in (
@@ -51,9 +53,10 @@ class Side:
 
     words: tuple[int, ...]
     values: frozenset[int]
-    counts: Counter[int]
-    rest: Counter[int]
-    """Counts of the words that are no values here."""
+    counted: frozenset[int]
+    """Every word with the number of its occurrence above bit 32: a set that is compared as a bag."""
+    rest: frozenset[int]
+    """The same of the words that are no values here."""
 
 
 @dataclass(frozen=True)
@@ -66,22 +69,21 @@ class Unit:
 
 @lru_cache(maxsize=1 << 10)
 def bands(question: str, reply: str) -> tuple[bytes, ...]:
-    """Twenty bucket keys of 6 bytes: units that share one may be near copies or contradict each other."""
-    tokens = _words(question) + _words(reply)
-    if not tokens:
+    """Twenty bucket keys of 5 bytes: units that share one may be near copies or contradict each other."""
+    asked, answered = _read(question), _read(reply)
+    chosen = asked.telling | answered.telling or {str(token & _MASK) for token in (*asked.tokens, *answered.tokens)}
+    if not chosen:
         return ()
-    chosen = {t for t in tokens if t not in _GROUPS["stop"] and not _is_number(t)} or set(tokens)
-    sketch = _sketch().copy()
-    sketch.update_batch([_hash(t) for t in chosen])
-    rows = sketch.hashvalues.astype("<u8").reshape(BANDS, ROWS)
-    mixed = (rows[:, 0] * _MIX[0] ^ rows[:, 1] * _MIX[1] ^ rows[:, 2] * _MIX[2]).tobytes()
-    return tuple(bytes([at]) + mixed[8 * at + 3 : 8 * at + 8] for at in range(BANDS))
+    sketch = _sketch()(num_perm=BANDS * ROWS, seed=7)
+    sketch.update(list(chosen))
+    rows = unpack(_ROWS, pack(_DIGEST, *sketch.digest()))
+    return tuple([band + crc32(row).to_bytes(4) for band, row in zip(_BAND, rows, strict=True)])
 
 
 @lru_cache(maxsize=1 << 10)
 def signature(question: str, reply: str) -> bytes:
     """The unit as bytes: the number of question words, then 4 bytes a word (at most 600 words of each side)."""
-    asked, answered = _tokens(question)[:600], _tokens(reply)[:600]
+    asked, answered = _read(question).tokens[:MOST_WORDS], _read(reply).tokens[:MOST_WORDS]
     return pack(f"<{len(asked) + len(answered) + 1}I", len(asked), *asked, *answered)
 
 
@@ -98,7 +100,18 @@ def read(held: bytes) -> Unit:
 def _side(tokens: tuple[int, ...]) -> Side:
     words = tuple(token & _MASK for token in tokens)
     values = frozenset(token & _MASK for token in tokens if token & _VALUE)
-    return Side(words, values, Counter(words), Counter(token for token in tokens if not token & _VALUE))
+    return Side(words, values, _bag(words), _bag([token for token in tokens if not token & _VALUE]))
+
+
+def _bag(words: Sequence[int]) -> frozenset[int]:
+    if len(set(words)) == len(words):
+        return frozenset(words)
+    seen: Counter[int] = Counter()
+    found = set()
+    for word in words:
+        found.add(word | seen[word] << 32)
+        seen[word] += 1
+    return frozenset(found)
 
 
 def exact(a: bytes, b: bytes) -> bool:
@@ -130,7 +143,8 @@ def contradicts(a: bytes, b: bytes) -> bool:
 
 def reply_key(reply: str) -> bytes:
     """Eight bytes that are the same for a macro repeated verbatim, whatever its casing and punctuation."""
-    return blake2b(" ".join(_words(reply)).encode(errors="replace"), digest_size=8).digest()
+    tokens = [token & _MASK for token in _read(reply).tokens]
+    return blake2b(pack(f"<{len(tokens)}I", *tokens), digest_size=8).digest()
 
 
 def template_weight(count: int) -> float:
@@ -142,8 +156,8 @@ def _same_words(one: Side, other: Side, slack: int = 0) -> bool:
     """True if the words that carry no value differ in few places; values are compared by the caller."""
     if one.rest == other.rest:
         return True
-    size = max(one.rest.total(), other.rest.total())
-    changed = size - (one.rest & other.rest).total()
+    size = max(len(one.rest), len(other.rest))
+    changed = size - len(one.rest & other.rest)
     return changed <= max(min(3 + slack, (size + slack) // 2), size // 6)
 
 
@@ -159,58 +173,80 @@ def _facts(one: Side, other: Side) -> bool:
     """True if a value of one side is missing in the other, even as an ordinary word ("The Inn", "Inn")."""
     if one.words == other.words:
         return False
-    return any(one.counts[value] != other.counts[value] for value in one.values | other.values)
+    values = one.values | other.values
+    return bool(values) and any(word & _MASK in values for word in one.counted ^ other.counted)
 
 
-def _words(text: str) -> list[str]:
-    return [_label(t) for t in _TOKEN.findall(text.lower() if "<" not in text else text)]
+class _Text(NamedTuple):
+    """A text as hashed words, values marked, and those of them that tell texts apart."""
+
+    tokens: tuple[int, ...]
+    telling: frozenset[str]
 
 
-def _label(token: str) -> str:
+@lru_cache(maxsize=1 << 11)
+def _read(text: str) -> _Text:
+    """The words of a text; a capital inside a sentence makes a name, unless all words have one."""
+    tokens: list[int] = []
+    names: list[int] = []
+    telling: set[str] = set()
+    capitals, inside = 0, False
+    for word in map(_WORDS.__getitem__, _TOKEN.findall(text)):
+        if word is None:
+            inside = False
+            continue
+        code, capital, nameable, name = word
+        if capital:
+            capitals += 1
+            if inside and nameable:
+                names.append(len(tokens))
+        if name:
+            telling.add(name)
+        tokens.append(code)
+        inside = True
+    if not (capitals * 2 > len(tokens) and capitals >= HEADLINE):
+        for at in names:
+            tokens[at] |= _VALUE
+    return _Text(tuple(tokens), frozenset(telling))
+
+
+class _Word(NamedTuple):
+    """A word: its hash, marked if it is a value wherever it stands, and what it may be."""
+
+    code: int
+    capital: bool
+    nameable: bool
+    telling: str
+    """Its name if it tells texts apart, else empty."""
+
+
+class _Words(dict[str, _Word | None]):
+    """Word as written -> what it is, None for the end of a sentence: worked out once, emptied when it has grown."""
+
+    def __missing__(self, raw: str) -> _Word | None:
+        """What a word is that was not seen lately."""
+        if len(self) >= _KEPT:
+            self.clear()
+        found = self[raw] = None if raw in _ENDS else _word(raw)
+        return found
+
+
+_WORDS: Final = _Words()
+
+
+def _word(raw: str) -> _Word:
     """Placeholders are numbered anew in each conversation: only their label says something."""
-    return token.rsplit("_", 1)[0] if token.startswith("<") else token.lower().replace("’", "'")
-
-
-def _tokens(text: str) -> list[int]:
-    """Hashed words of a text, values marked; a capital inside a sentence makes a name, unless all words have one."""
-    found = list(_TOKEN.finditer(text))
-    capitals = sum(m[0][:1].isupper() for m in found)
-    shouted = capitals * 2 > len(found) and capitals >= HEADLINE
-    tokens, end = [], 0
-    for match in found:
-        token, nameable = _token(match[0])
-        if nameable and not shouted and end and not _ENDS.intersection(text[end : match.start()]):
-            token |= _VALUE
-        tokens.append(token)
-        end = match.end()
-    return tokens
-
-
-@lru_cache(maxsize=1 << 15)
-def _token(raw: str) -> tuple[int, bool]:
-    """A word's hash, marked if it is a value wherever it stands, and whether it is a name inside a sentence."""
-    word = _label(raw)
     placeholder = raw.startswith("<")
-    value = not placeholder and (_is_number(raw) or word in VALUES)
-    nameable = raw[0].isupper() and len(raw) > 1 and word not in _GROUPS["greeting"] and not word.startswith("i'")
-    return _hash(word) & _MASK | (_VALUE if value else 0), nameable and not placeholder
-
-
-def _is_number(token: str) -> bool:
-    return token[-1].isdigit() and not token.startswith("<")
-
-
-@lru_cache(maxsize=1 << 15)
-def _hash(word: str) -> int:
-    return crc32(word.encode(errors="replace"))
-
-
-def _identity(value: int) -> int:
-    return value
+    word = raw.rsplit("_", 1)[0] if placeholder else raw.lower().replace("’", "'")
+    number = raw[-1].isdigit() and not placeholder
+    value = not placeholder and (number or word in VALUES)
+    nameable = len(raw) > 1 and not placeholder and word not in _GROUPS["greeting"] and not word.startswith("i'")
+    code = crc32(word.encode(errors="replace")) & _MASK | (_VALUE if value else 0)
+    return _Word(code, raw[0].isupper(), nameable, "" if number or word in _GROUPS["stop"] else word)
 
 
 @lru_cache(maxsize=1)
-def _sketch() -> MinHash:
-    from datasketch import MinHash  # noqa: PLC0415 - brings scipy, 0.8 s; settings import this module
+def _sketch() -> Any:
+    from rensa import RMinHash  # noqa: PLC0415 - settings import this module
 
-    return MinHash(num_perm=BANDS * ROWS, seed=7, hashfunc=_identity)
+    return RMinHash

@@ -7,6 +7,7 @@ and a member is never a copy of itself.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,9 @@ _encoder = msgspec.json.Encoder()
 
 _CANDIDATES = 48
 """Units compared with a new one: those that share most bands."""
+
+_DEEP = 32
+"""Newest units of a bucket that are looked at; near_copies.lua keeps as many."""
 
 
 @dataclass(frozen=True)
@@ -200,10 +204,16 @@ class RedisCopies:
 
 @dataclass
 class MemoryCopies:
-    """The store of a dry run: no time to live, gone with the process."""
+    """The store of a dry run: no time to live, gone with the process.
+
+    Units have numbers; `newest` names the last one in a bucket and `before`, at number * BANDS + band, the one before
+    it: the millions of buckets of a long history are no millions of lists.
+    """
 
     config: QualityConfig
-    buckets: dict[bytes, list[str]] = field(default_factory=dict)
+    newest: dict[bytes, int] = field(default_factory=dict)
+    before: array[int] = field(default_factory=lambda: array("q"))
+    order: list[Held] = field(default_factory=list)
     units: dict[str, Held] = field(default_factory=dict)
     sets: dict[tuple[str, str, int], set[str]] = field(default_factory=dict)
 
@@ -212,18 +222,25 @@ class MemoryCopies:
         return [relate(unit, self._candidates(unit)) for unit in units]
 
     def _candidates(self, unit: Unit) -> list[Held]:
-        found = _commonest(self.buckets.get(band, []) for band in unit.bands)
-        return [self.units[member] for member in found]
+        shared: Counter[int] = Counter()
+        for band, bucket in enumerate(unit.bands):
+            number, depth = self.newest.get(bucket, -1), 0
+            while number >= 0 and depth < _DEEP:
+                shared[number] += 1
+                number, depth = self.before[number * near_copies.BANDS + band], depth + 1
+        return [self.order[number] for number, _ in shared.most_common(_CANDIDATES)]
 
     def file(self, unit: Unit, cluster: str, sample: str, customer: str, at: float) -> Filed:
         """Remember a unit."""
         if unit.member not in self.units:
             first = self.units.get(cluster)
             split = first.split if first else unit.split
-            self.units[unit.member] = Held(unit.member, unit.signature, cluster or unit.member, split)
-            for band in unit.bands:
-                self.buckets.setdefault(band, []).insert(0, unit.member)
-                del self.buckets[band][32:]
+            held = self.units[unit.member] = Held(unit.member, unit.signature, cluster or unit.member, split)
+            number = len(self.order)
+            self.order.append(held)
+            self.before.extend(self.newest.get(bucket, -1) for bucket in unit.bands)
+            self.before.extend([-1] * (near_copies.BANDS - len(unit.bands)))
+            self.newest.update(dict.fromkeys(unit.bands, number))
         owner = self.units[unit.member].cluster
         return Filed(
             self._add(("day", customer, int(at // 86400)), sample),
@@ -241,10 +258,3 @@ def _held(row: Sequence[bytes]) -> list[Held]:
     """What the script found for one unit."""
     fields = zip(row[::4], row[1::4], row[2::4], row[3::4], strict=True)
     return [Held(m.decode(), bytes.fromhex(s.decode()), c.decode(), split.decode()) for m, c, s, split in fields]
-
-
-def _commonest(buckets: Iterable[Sequence[bytes] | Sequence[str]]) -> list[str]:
-    """The members that share most bands, newest first among equals."""
-    shared = Counter(member for bucket in buckets for member in bucket)
-    chosen = shared.most_common(_CANDIDATES)
-    return [member.decode() if isinstance(member, bytes) else member for member, _ in chosen]

@@ -45,6 +45,8 @@ _AUTO_SIGNS = ("auto", "office", "reply", "respond", "monitored", "attended", "l
 """Words without which `_AUTO_REPLY` cannot match: looking for them is ten times faster."""
 _FLOOD_CHARS = 16
 """Less is how people write: "noooooo", "!!!!!!"."""
+_PIECE, _AGAIN = 4, 2
+"""Characters of that piece, and how often eight short units in a row hold it at least."""
 _REPEATED_CHAR = re.compile(r"([^\W\d_])\1{11,}")
 _REPEATED_UNIT = re.compile(r"(\S.{0,40}?)\1{7,}", re.DOTALL)
 _MACHINE = re.compile(
@@ -101,6 +103,10 @@ def flood(text: str) -> bool:
         return False
     if _REPEATED_CHAR.search(text) and len(set(text.lower())) * 8 < len(text):
         return True
+    # what covers most of a text covers its middle, on one side of it at least: a piece there comes again and again
+    middle = len(text) // 2
+    if text.count(text[middle : middle + _PIECE]) < _AGAIN and text.count(text[middle - _PIECE : middle]) < _AGAIN:
+        return False
     found = _REPEATED_UNIT.search(text)
     return found is not None and (found.end() - found.start()) * 2 > len(text) and _LETTER.search(found[1]) is not None
 
