@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from learner.adapter.generate import Sampling, continuations
-from learner.adapter.padded import hidden_padded, logits, pad
+from learner.adapter.packed import states_at
+from learner.adapter.padded import logits
 from learner.adapter.tree import MICRO_BATCH, Tree
 from learner.adapter.weights import Base
 from learner.batch import Document, Drawn, Reply
@@ -87,9 +88,8 @@ class Gauge:
         self._batches = []
         with torch.inference_mode():
             for group in groups:
-                tokens = pad([document.ids for document in group], base.device)
-                at = torch.tensor(_positions(group, tokens.shape[1]), device=base.device)
-                self._batches.append((tokens, at, hidden_padded(base, None, tokens)[at]))
+                rows, at = [document.ids for document in group], [_places(document) for document in group]
+                self._batches.append((rows, at, states_at(base, None, rows, at)))
 
     @torch.inference_mode()
     def of(self, tree: Tree) -> float:
@@ -97,17 +97,13 @@ class Gauge:
         if tree.low is None or not self._batches:
             return 0.0
         total, count = 0.0, 0
-        for tokens, at, reference in self._batches:
-            states = hidden_padded(self._base, tree.low, tokens)[at]
+        for rows, at, reference in self._batches:
+            states = states_at(self._base, tree.low, rows, at)
             total += kl_to_base(logits(self._base, states), logits(self._base, reference)).double().sum().item()
-            count += len(at)
+            count += len(reference)
         return total / count
 
 
-def _positions(group: Sequence[Document], width: int) -> list[int]:
-    return [
-        row * width + i - 1
-        for row, document in enumerate(group)
-        for reply in document.replies
-        for i in range(reply.start, reply.stop)
-    ]
+def _places(document: Document) -> list[int]:
+    """Where the tokens stand that predict a target."""
+    return [place - 1 for reply in document.replies for place in range(reply.start, reply.stop)]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from learner.adapter import Tree
-from learner.adapter.padded import hidden_padded, pad
+from learner.adapter.packed import states_at
 from learner.measures import class_report
 from streams.events import Turn
 
@@ -89,10 +89,8 @@ def features(tree: Tree, chats: Sequence[Sequence[Turn]]) -> Tensor:
     found = torch.empty(len(rows), base.shape.hidden)
     for start in range(0, len(order), MICRO_BATCH):
         chosen = order[start : start + MICRO_BATCH]
-        tokens = pad([rows[at] for at in chosen], base.device)
-        states = hidden_padded(base, tree.low, tokens).view(*tokens.shape, -1)
-        last = torch.tensor([len(rows[at]) - 1 for at in chosen], device=base.device)
-        found[chosen] = states[torch.arange(len(chosen), device=base.device), last].float().cpu()
+        last = [[len(rows[at]) - 1] for at in chosen]
+        found[chosen] = states_at(base, tree.low, [rows[at] for at in chosen], last).float().cpu()
     return found
 
 

@@ -153,7 +153,7 @@ def _forward(base: Base, low: Sequence[LowRank], chosen: Sequence[Document]) -> 
         return
     for group in micro_batches(chosen, MICRO_BATCH):
         batch = pack(group)
-        yield batch, entropy_padded(base, low, batch)
+        yield batch, (entropy_padded if base.foreign else entropy_packed)(base, low, batch)
 
 
 def entropy_padded(base: Base, low: Sequence[LowRank] | None, batch: Batch) -> Tensor:
@@ -176,7 +176,7 @@ def entropy_packed(base: Base, low: Sequence[LowRank] | None, batch: Batch) -> T
     longest = max(len(document.ids) for document in batch.examples)
     longest = max(longest, len(batch.tokens) - batch.real_tokens)
     packed = Packed(batch.tokens.to(device), batch.positions.to(device), batch.bounds.to(device), longest)
-    states = hidden_packed(base, low, packed).index_select(0, batch.targets_at.to(device))
+    states = hidden_packed(base, low, packed, batch.targets_at.to(device))
     return entropy_of(base, states, batch.targets.to(device))
 
 

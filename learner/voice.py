@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional
 
 from learner.adapter import Sampling, Tree, generate
-from learner.adapter.padded import hidden_padded, logits, pad
+from learner.adapter.packed import states_at
+from learner.adapter.padded import logits
 from learner.probes.voice import Continuation, Continued
 from streams.events import Turn
 
@@ -47,16 +48,11 @@ class TreeVoice:
 
     @torch.inference_mode()
     def _rows(self, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> list[Continued]:
-        tokens = pad(rows, self.tree.base.device)
-        width = tokens.shape[1]
-        places = [
-            row * width + at
-            for row, (ids, start) in enumerate(zip(rows, starts, strict=True))
-            for at in range(start - 1, len(ids) - 1)
-        ]
-        where = torch.tensor(places, device=tokens.device)
-        predicted = logits(self.tree.base, hidden_padded(self.tree.base, self.tree.low, tokens)[where])
-        wanted = tokens.view(-1)[where + 1]
+        base = self.tree.base
+        places = [range(start - 1, len(ids) - 1) for ids, start in zip(rows, starts, strict=True)]
+        predicted = logits(base, states_at(base, self.tree.low, rows, places))
+        wanted = torch.tensor([ids[at + 1] for ids, found in zip(rows, places, strict=True) for at in found])
+        wanted = wanted.to(base.device)
         losses = functional.cross_entropy(predicted, wanted, reduction="none").double()
         first = predicted.argmax(-1) == wanted
         counts = [len(ids) - start for ids, start in zip(rows, starts, strict=True)]

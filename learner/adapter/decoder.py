@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from learner.adapter.fused import Adapted, Gated, Normed, Turned, applied
 from learner.adapter.weights import Base, Layer
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -38,55 +39,76 @@ class LowRank:
     down_a: Tensor
     down_b: Tensor
 
+    @property
+    def qkv(self) -> tuple[Tensor, ...]:
+        """A and the B's of q, k and v."""
+        return self.qkv_a, self.q_b, self.k_b, self.v_b
 
-def decode(base: Base, low: Sequence[LowRank] | None, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-    """Final hidden states (N, hidden) of token ids (N,) at positions (N,) within their documents."""
+    @property
+    def out(self) -> tuple[Tensor, ...]:
+        """A and B of the attention's output."""
+        return self.out_a, self.out_b
+
+    @property
+    def gate_up(self) -> tuple[Tensor, ...]:
+        """A and the B's of gate and up."""
+        return self.gate_up_a, self.gate_b, self.up_b
+
+    @property
+    def down(self) -> tuple[Tensor, ...]:
+        """A and B of the MLP's output."""
+        return self.down_a, self.down_b
+
+
+def decode(
+    base: Base, low: Sequence[LowRank] | None, ids: Tensor, positions: Tensor, attend: Attend,
+    *, at: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Final hidden states (N, hidden) of token ids (N,) at positions (N,) in their documents, or of rows `at` (L,).
+
+    The last layer lets other tokens be seen, but computes nothing behind its attention for them.
+    """
     shape = base.shape
     cos, sin = (table[positions].to(base.dtype).unsqueeze(1) for table in base.rope)
     x = functional.embedding(ids, base.embed)
     for index, layer in enumerate(base.layers):
         rank = low[index] if low is not None else None
-        q, k, v = _qkv(base, layer, rank, norm(x, layer.norm_in, shape.norm_eps))
-        mixed = attend(index, _rotate(q, cos, sin), _rotate(k, cos, sin), v)
-        x = x + _project(mixed, layer.out, (rank.out_a, rank.out_b) if rank else None)
+        q, k, v = _qkv(base, layer, rank, norm(x, layer.norm_in, shape.norm_eps), (cos, sin))
+        mixed = attend(index, q, k, v)
+        if at is not None and index + 1 == shape.layers:
+            x, mixed = x.index_select(0, at), mixed.index_select(0, at)
+        x = x + _adapted(mixed, layer.out, rank.out if rank else None)
         x = x + _mlp(layer, rank, norm(x, layer.norm_post, shape.norm_eps))
     return norm(x, base.norm, shape.norm_eps)
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm; the mean is taken in fp32, as transformers does."""
+    """Root-mean-square norm."""
+    if not weight.requires_grad:
+        return applied(Normed, x, weight, eps)
     return functional.rms_norm(x.float(), (x.shape[-1],), eps=eps).to(x.dtype) * weight
 
 
-def _project(x: Tensor, weight: Tensor, low: tuple[Tensor, Tensor] | None) -> Tensor:
-    y = x @ weight
-    return y if low is None else torch.addmm(y, x @ low[0].T, low[1])
+def _adapted(x: Tensor, weight: Tensor, low: tuple[Tensor, ...] | None, bias: Tensor | None = None) -> Tensor:
+    """x W + bias, and the low-rank part of an adapter's A and B's."""
+    if low is None:
+        return x @ weight if bias is None else torch.addmm(bias, x, weight)
+    return applied(Adapted, x, weight, bias, *low)
 
 
-def _qkv(base: Base, layer: Layer, rank: LowRank | None, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _qkv(
+    base: Base, layer: Layer, rank: LowRank | None, x: Tensor, turn: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
     shape = base.shape
-    sizes = [shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.kv_heads * shape.head_dim]
-    fused = x @ layer.qkv if layer.qkv_bias is None else torch.addmm(layer.qkv_bias, x, layer.qkv)
-    parts: Sequence[Tensor] = torch.split(fused, sizes, dim=-1)
-    if rank is not None:
-        lows = (x @ rank.qkv_a.T).chunk(3, dim=-1)
-        pairs = zip(parts, lows, (rank.q_b, rank.k_b, rank.v_b), strict=True)
-        parts = [torch.addmm(part, a, b) for part, a, b in pairs]
-    q, k, v = (part.view(len(x), -1, shape.head_dim) for part in parts)
+    fused = _adapted(x, layer.qkv, rank.qkv if rank else None, layer.qkv_bias).view(len(x), -1, shape.head_dim)
+    both, v = torch.split(fused, [shape.heads + shape.kv_heads, shape.kv_heads], dim=1)
     if layer.q_norm is not None and layer.k_norm is not None:
-        q, k = norm(q, layer.q_norm, shape.norm_eps), norm(k, layer.k_norm, shape.norm_eps)
+        q, k = torch.split(both, [shape.heads, shape.kv_heads], dim=1)
+        both = torch.cat((norm(q, layer.q_norm, shape.norm_eps), norm(k, layer.k_norm, shape.norm_eps)), dim=1)
+    q, k = torch.split(applied(Turned, both, *turn), [shape.heads, shape.kv_heads], dim=1)
     return q, k, v
 
 
 def _mlp(layer: Layer, rank: LowRank | None, x: Tensor) -> Tensor:
-    gate, up = (x @ layer.gate_up).chunk(2, dim=-1)
-    if rank is not None:
-        gate_low, up_low = (x @ rank.gate_up_a.T).chunk(2, dim=-1)
-        gate, up = torch.addmm(gate, gate_low, rank.gate_b), torch.addmm(up, up_low, rank.up_b)
-    return _project(functional.silu(gate) * up, layer.down, (rank.down_a, rank.down_b) if rank else None)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding: (N, heads, d) with cos and sin (N, 1, d)."""
-    left, right = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-right, left), dim=-1) * sin
+    mixed = applied(Gated, _adapted(x, layer.gate_up, rank.gate_up if rank else None))
+    return _adapted(mixed, layer.down, rank.down if rank else None)

@@ -1,21 +1,22 @@
-"""Forward over packed documents: the CUDA path without padding, and its CPU reference.
+"""Forward over packed documents, one behind the other: no padding is computed, on CPU or CUDA.
 
-The kernel is torch's variable-length attention (FlashAttention 2); its default window is full attention, so the
-causal one is asked for. The reference loops over the documents: it tests builder, masks and equality without a GPU.
+On CUDA attention is torch's variable-length kernel (FlashAttention 2); its default window is full attention, so the
+causal one is asked for. On CPU it goes document by document.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from learner.adapter.decoder import Attend, LowRank, decode
-from learner.adapter.padded import causal
+from learner.adapter.fused import Seen, applied
+from learner.adapter.padded import MATMUL_UP_TO, causal, pad
 from learner.adapter.weights import Base
 
 
@@ -33,23 +34,42 @@ class Packed:
     """No document has more tokens; static, so that compiled graphs are reused."""
 
 
-def hidden_packed(base: Base, low: Sequence[LowRank] | None, packed: Packed) -> Tensor:
-    """Final hidden states (T, hidden)."""
+def hidden_packed(base: Base, low: Sequence[LowRank] | None, packed: Packed, at: Tensor | None = None) -> Tensor:
+    """Final hidden states (T, hidden), or those of positions `at` (L,)."""
     on_gpu = packed.tokens.is_cuda
-    attend = _kernel(packed.bounds, packed.longest) if on_gpu else _reference(base, packed.bounds)
-    return decode(base, low, packed.tokens, packed.positions, attend)
+    attend = _kernel(packed.bounds, packed.longest) if on_gpu else _runs(base, packed.bounds)
+    return decode(base, low, packed.tokens, packed.positions, attend, at=at)
 
 
-def _reference(base: Base, bounds: Tensor) -> Attend:
-    edges = bounds.tolist()
-    slices = [(start, stop) for start, stop in pairwise(edges) if stop > start]
+def states_at(
+    base: Base, low: Sequence[LowRank] | None, rows: Sequence[Sequence[int]], at: Sequence[Sequence[int]]
+) -> Tensor:
+    """Final hidden states (L, hidden) of the chosen places of each row of token ids, one behind the other."""
+    if base.foreign is not None:
+        tokens = pad(rows, base.device)
+        states = base.foreign.hidden(low, tokens).view(*tokens.shape, -1)
+        return torch.cat([states[row, list(found)] for row, found in enumerate(at)])
+    ends = [0, *accumulate(len(row) for row in rows)]
+    packed = Packed(
+        torch.tensor([token for row in rows for token in row], device=base.device),
+        torch.tensor([place for row in rows for place in range(len(row))], device=base.device),
+        torch.tensor(ends, dtype=torch.int32, device=base.device),
+        max(len(row) for row in rows),
+    )
+    places = [start + place for start, found in zip(ends, at, strict=False) for place in found]
+    return hidden_packed(base, low, packed, torch.tensor(places, dtype=torch.int64, device=base.device))
+
+
+def _runs(base: Base, bounds: Tensor) -> Attend:
+    """Attention document by document: on CPU no token of padding is computed."""
+    sizes = tuple(stop - start for start, stop in pairwise(bounds.tolist()) if stop > start)
+    if max(sizes) <= MATMUL_UP_TO:
+        return lambda _layer, q, k, v: applied(Seen, q, k, v, sizes)
+    inside = {size: causal(1, size, base.embed) for size in set(sizes)}
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        parts = [
-            causal(1, stop - start, base.embed)(layer, q[start:stop], k[start:stop], v[start:stop])
-            for start, stop in slices
-        ]
-        return torch.cat(parts)
+        runs = zip(sizes, *(torch.split(x, list(sizes)) for x in (q, k, v)), strict=True)
+        return torch.cat([inside[size](layer, *part) for size, *part in runs])
 
     return attend
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from learner.adapter.chat import ChatTurn
 from learner.adapter.decoder import LowRank
 from learner.adapter.lora import Lora, read_lora
-from learner.adapter.padded import hidden_padded, logits, pad
+from learner.adapter.packed import states_at
+from learner.adapter.padded import logits
 from learner.adapter.weights import Base
 
 MICRO_BATCH = 8
-"""Documents scored or trained at once; length-sorted, more only adds padding on CPU."""
+"""Documents scored or trained at once: more would leave the caches of a CPU."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,14 @@ def score(tree: Tree, samples: Iterable[Sequence[ChatTurn]]) -> list[Score]:
 
 def _score_rows(tree: Tree, rows: Sequence[Sequence[int]], masks: Sequence[Sequence[bool]]) -> list[Score]:
     base = tree.base
-    tokens = pad(rows, base.device)
-    width = tokens.shape[1]
     where = [[i for i in range(1, len(mask)) if mask[i]] for mask in masks]
-    at = torch.tensor([row * width + i - 1 for row, found in enumerate(where) for i in found], device=base.device)
-    if not len(at):
+    counts = [len(found) for found in where]
+    if not sum(counts):
         return [Score(0.0, 0, 0)] * len(rows)
-    predicted = logits(base, hidden_padded(base, tree.low, tokens)[at])
-    wanted = tokens.view(-1)[at + 1]
+    predicted = logits(base, states_at(base, tree.low, rows, [[i - 1 for i in found] for found in where]))
+    wanted = torch.tensor([row[i] for row, found in zip(rows, where, strict=True) for i in found], device=base.device)
     losses = functional.cross_entropy(predicted, wanted, reduction="none").double()
     hits = (predicted.argmax(-1) == wanted).long()
-    counts = [len(found) for found in where]
     return [
         Score(float(loss.sum()) / max(len(loss), 1), len(loss), int(hit.sum()))
         for loss, hit in zip(torch.split(losses, counts), torch.split(hits, counts), strict=True)
@@ -94,6 +91,6 @@ def logprobs(tree: Tree, prompts: Sequence[Sequence[int]], token_ids: Sequence[i
     chosen = torch.tensor(token_ids, device=base.device)
     found: list[list[float]] = []
     for prompt in prompts:
-        last: Tensor = hidden_padded(base, tree.low, pad([prompt], base.device))[-1:]
+        last = states_at(base, tree.low, [prompt], [[len(prompt) - 1]])
         found.append(logits(base, last).log_softmax(-1)[0, chosen].tolist())
     return found
