@@ -139,11 +139,13 @@ def create_app(config: StreamConfig, parts: Parts) -> Worker:
         loghandlers=[], broker_credentials=credentials(config.extra), broker_client_id="driftline-clean",
     )  # fmt: skip
     worker = Worker(app, config, parts)
-    app._transport = transport_with(app, config, parts.resume)  # noqa: SLF001 - the driver is chosen by URL otherwise
+    ways: dict[str, Lane] = {}
+    app._transport = transport_with(app, config, parts.resume, ways)  # noqa: SLF001 - else the URL chooses a driver
     _lane(worker, CHATS_RAW, parts.scrub, config.batch)
     _lane(worker, CHATS_CLEAN, parts.assemble, config.batch)
     _lane(worker, EXAMPLES, parts.insert, min(config.batch, INSERTS))
     _lane(worker, REVIEW_DECISIONS, parts.decide, min(config.batch, INSERTS))
+    ways.update({config.topic(name): lane for name, lane in worker.lanes.items()})
 
     async def revoked(_app: Any, gone: Any, **_: Any) -> None:
         for tp in gone:
@@ -196,16 +198,17 @@ def _lane(worker: Worker, topic: str, stage: Stage, size: int) -> None:
 
     async def process(stream: Any) -> None:
         async for event in stream.noack().events():
-            await lane.take(event, _incoming(event.message))
+            await lane.take(_incoming(event))
 
     source = worker.app.topic(config.topic(topic), key_type=bytes, value_type=bytes, internal=False)
     worker.app.agent(source, name=name, concurrency=1, supervisor_strategy=CrashingSupervisor)(process)
 
 
-def _incoming(message: Any) -> Incoming:
+def _incoming(event: Any) -> Incoming:
+    message = event.message
     found = message.headers or ()
     headers = tuple(found.items()) if isinstance(found, Mapping) else tuple(found)
-    return Incoming(message.partition, message.offset, message.key, message.value, message.timestamp, headers)
+    return Incoming(message.partition, message.offset, message.key, message.value, message.timestamp, headers, event)
 
 
 async def _run(worker: Worker, stop: threading.Event) -> int:

@@ -8,7 +8,7 @@ run record by record, and the one that fails alone becomes a dead letter.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +36,32 @@ class Incoming(NamedTuple):
     value: bytes | None
     at: float
     headers: tuple[tuple[str, bytes], ...] = ()
+    event: Acknowledged | None = None
+    """What Faust wants acknowledged; None where the consumer commits what the lane says is done."""
+
+
+class Fetched(Protocol):
+    """A record as the consumer read it; `timestamp` in milliseconds."""
+
+    @property
+    def offset(self) -> int:
+        """Its place in the partition."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Key."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Value."""
+
+    @property
+    def timestamp(self) -> int:
+        """Of the broker or the sender, as the topic says."""
+
+    @property
+    def headers(self) -> tuple[tuple[str, bytes], ...]:
+        """Headers."""
 
 
 class Stage(Protocol):
@@ -82,7 +108,7 @@ class Lane:
         self._counters = counters
         self._batch = batch
         self._limit = limit
-        self._queue: deque[tuple[Acknowledged, Incoming]] = deque()
+        self._queue: deque[Incoming] = deque()
         self._arrived = asyncio.Event()
         self._left = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1)
@@ -90,6 +116,8 @@ class Lane:
         """Partition -> offset behind the last acknowledged record."""
         self.seen_at: dict[int, float] = {}
         """Partition -> newest timestamp of an acknowledged record."""
+        self._lives: Counter[int] = Counter()
+        """Partition -> how often it was taken from this worker."""
         self._working = 0
 
     @property
@@ -97,12 +125,24 @@ class Lane:
         """Nothing is queued, worked on or waiting for acknowledgment."""
         return not (self._queue or self._working or self.outbox.waiting)
 
-    async def take(self, event: Acknowledged, record: Incoming) -> None:
+    @property
+    def has_room(self) -> bool:
+        """Whether more should be fetched of this topic."""
+        return len(self._queue) < self._limit
+
+    async def take(self, record: Incoming) -> None:
         """Queue a record; waits while the lane is full."""
-        while len(self._queue) >= self._limit:
+        while not self.has_room:
             self._left.clear()
             await self._left.wait()
-        self._queue.append((event, record))
+        self._queue.append(record)
+        self._arrived.set()
+
+    def feed(self, partition: int, records: Sequence[Fetched]) -> None:
+        """Queue what was fetched of a partition, in order; ask `has_room` before fetching."""
+        self._queue.extend(
+            [Incoming(partition, r.offset, r.key, r.value, r.timestamp / 1000, r.headers) for r in records]
+        )
         self._arrived.set()
 
     async def run(self) -> None:
@@ -113,15 +153,15 @@ class Lane:
                 await self._arrived.wait()
             while self._hold():  # noqa: ASYNC110 - what it waits for is another topic's lag
                 await asyncio.sleep(RETRY_S[0])
-            taken = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+            records = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
             self._left.set()
-            self._working = len(taken)
-            records = [record for _, record in taken]
+            self._working = len(records)
             started = perf_counter()
+            done = self._acknowledged(records)
             await self._pass_gaps(records)
             outputs = await self._outputs(records)
-            self._counters.took(perf_counter() - started, len(taken))
-            await self.outbox.put([event for event, _ in taken], outputs, self._acknowledged(records))
+            self._counters.took(perf_counter() - started, len(records))
+            await self.outbox.put(records, outputs, done)
             self._working = 0
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
@@ -144,9 +184,10 @@ class Lane:
 
     def forget(self, partition: int) -> None:
         """Drop what is queued of a partition that was revoked: its next owner reads it again."""
-        kept = [item for item in self._queue if item[1].partition != partition]
+        kept = [record for record in self._queue if record.partition != partition]
         self._queue.clear()
         self._queue.extend(kept)
+        self._lives[partition] += 1
         self.done.pop(partition, None)
         self._taken.pop(partition, None)
         self.seen_at.pop(partition, None)
@@ -157,11 +198,13 @@ class Lane:
 
     async def _pass_gaps(self, records: Sequence[Incoming]) -> None:
         """Tell of offsets between two records of a partition that will never arrive."""
+        taken = self._taken
         for record in records:
-            before = self._taken.get(record.partition, record.offset - 1)
+            before = taken.get(record.partition, record.offset - 1)
             if record.offset > before + 1:
                 await self.call(self._skip, record.partition, range(before + 1, record.offset))
-            self._taken[record.partition] = max(before, record.offset)
+            if record.offset > before:
+                taken[record.partition] = record.offset
 
     async def _outputs(self, records: Sequence[Incoming]) -> list[Output]:
         try:
@@ -175,9 +218,17 @@ class Lane:
         return [output for record in records for output in await self._outputs([record])]
 
     def _acknowledged(self, records: Sequence[Incoming]) -> Callable[[], None]:
+        """What to do when all of a batch is delivered; nothing for partitions that were taken away meanwhile."""
+        ends: dict[int, tuple[int, float]] = {}
+        for record in records:
+            _, newest = ends.get(record.partition, (0, 0.0))
+            ends[record.partition] = (record.offset + 1, max(record.at, newest))
+        lives = {partition: self._lives[partition] for partition in ends}
+
         def done() -> None:
-            for record in records:
-                self.done[record.partition] = record.offset + 1
-                self.seen_at[record.partition] = max(record.at, self.seen_at.get(record.partition, 0.0))
+            for partition, (end, newest) in ends.items():
+                if self._lives[partition] == lives[partition]:
+                    self.done[partition] = end
+                    self.seen_at[partition] = max(newest, self.seen_at.get(partition, 0.0))
 
         return done

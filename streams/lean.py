@@ -1,8 +1,8 @@
-"""Faust's Kafka transport with two changes: partitions start where Redis says, and records go straight on.
+"""Faust's Kafka transport with two changes: partitions start where Redis says, and records go straight to the lanes.
 
-Stock Faust wraps every record in a wait of two futures; while the flow is active and the callback does not have to
-wait, that is most of its cost. `DRAIN_SHA256` is of the method that `_drain_messages` replaces: with any other
-version of Faust the stock way is used.
+Stock Faust makes a message, an event, two futures and an entry of its own bookkeeping of every record, which is most
+of its cost. The lean consumer hands what was fetched to the lanes as it came and commits what they say is done.
+`METHODS_SHA256` is of the methods that it replaces: with any other version of Faust the stock way is used.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from faust.transport import consumer as stock
 from faust.transport.drivers import aiokafka as driver
@@ -20,27 +20,54 @@ from streams.config import StreamConfig
 
 Resume = Callable[[str, int, int | None, int], int | None]
 
-DRAIN_SHA256 = "44a2500309e83c630493f6828af50166ec8d96a0b3e4fb2bab735f704ae93417"
-"""Of the source of `Consumer._drain_messages` in the version that the lean drain was written for."""
+METHODS = (
+    "_drain_messages", "getmany", "_wait_next_records", "_filter_tps_with_pending_acks", "_new_offset",
+    "_should_commit", "perform_seek",
+)  # fmt: skip
+"""Of Faust's consumer: what the lean one replaces or relies on."""
 
-CHECK_EVERY = 100
-"""Records between two looks at the queues."""
+METHODS_SHA256 = "c4e5963738a1f7f34fb888f6c5da7cd5ee440be027eff67426b86bd849c8ddee"
+"""Of the sources of those methods in the version that the lean consumer was written for."""
 
-BUFFERED_PAUSE_S = 0.002
-"""Pause while every partition's buffer is full; Faust sleeps a second there."""
+WAIT_S = 1.0
+"""Longest wait for records; Faust's own."""
+
+PART_WAIT_S = 0.02
+"""The same while a lane is full and only the others are asked for, so that it is not left without work."""
+
+FULL_PAUSE_S = 0.002
+"""Pause while every lane is full; Faust sleeps a second there."""
+
+
+class Way(Protocol):
+    """Where the records of a topic go."""
+
+    done: dict[int, int]
+    """Partition -> offset behind the last record of which nothing is outstanding."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more should be fetched."""
+
+    def feed(self, partition: int, records: Sequence[Any]) -> None:
+        """Take what was fetched of a partition, in order."""
 
 
 def is_known() -> bool:
-    """Whether the installed Faust has the method that the lean drain replaces, unchanged."""
-    source = inspect.getsource(stock.Consumer._drain_messages)  # noqa: SLF001 - this is what is compared
-    return hashlib.sha256(source.encode()).hexdigest() == DRAIN_SHA256
+    """Whether the installed Faust has the methods that the lean consumer replaces, unchanged."""
+    sources = "".join(inspect.getsource(getattr(stock.Consumer, name)) for name in METHODS)
+    return hashlib.sha256(sources.encode()).hexdigest() == METHODS_SHA256
 
 
-def transport_with(app: Any, config: StreamConfig, resume: Resume) -> Any:
-    """The transport of `app`, whose consumer rewinds by `resume` and drains leanly where it can."""
+def transport_with(app: Any, config: StreamConfig, resume: Resume, ways: Mapping[str, Way]) -> Any:
+    """The transport of `app`, whose consumer rewinds by `resume` and goes the lean way where it can.
+
+    `ways` by full topic name; it may be filled until the app starts.
+    """
     kind = LeanConsumer if config.lean_drain and is_known() else RewindingConsumer
     transport = driver.Transport(app.conf.broker_consumer, app)
-    transport.Consumer = type(kind.__name__, (kind,), {"resume": staticmethod(resume), "prefix": config.prefix})
+    own = {"resume": staticmethod(resume), "prefix": config.prefix, "ways": ways}
+    transport.Consumer = type(kind.__name__, (kind,), own)
     return transport
 
 
@@ -80,36 +107,17 @@ class RewindingConsumer(driver.Consumer):  # type: ignore[misc] # faust has no t
 
 
 class LeanConsumer(RewindingConsumer):
-    """Awaits the conductor's callback directly while the flow is active."""
+    """Hands fetched records to the lanes whole, and commits what the lanes have done."""
 
-    async def _drain_messages(self, fetcher: Any) -> None:  # noqa: C901, PLR0912 - upstream's loop reads better whole
-        """As upstream's, without the two futures a record: a callback that would wait is left to wait."""
-        should_stop = self._stopped.is_set
-        fetcher_should_stop = fetcher._stopped.is_set  # noqa: SLF001 - as upstream's
-        read = self._read_offset
-        seen, tight = 0, False
+    ways: Mapping[str, Way]
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Fetch and hand over until this consumer or its fetcher stops."""
         try:
-            while not (should_stop() or fetcher_should_stop()):
-                found = self.getmany(timeout=1.0)
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):  # noqa: SLF001 - as upstream's
                 await asyncio.sleep(0)
-                if self.should_stop:
-                    continue
-                async for tp, message in found:
-                    seen += 1
-                    if seen % 100 == 0:
-                        await asyncio.sleep(0)
-                    at = read[tp]
-                    if at is not None and message.offset < at:
-                        continue
-                    if at and message.offset - at > 1 and self.app.topics.acks_enabled_for(message.topic):
-                        await self._add_gap(tp, at + 1, message.offset)
-                    if seen % CHECK_EVERY == 1:
-                        tight = self._is_tight()
-                    if self.flow_active and not tight:
-                        await self.callback(message)
-                    else:
-                        await self.wait_first(self.callback(message), self.suspend_flow.wait())
-                    read[tp] = message.offset
+                if not self.should_stop:
+                    await self._drain()
         except self.consumer_stopped_errors:
             if not self.transport.app.should_stop:
                 raise
@@ -117,15 +125,44 @@ class LeanConsumer(RewindingConsumer):
             if not self.transport.app.should_stop:
                 raise
 
-    def _is_tight(self) -> bool:
-        """Whether a stream's queue could fill before the next look: then the callback may wait long."""
-        queues = [topic.queue for topic in self.app.topics]
-        return any(queue.maxsize and queue.qsize() > queue.maxsize - 2 * CHECK_EVERY for queue in queues)
+    async def _drain(self) -> None:
+        """One fetch. What a rebalance overtook is not handed over: its partitions are read again as committed."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        generation = self.app.consumer_generation_id
+        records = await self._fetched()
+        if self.should_stop:
+            return
+        if not self.flow_active or self.app.consumer_generation_id != generation:
+            await self.perform_seek()
+            return
+        for tp, found in records.items():
+            at = self._read_offset[tp]
+            fresh = found if at is None or found[0].offset >= at else [r for r in found if r.offset >= at]
+            if fresh:
+                self.ways[tp.topic].feed(tp.partition, fresh)
+                self._read_offset[tp] = fresh[-1].offset
 
-    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 - upstream's signature
-        """As upstream's, but looks again soon when all partitions are buffered."""
-        if self.flow_active and not self._get_active_partitions():
-            self.not_waiting_next_records.set()
-            await asyncio.sleep(BUFFERED_PAUSE_S)
-            return {}, self._get_active_partitions()
-        return await super()._wait_next_records(timeout)
+    async def _fetched(self) -> Mapping[Any, Sequence[Any]]:
+        """Records by partition, of those whose lane has room."""
+        self.not_waiting_next_records.set()
+        active = self._get_active_partitions()
+        full = {topic for topic, way in self.ways.items() if not way.has_room}
+        wanted = {tp for tp in active if tp.topic not in full} if full else active
+        if not wanted:
+            await asyncio.sleep(FULL_PAUSE_S if active else PART_WAIT_S)
+            return {}
+        found: Mapping[Any, Sequence[Any]] | None = await self._getmany(
+            active_partitions=wanted, timeout=PART_WAIT_S if full else WAIT_S
+        )
+        return found or {}
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[Any]:
+        owned = (tp for tp in self.assignment() if tp.topic in self.ways)
+        return (tp for tp in owned if topics is None or tp in topics or tp.topic in topics)
+
+    def _new_offset(self, tp: Any) -> int | None:
+        return self.ways[tp.topic].done.get(tp.partition)
+
+    def verify_event_path(self, now: float, tp: Any) -> None:
+        """Nothing: it watches Faust's streams, through which no record goes here."""

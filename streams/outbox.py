@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from streams.ledger import Entry
 
@@ -20,8 +20,7 @@ POLL_S = 0.002
 """Between two looks at delivery reports: the worker's share of end-to-end latency."""
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One record to produce; `topic` is the full name on this cluster."""
 
     topic: str
@@ -30,8 +29,7 @@ class Record:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """What a stage made of one event: records, and ledger entries (digest, entry) that follow their delivery."""
 
     records: tuple[Record, ...] = ()
@@ -48,9 +46,17 @@ class Acknowledged(Protocol):
         """Its offset may be committed."""
 
 
+class Taken(Protocol):
+    """A record that was read; `event` is None where nobody but `done` has to be told."""
+
+    @property
+    def event(self) -> Acknowledged | None:
+        """What is acknowledged with it."""
+
+
 @dataclass
 class _Parcel:
-    events: Sequence[Acknowledged]
+    taken: Sequence[Taken]
     moves: list[tuple[str, Entry]]
     done: Callable[[], None]
     outstanding: int = 0
@@ -78,43 +84,61 @@ class Outbox:
         """Events that are not acknowledged yet."""
         return self._waiting
 
-    async def put(self, events: Sequence[Acknowledged], outputs: Sequence[Output], done: Callable[[], None]) -> None:
-        """Produce the records of `events` in order; `done` is called when all of them are acknowledged."""
+    async def put(self, taken: Sequence[Taken], outputs: Sequence[Output], done: Callable[[], None]) -> None:
+        """Produce what became of `taken`, in order; `done` is called when all of it is acknowledged."""
         while self._waiting >= self.limit:
             self._room.clear()
             await self._room.wait()
-        moves = [move for output in outputs for move in output.moves]
-        parcel = _Parcel(events, moves, done)
+        parcel = _Parcel(taken, [move for output in outputs for move in output.moves], done)
         self._queue.append(parcel)
         self._work.set()
-        self._waiting += len(events)
+        self._waiting += len(taken)
+        report = partial(self._reported, parcel)  # one for all records of the batch: this is the hot path
         for output in outputs:
             for record in output.records:
                 parcel.outstanding += 1
-                await self.produce(record, partial(self._delivered, parcel))
+                if not self._hand_over(record, report):
+                    await self._insist(record, report)
 
     async def produce(self, record: Record, delivered: Callable[[], None]) -> None:
-        """Hand one record to librdkafka; waits while its queue is full."""
+        """Hand one record to librdkafka that belongs to no event; waits while its queue is full."""
+        parcel = _Parcel((), [], delivered, outstanding=1)
 
-        def report(error: Any, _message: Any) -> None:
-            self._unreported -= 1
+        def report(error: Any, message: Any) -> None:
+            self._reported(parcel, error, message)
             if error is None:
                 delivered()
-            else:
-                self.fatal(RuntimeError(f"record not delivered: {error.name()}"))
 
-        while True:
-            try:
+        await self._insist(record, report)
+        self._work.set()
+
+    async def _insist(self, record: Record, report: Callable[[Any, Any], None]) -> None:
+        """Hand a record over as soon as librdkafka's queue has room."""
+        while not self._hand_over(record, report):  # noqa: ASYNC110 - librdkafka has no event for it
+            await asyncio.sleep(POLL_S)
+
+    def _hand_over(self, record: Record, report: Callable[[Any, Any], None]) -> bool:
+        """False while librdkafka's queue is full."""
+        try:
+            if record.headers:
+                headers = list(record.headers)
                 self.producer.produce(
-                    record.topic, value=record.value, key=record.key, headers=list(record.headers), on_delivery=report
+                    record.topic, value=record.value, key=record.key, headers=headers, on_delivery=report
                 )
-            except BufferError:
-                self.producer.poll(0)
-                await asyncio.sleep(POLL_S)
             else:
-                self._unreported += 1
-                self._work.set()
-                return
+                self.producer.produce(record.topic, value=record.value, key=record.key, on_delivery=report)
+        except BufferError:
+            self.producer.poll(0)
+            return False
+        self._unreported += 1
+        return True
+
+    def _reported(self, parcel: _Parcel, error: Any, _message: Any) -> None:
+        self._unreported -= 1
+        if error is None:
+            parcel.outstanding -= 1
+        else:
+            self.fatal(RuntimeError(f"record not delivered: {error.name()}"))
 
     async def run(self) -> None:
         """Serve delivery reports and acknowledge from the head of the queue, for ever."""
@@ -130,13 +154,10 @@ class Outbox:
     async def _acknowledge(self, parcel: _Parcel) -> None:
         if parcel.moves:
             await self.move(parcel.moves)
-        for event in parcel.events:
-            event.ack()
+        for record in parcel.taken:
+            if record.event is not None:
+                record.event.ack()
         self._queue.popleft()
-        self._waiting -= len(parcel.events)
+        self._waiting -= len(parcel.taken)
         self._room.set()
         parcel.done()
-
-    @staticmethod
-    def _delivered(parcel: _Parcel) -> None:
-        parcel.outstanding -= 1

@@ -143,7 +143,7 @@ def reconciled(rig: Rig, file: Path, events: Path) -> tuple[dict[str, Any], dict
         _, said = rig.workers.command("reconcile", str(file), "--json", "--events", str(events))
         report.clear()
         report.update(json.loads(said.splitlines()[0]))
-        return report["waiting"] == 0
+        return bool(report["waiting"] == 0)
 
     until(settled, SETTLE_S, 2.0)
     return report, {row["event_id"]: row for row in map(json.loads, events.read_text().splitlines())}

@@ -21,7 +21,7 @@ class App:
 
 def chosen(config: StreamConfig) -> list[str]:
     """Names of the consumer's classes."""
-    made = lean.transport_with(App(), config, lambda *_: None)
+    made = lean.transport_with(App(), config, lambda *_: None, {})
     return [kind.__name__ for kind in made.Consumer.__mro__]
 
 

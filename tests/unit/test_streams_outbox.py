@@ -44,10 +44,15 @@ class Producer:
 
 @dataclass
 class Event:
-    """An event that writes down when it is acknowledged."""
+    """An event that writes down when it is acknowledged; it stands for its record too."""
 
     offset: int
     log: list[Any]
+
+    @property
+    def event(self) -> Event:
+        """Itself."""
+        return self
 
     def ack(self) -> None:
         """Write it down."""
@@ -160,7 +165,7 @@ def drive(stage: Stage, offsets: Sequence[int]) -> tuple[list[Any], list[str], l
         lane = Lane(stage, box, Counters(waits.append, lambda *_: None, lambda _: None), batch=8, limit=100)
         tasks = [asyncio.create_task(box.run()), asyncio.create_task(lane.run())]
         for offset in offsets:
-            await lane.take(Event(offset, log), Incoming(0, offset, b"k", b"v", float(offset)))
+            await lane.take(Incoming(0, offset, b"k", b"v", float(offset), event=Event(offset, log)))
         for _ in range(300):
             await turns(5)
             if len(log) == len(offsets):
@@ -191,6 +196,49 @@ def test_lanes_set_a_poison_record_apart(at: int) -> None:
     assert log == list(range(8))
     assert produced.count("out") == 7
     assert f"dead-{at}-ValueError" in produced
+
+
+@dataclass(frozen=True)
+class Read:
+    """A record as the consumer read it."""
+
+    offset: int
+    key: bytes | None = b"k"
+    value: bytes | None = b"v"
+    timestamp: int = 5_000
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def test_lanes_fed_by_the_consumer_say_what_may_be_committed() -> None:
+    """Only delivered records count as done, in order; a full lane has no room; revoked partitions count nothing."""
+
+    async def run() -> list[Any]:
+        producer = Producer(hold=True)
+        box = outbox(producer, [])
+        counters = Counters(lambda _: None, lambda *_: None, lambda _: None)
+        lane = Lane(Stage(), box, counters, batch=4, limit=8)
+        tasks = [asyncio.create_task(box.run()), asyncio.create_task(lane.run())]
+        lane.feed(0, [Read(offset) for offset in range(3)])
+        lane.feed(1, [Read(offset) for offset in range(40, 49)])
+        seen: list[Any] = [lane.has_room]
+        await turns()
+        seen.append(dict(lane.done))
+        lane.forget(1)
+        producer.hold = False
+        await turns()
+        seen += [dict(lane.done), lane.seen_at[0], lane.idle, lane.has_room]
+        lane.feed(1, [Read(40)])
+        await turns()
+        seen.append(dict(lane.done))
+        for task in tasks:
+            task.cancel()
+        lane.close()
+        return seen
+
+    full, before, after, newest, idle, room, again = asyncio.run(run())
+    assert (full, before) == (False, {})
+    assert (after, newest, idle, room) == ({0: 3}, 5.0, True, True)
+    assert again == {0: 3, 1: 41}
 
 
 def test_lanes_know_what_passes() -> None:
