@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from learner.adapter.chat import ChatTurn
 from learner.adapter.decoder import Attend, decode
-from learner.adapter.padded import logits
+from learner.adapter.padded import logits, pad
+from learner.adapter.steps import Reader, fits
 from learner.adapter.tree import Tree
 
 
@@ -43,15 +44,36 @@ class Cache:
 def advance(tree: Tree, tokens: Tensor, cache: Cache) -> Tensor:
     """Read the next tokens (batch, t) into the cache; gives the logits (batch, vocab) after the last one."""
     batch, time = tokens.shape
-    if tree.base.foreign is not None:
-        cache.tokens = torch.cat((cache.tokens, tokens), dim=1)
-        read: Tensor = tree.base.foreign.hidden(tree.low, cache.tokens).view(batch, cache.tokens.shape[1], -1)
-        return logits(tree.base, read[:, -1])
-    positions = torch.arange(cache.length, cache.length + time, device=tokens.device).repeat(batch)
-    states = decode(tree.base, tree.low, tokens.reshape(-1), positions, _cached(cache, batch, time))
-    cache.length += time
-    last: Tensor = states.view(batch, time, -1)[:, -1]
+    last = _read(tree, tokens, cache, torch.arange(time - 1, batch * time, time, device=tokens.device))
     return logits(tree.base, last)
+
+
+def _read(tree: Tree, tokens: Tensor, cache: Cache, at: Tensor | None = None) -> Tensor:
+    """Read the next tokens (batch, t) into the cache; final states of all of them (batch * t, hidden), or of `at`."""
+    base, (batch, time) = tree.base, tokens.shape
+    if base.foreign is not None:
+        cache.tokens = torch.cat((cache.tokens, tokens), dim=1)
+        known = base.foreign.hidden(tree.low, cache.tokens).view(*cache.tokens.shape, -1)
+        states = known[:, cache.tokens.shape[1] - time :].reshape(batch * time, -1)
+        return states if at is None else states[at]
+    positions = torch.arange(cache.length, cache.length + time, device=tokens.device).repeat(batch)
+    states = decode(base, tree.low, tokens.reshape(-1), positions, _cached(cache, batch, time), at=at)
+    cache.length += time
+    return states
+
+
+@torch.inference_mode()
+def continued_logits(tree: Tree, prefix: Sequence[int], rows: Sequence[Sequence[int]]) -> Tensor:
+    """fp32 logits (B, T, vocab) that predict the tokens of right-padded rows (B, T) behind one prefix, read once."""
+    base, tokens = tree.base, pad(rows, tree.base.device)
+    once = Cache(tree, 1, len(prefix))
+    first = advance(tree, torch.tensor([list(prefix)], device=base.device), once)
+    batch, time = len(rows), tokens.shape[1] - 1
+    many = Cache(tree, batch, len(prefix) + time)
+    many.tokens, many.length = once.tokens.expand(batch, -1), once.length
+    many.store[..., : once.length, :] = once.store
+    states = _read(tree, tokens[:, :-1], many)
+    return torch.cat((first.expand(batch, 1, -1), logits(base, states).view(batch, time, first.shape[-1])), dim=1)
 
 
 def _cached(cache: Cache, batch: int, time: int) -> Attend:
@@ -91,20 +113,28 @@ def answer_ids(tree: Tree, prompt: Sequence[int], sampling: Sampling) -> Iterato
     base = tree.base
     generator = torch.Generator(device=base.device).manual_seed(sampling.seed)
     room = min(sampling.max_new_tokens, base.shape.context - len(prompt))
-    with torch.inference_mode():
-        cache = Cache(tree, 1, len(prompt) + max(room, 0))
-        tokens = torch.tensor([list(prompt)], device=base.device)
+    read = _reader(tree, len(prompt) + max(room, 0))
+    ids = list(prompt)
     for _ in range(room):
         # inference_mode is thread-local and must not stay on while the consumer runs
         with torch.inference_mode():
-            last = advance(tree, tokens, cache)
+            last = read(ids)
             if not bool(last.isfinite().all()):
                 raise ValueError("logits: not finite")
-            tokens = _choose(last, sampling, generator)
-            token = int(tokens)
-        if token == base.chat.stop_id:
+            ids = [int(_choose(last, sampling, generator))]
+        if ids[0] == base.chat.stop_id:
             return
-        yield token
+        yield ids[0]
+
+
+def _reader(tree: Tree, capacity: int) -> Callable[[Sequence[int]], Tensor]:
+    """What reads the next ids of one document and gives the logits (1, vocab) after them."""
+    if fits(tree):
+        reader = Reader(tree, capacity)
+        return lambda ids: torch.from_numpy(reader.read(ids)).unsqueeze(0)
+    with torch.inference_mode():
+        cache = Cache(tree, 1, capacity)
+    return lambda ids: advance(tree, torch.tensor([list(ids)], device=tree.base.device), cache)
 
 
 def stream(tree: Tree, turns: Sequence[ChatTurn], sampling: Sampling, stop: Sequence[str] = ()) -> Iterator[str]:
