@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from learner.adapter import Sampling, Tree, generate
+from learner.adapter.generate import continued_logits
 from learner.adapter.packed import states_at
 from learner.adapter.padded import logits
 from learner.probes.voice import Continuation, Continued
@@ -32,31 +35,45 @@ class TreeVoice:
     def continued(self, continuations: Sequence[Continuation]) -> list[Continued]:
         """Summed nats of each continuation's tokens, and whether each is the first choice."""
         base = self.tree.base
-        rows, starts = [], []
-        for one in continuations:
-            text = base.chat.text_ids(one.text)
-            limit = base.shape.context - len(text)
-            before = [*base.chat.prompt(one.turns), *base.chat.text_ids(one.prefix)][-limit:]
-            rows.append([*before, *text])
-            starts.append(len(before))
-        order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
+        shared: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        texts = [base.chat.text_ids(one.text) for one in continuations]
+        for at, one in enumerate(continuations):
+            before = [*base.chat.prompt(one.turns), *base.chat.text_ids(one.prefix)]
+            shared[tuple(before[-(base.shape.context - len(texts[at])) :])].append(at)
         found: dict[int, Continued] = {}
-        for at in range(0, len(order), MICRO_BATCH):
-            chosen = order[at : at + MICRO_BATCH]
-            found |= zip(chosen, self._rows([rows[n] for n in chosen], [starts[n] for n in chosen]), strict=True)
-        return [found[at] for at in range(len(rows))]
+        alone = [(prefix, places[0]) for prefix, places in shared.items() if len(places) == 1]
+        alone.sort(key=lambda one: len(one[0]))
+        for start in range(0, len(alone), MICRO_BATCH):
+            chosen = alone[start : start + MICRO_BATCH]
+            rows = [[*prefix, *texts[at]] for prefix, at in chosen]
+            found |= zip((at for _, at in chosen), self._rows(rows, [len(one[0]) for one in chosen]), strict=True)
+        for prefix, places in shared.items():
+            if len(places) > 1:
+                found |= zip(places, self._behind(prefix, [texts[at] for at in places]), strict=True)
+        return [found[at] for at in range(len(continuations))]
+
+    def _behind(self, prefix: Sequence[int], texts: Sequence[Sequence[int]]) -> list[Continued]:
+        """Continuations of one prefix, which is read once: thirty variants of a value cost little more than one."""
+        sizes = [len(text) for text in texts]
+        table = continued_logits(self.tree, prefix, texts)
+        predicted = torch.cat([table[row, :size] for row, size in enumerate(sizes)])
+        return _judged(predicted, [token for text in texts for token in text], sizes)
 
     @torch.inference_mode()
     def _rows(self, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> list[Continued]:
         base = self.tree.base
         places = [range(start - 1, len(ids) - 1) for ids, start in zip(rows, starts, strict=True)]
         predicted = logits(base, states_at(base, self.tree.low, rows, places))
-        wanted = torch.tensor([ids[at + 1] for ids, found in zip(rows, places, strict=True) for at in found])
-        wanted = wanted.to(base.device)
-        losses = functional.cross_entropy(predicted, wanted, reduction="none").double()
-        first = predicted.argmax(-1) == wanted
-        counts = [len(ids) - start for ids, start in zip(rows, starts, strict=True)]
-        return [
-            Continued(float(loss.sum()), len(loss), bool(hit.all()))
-            for loss, hit in zip(torch.split(losses, counts), torch.split(first, counts), strict=True)
-        ]
+        wanted = [ids[at + 1] for ids, found in zip(rows, places, strict=True) for at in found]
+        return _judged(predicted, wanted, [len(found) for found in places])
+
+
+def _judged(predicted: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[Continued]:
+    """How likely the tokens were under logits (L, vocab), cut into continuations of `counts` tokens."""
+    wanted = torch.tensor(tokens, device=predicted.device)
+    losses = functional.cross_entropy(predicted, wanted, reduction="none").double()
+    first = predicted.argmax(-1) == wanted
+    return [
+        Continued(float(loss.sum()), len(loss), bool(hit.all()))
+        for loss, hit in zip(torch.split(losses, list(counts)), torch.split(first, list(counts)), strict=True)
+    ]

@@ -228,6 +228,18 @@ def test_probes_continuation_is_the_sum_of_its_tokens(base: Base) -> None:
     assert len(choice) == 1
 
 
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "MistralForCausalLM"])
+def test_probes_variants_behind_one_prefix_are_as_likely_as_alone(tmp_path: Path, architecture: str) -> None:
+    """A prefix that is read once for all variants gives the nats that each variant has by itself."""
+    voice = TreeVoice(Tree(load_base(tiny_base(tmp_path / "base", architecture=architecture))))
+    turns = (Turn(role="customer", text="how do I reset my password"),)
+    asked = [Continuation(turns, "please open", text) for text in (" the app and sign in", " a", " 4711")]
+    together = voice.continued(asked)
+    for one, wanted in zip(together, (voice.continued([one])[0] for one in asked), strict=True):
+        assert one.nats == pytest.approx(wanted.nats, rel=1e-4)
+        assert (one.tokens, one.greedy) == (wanted.tokens, wanted.greedy)
+
+
 def test_probes_fairness_finds_a_gap() -> None:
     """A version that is colder to one group is found; one that treats all alike is not."""
     alike = fairness_gaps(Scripted())
