@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional
 from learner.adapter.chat import ChatTurn
 from learner.adapter.decoder import Attend, decode
 from learner.adapter.padded import logits, pad
+from learner.adapter.steps import Reader, fits
 from learner.adapter.tree import Tree
 
 
@@ -112,20 +113,28 @@ def answer_ids(tree: Tree, prompt: Sequence[int], sampling: Sampling) -> Iterato
     base = tree.base
     generator = torch.Generator(device=base.device).manual_seed(sampling.seed)
     room = min(sampling.max_new_tokens, base.shape.context - len(prompt))
-    with torch.inference_mode():
-        cache = Cache(tree, 1, len(prompt) + max(room, 0))
-        tokens = torch.tensor([list(prompt)], device=base.device)
+    read = _reader(tree, len(prompt) + max(room, 0))
+    ids = list(prompt)
     for _ in range(room):
         # inference_mode is thread-local and must not stay on while the consumer runs
         with torch.inference_mode():
-            last = advance(tree, tokens, cache)
+            last = read(ids)
             if not bool(last.isfinite().all()):
                 raise ValueError("logits: not finite")
-            tokens = _choose(last, sampling, generator)
-            token = int(tokens)
-        if token == base.chat.stop_id:
+            ids = [int(_choose(last, sampling, generator))]
+        if ids[0] == base.chat.stop_id:
             return
-        yield token
+        yield ids[0]
+
+
+def _reader(tree: Tree, capacity: int) -> Callable[[Sequence[int]], Tensor]:
+    """What reads the next ids of one document and gives the logits (1, vocab) after them."""
+    if fits(tree):
+        reader = Reader(tree, capacity)
+        return lambda ids: torch.from_numpy(reader.read(ids)).unsqueeze(0)
+    with torch.inference_mode():
+        cache = Cache(tree, 1, capacity)
+    return lambda ids: advance(tree, torch.tensor([list(ids)], device=tree.base.device), cache)
 
 
 def stream(tree: Tree, turns: Sequence[ChatTurn], sampling: Sampling, stop: Sequence[str] = ()) -> Iterator[str]:
