@@ -33,6 +33,8 @@ from tests.stream_workers import Record, interleaved, outcomes, raw_chats, settl
 
 TURNS_A_CHAT = 8
 SETTLE_S = 180.0
+FATAL = '"reason": "worker"'
+"""In the log of a worker that gives up, to be restarted."""
 STREAM = {"gap_s": 3, "idle_s": 20, "emit_after_s": 1, "rating_wait_s": 20, "session_timeout_s": 3}
 
 
@@ -67,7 +69,7 @@ def main(argv: list[str]) -> int:
             rows += [
                 ["workers killed / ended in order", f"{rig.workers.killed} / {ended['ended']}"],
                 ["broker killed", str(rig.restarts)],
-                ["workers that ended by themselves", str(rig.workers.log().count('"event": "handled_error"'))],
+                ["workers that ended by themselves", str(rig.workers.log().count(FATAL))],
                 ["settled after the last record, s", f"{monotonic() - began:.0f}"],
                 ["WRONG", ", ".join(verdict[1]) or "nothing"],
             ]
