@@ -150,6 +150,8 @@ class Learner:
         self.ring: deque[Tensor] = deque(maxlen=config.average)
         self.promotions = 0
         self._harmful = 0
+        self._offered = 0
+        """Step of the newest candidate."""
         self.erasures: list[str] = []
         """Ids of erasures that were carried out."""
         self.missing = 0
@@ -172,17 +174,29 @@ class Learner:
         Raises redis.RedisError when the buffer is away; the next turn goes on where this one stopped.
         """
         self.tell()
-        while True:
-            try:
-                self._hear(self.notices.get_nowait())
-            except Empty:
-                break
+        self.hear()
         plan = self.feed.gather(self.run, self.trajectory.step + 1, self._clock())
         if plan is None:
             return None
         plan = replace(plan, documents=tuple(with_references(self._reference, plan.documents)))
         self._checkpoints.append(log_entry(self.run, plan, self.feed))
         return self._take(plan)
+
+    def hear(self) -> None:
+        """Act on every notice that has come."""
+        while True:
+            try:
+                self._hear(self.notices.get_nowait())
+            except Empty:
+                return
+
+    def last_candidate(self) -> Candidate | None:
+        """For an orderly end: what was trained since the last offer; None if nothing was."""
+        if self._offered == self.trajectory.step or not self.ring:
+            return None
+        self.ring.append(self._flat())
+        self._offered = self.trajectory.step
+        return self.candidate()
 
     def resume(self) -> int:
         """Continue from the newest checkpoint and its draw log; gives the steps that were repeated.
@@ -213,14 +227,19 @@ class Learner:
             self._back(self.parent, "spikes")
             return report
         if at % config.snapshot_every == 0:
-            self.ring.append(self.trajectory.lora.flat.detach().to("cpu", torch.float32, copy=True))
+            self.ring.append(self._flat())
         offered = at % config.decide_every == 0 and bool(self.ring)
         if offered or at % config.checkpoint_every == 0:
             self.save()
         self.tell()
-        if offered and not again:
-            self._offer(self.candidate())
+        if offered:
+            self._offered = at
+            if not again:
+                self._offer(self.candidate())
         return report
+
+    def _flat(self) -> Tensor:
+        return self.trajectory.lora.flat.detach().to("cpu", torch.float32, copy=True)
 
     def tell(self) -> None:
         """Report the last step to the buffer, before the next one and before a version that holds it is judged."""
@@ -321,6 +340,7 @@ class Learner:
         self.trajectory = self._cold() if version == BASE else self._from(self._store.lora(version))
         self.trajectory.step, self.trajectory.guard = at, guard
         self.ring.clear()
+        self._offered = at
         self.window = Window(first=at + 1)
         self._reference = Tree(self.base) if version == BASE else tree_of(self.base, self.trajectory.lora)
         self.save()

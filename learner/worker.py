@@ -76,7 +76,7 @@ class Worker:
             self._changed.notify()
 
     def stop(self, timeout_s: float) -> None:
-        """Finish the decision at hand, at most so long."""
+        """Decide about what was offered, at most so long."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -86,7 +86,7 @@ class Worker:
         while True:
             with self._changed:
                 self._changed.wait_for(self._due)
-                if self._stopping:
+                if self._stopping and self._candidate is None:
                     return
                 candidate, self._candidate = self._candidate, None
                 stable, denied, changed = self._stable, self._denied, self._stable != self._known

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 RETRY_S = 1.0
 """Pause after an error of Redis, seconds."""
 
+DECIDE_S = 9.0
+"""How long an orderly end waits for the last decision: orchestrators kill what takes much longer, seconds."""
+
 IDLE_S = 0.1
 """Pause while there is nothing to train on, seconds."""
 
@@ -137,6 +140,7 @@ class Process:
         self._redis = redis_server.client(settings.redis.url, settings.redis.timeout_s)
         self._account = LineAccount(self._redis, settings.train.line)
         self._epoch = 0
+        self._built = False
         self._generation = -1
         self._denied: frozenset[str] = frozenset()
         self._denied_counted = 0
@@ -162,6 +166,7 @@ class Process:
                 self._runtime.stop.wait(RETRY_S)
             else:
                 self.waiting = None
+                self._built = True
                 return True
         return False
 
@@ -192,9 +197,18 @@ class Process:
                 self._metrics.waited(self._learner, self._clock() - started)
 
     def close(self) -> None:
-        """Finish the decision at hand, write a checkpoint, leave."""
-        if self._epoch:
-            self._worker.stop(10.0)
+        """Offer what was learned since the last candidate, wait for the decision, write a checkpoint, leave."""
+        if self._built:
+            try:
+                self._learner.tell()
+            except redis.RedisError as error:
+                self._runtime.caught("learn.redis", error)
+            else:
+                last = self._learner.last_candidate()
+                if last is not None:
+                    self._worker.offer(last)
+            self._worker.stop(DECIDE_S)
+            self._learner.hear()
             self._learner.save()
         if self._ranks is not None:
             self._ranks.stop()

@@ -68,8 +68,8 @@ class Reader:
             x = x + _project(mixed, layer.out, low, "out")
             x = x + self._mlp(layer, low, self._rms(x, layer.norm_post))
         self.length = stop
-        last: Array = self._rms(x[-1:], self._norm) @ self._unembed
-        return last[0]
+        last: Array = (self._rms(x[-1:], self._norm) @ self._unembed)[0]
+        return last
 
     def _qkv(self, layer: Any, low: Any, x: Array) -> tuple[Array, Array, Array]:
         shape = self._shape

@@ -16,7 +16,7 @@ from services.local.profile import SPEED
 from services.local.stack import Stack
 from services.topic_feed import producer_settings
 
-ASK_RATE = 5.5
+ASK_RATE = 6.5
 """Conversations a second that come through the router."""
 PLANTED_RATE = 9.0
 """The same once the learner has left its core to the nodes."""

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -16,12 +16,20 @@ from services.simulation.policy import Fact, facts
 from services.simulation.traffic import Mix, traffic
 
 CHATS = 720
-RATE = 8.5
+RATE = 20.0
 """Records a second in the stream's own time; `SPEED` multiplies it."""
-CHANGES_AT = 0.3
+RUSH = 400
+"""Chats of the morning rush: the gate wants 32 held-out ones, and one in ten is held out."""
+CALM = 3.0
+"""By how much the stream is slower after the rush."""
+CHANGES_AT = 0.65
 SHOPS = ("harbour",)
 """One shop: its policies are asked for often enough to be learned within a minute."""
-_MIX = Mix(noise=0.04, fact_share=0.4, redelivered=0.01, late=0.006, malformed=0.003, floods=0.002)
+FACT_SHARE = 0.5
+"""Chats that ask for a policy."""
+_MIX = Mix(
+    noise=0.04, fact_share=FACT_SHARE, redelivered=0.01, late=0.006, malformed=0.003, floods=0.002, gap_s=3.0
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,13 @@ def changing_fact() -> Fact:
 def write_chats(path: Path, seed: int, fact: Fact) -> Planted:
     """Write the simulated chats as traffic JSONL. Returns what was planted."""
     personal: dict[str, str] = {}
-    change_ms = 0
+    change_ms = rush_ms = 0
     seen: set[str] = set()
     with path.open("w", encoding="utf-8") as out:
-        for record in traffic(seed, CHATS, RATE, facts=[fact], shops=SHOPS, changes_at=CHANGES_AT, mix=_MIX):
+        for arrived in traffic(seed, CHATS, RATE, facts=[fact], shops=SHOPS, changes_at=CHANGES_AT, mix=_MIX):
+            if arrived.key not in seen and len(seen) < RUSH:
+                rush_ms = arrived.offset_ms
+            record = replace(arrived, offset_ms=int(_calmed(arrived.offset_ms, rush_ms)))
             out.write(record.line() + "\n")
             if record.key and record.key not in seen:
                 seen.add(record.key)
@@ -54,6 +65,11 @@ def write_chats(path: Path, seed: int, fact: Fact) -> Planted:
                 if truth.get("kind") == "pii_canary":
                     personal[str(truth["value"])] = str(truth["pii_type"])
     return Planted(tuple((kind, value) for value, kind in personal.items()), change_ms / 1000)
+
+
+def _calmed(at_ms: float, rush_ms: float) -> float:
+    """When a record arrives if everything after the rush takes `CALM` times as long."""
+    return min(at_ms, rush_ms) + CALM * max(at_ms - rush_ms, 0)
 
 
 def ingest(path: Path, speed: float, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
@@ -66,7 +82,7 @@ def ingest(path: Path, speed: float, environment: Mapping[str, str], log: Path) 
 def questions(seed: int, changed: tuple[Fact, ...]) -> Iterator[Conversation]:
     """Customers who come to the router, without end, while these policies hold by their new value."""
     for block in count():
-        yield from conversations(seed + block, 500, facts=changed, shops=SHOPS, fact_share=0.4, personal=0.05)
+        yield from conversations(seed + block, 500, facts=changed, shops=SHOPS, fact_share=FACT_SHARE, personal=0.05)
 
 
 def last_questions(path: Path) -> list[tuple[float, str, str]]:

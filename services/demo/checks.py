@@ -144,9 +144,10 @@ def privacy(run: Run) -> None:
     client.hset("demo:control", "text", f"my card is {CONTROL}")
     places = list(downstream(run))
     client.delete("demo:control")
-    control = bool(search(Needles([CONTROL]), places))
     values = run.personal
-    found = search(Needles(values), places)
+    everything = search(Needles([*values, CONTROL]), places)
+    control = any(hit.value == CONTROL for hit in everything)
+    found = [hit for hit in everything if hit.value != CONTROL]
     hard = {hit.value for hit in found if values[hit.value] in STRUCTURED}
     soft = {hit.value for hit in found} - hard
     structured = [value for value, kind in values.items() if kind in STRUCTURED]

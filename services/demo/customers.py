@@ -15,10 +15,13 @@ import msgspec
 from confluent_kafka import Producer
 
 from services.simulation.dialogue import Conversation
+from services.simulation.draw import chance
 from services.simulation.reaction import Truth, event_id, reaction, suits
 from streams.events import isoformat
 from streams.topics import CHATS_RAW
 
+EDITED = 0.4
+"""Share of the answers that do not suit which an agent corrects."""
 _WORKERS = 4
 _ANSWER_S = 30.0
 
@@ -126,7 +129,8 @@ class Customers:
         at = time.clock_gettime(time.CLOCK_REALTIME)
         self.chats[conversation] = chat
         self._keep(Answer(conversation, version, text, found.fits, at, time.monotonic() - start))
-        events = found.events(conversation, 2, answer_id, isoformat(at), rng)
+        edit = chat.turns[1][1] if not found.fits and chance(rng, EDITED) else ""
+        events = found.events(conversation, 2, answer_id, isoformat(at), rng, edit=edit)
         closed = {
             "event_id": event_id(rng), "type": "conversation_closed", "conversation_id": conversation,
             "seq": 2 + len(events), "turns": 2, "resolved": found.fits, "ts": isoformat(at),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 from confluent_kafka import Consumer, TopicPartition
+from numpy.typing import NDArray
 
 from streams.events import encode_record
 from streams.replay.codec import PoisonedPayload, decode_payload
@@ -20,6 +22,13 @@ _LEAST_DIGITS = 7
 """Shorter numbers occur by chance."""
 
 
+_PREFIX = 6
+"""Bytes of a value by which all values are looked for at once; only those whose beginning occurs are searched whole."""
+
+_TABLE_BITS = 20
+_AT_ONCE = 500
+"""Redis keys of one round trip."""
+_PIECE = 1 << 22
 _SILENCES = 10
 """Seconds without a record after which the broker is taken to keep some back."""
 
@@ -48,11 +57,32 @@ class Needles:
     def within(self, haystack: bytes) -> set[str]:
         """The values that these bytes hold."""
         folded = haystack.decode(errors="replace").casefold().encode()
-        found = {value for needle, value in self._texts.items() if needle in folded}
+        near = _beginnings(folded, {needle[:_PREFIX] for needle in self._texts})
+        found = {value for needle, value in self._texts.items() if needle[:_PREFIX] in near and needle in folded}
         if self._digits:
             runs = b" ".join({re.sub(rb"\D", b"", run) for run in _RUN.findall(haystack)})
             found |= {value for needle, value in self._digits.items() if needle in runs}
         return found
+
+
+def _beginnings(haystack: bytes, wanted: Collection[bytes]) -> set[bytes]:
+    """Which of these beginnings occur, all looked for in one pass; shorter ones are taken to occur."""
+    keys = {int.from_bytes(start, "little"): start for start in wanted if len(start) == _PREFIX}
+    table = np.zeros(1 << _TABLE_BITS, dtype=bool)
+    table[_hashed(np.fromiter(keys, dtype=np.uint64, count=len(keys)))] = True
+    found = {start for start in wanted if len(start) < _PREFIX}
+    for at in range(0, len(haystack), _PIECE):
+        piece = np.frombuffer(haystack[at : at + _PIECE + _PREFIX - 1], dtype=np.uint8)
+        size = max(len(piece) - _PREFIX + 1, 0)
+        windows = sum(piece[n : n + size].astype(np.uint64) << np.uint64(8 * n) for n in range(_PREFIX))
+        likely = np.unique(np.asarray(windows)[table[_hashed(np.asarray(windows))]]) if size else ()
+        found |= {keys[key] for key in map(int, likely) if key in keys}
+    return found
+
+
+def _hashed(windows: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Bits spread by Fibonacci hashing."""
+    return (windows * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _TABLE_BITS)
 
 
 def search(needles: Needles, places: Sequence[tuple[str, bytes]]) -> list[Found]:
@@ -66,18 +96,31 @@ def search(needles: Needles, places: Sequence[tuple[str, bytes]]) -> list[Found]
 
 def redis_contents(client: Any) -> Iterator[tuple[str, bytes]]:
     """Every value of every key, of every type, payloads unpacked. `client` is a redis.Redis that answers bytes."""
-    for key in client.scan_iter(count=1000):
-        name = key.decode(errors="replace")
-        kind = client.type(key).decode()
-        yield name, key
-        for part in _parts(client, key, kind):
-            yield name, unpacked(part)
+    keys = list(client.scan_iter(count=1000))
+    for at in range(0, len(keys), _AT_ONCE):
+        some = keys[at : at + _AT_ONCE]
+        kinds = _pipelined(client, [("TYPE", key) for key in some])
+        texts = [key for key, kind in zip(some, kinds, strict=True) if kind == b"string"]
+        known = dict(zip(texts, _pipelined(client, [("GET", key) for key in texts]), strict=True))
+        for key, kind in zip(some, kinds, strict=True):
+            name = key.decode(errors="replace")
+            yield name, key
+            parts = [known[key] or b""] if key in known else _parts(client, key, kind.decode())
+            for part in parts:
+                yield name, unpacked(part)
+
+
+def _pipelined(client: Any, commands: Sequence[tuple[str, bytes]]) -> list[Any]:
+    """Answers of many commands in one round trip, undecoded."""
+    pipe = client.pipeline(transaction=False)
+    for command in commands:
+        pipe.execute_command(*command)
+    answers: list[Any] = pipe.execute()
+    return [answer.encode() if isinstance(answer, str) else answer for answer in answers]
 
 
 def _parts(client: Any, key: bytes, kind: str) -> Iterator[bytes]:
-    if kind == "string":
-        yield client.get(key) or b""
-    elif kind == "hash":
+    if kind == "hash":
         for name, value in client.hscan_iter(key, count=500):
             yield name
             yield value

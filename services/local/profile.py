@@ -18,13 +18,13 @@ KEPT = ("logs", "redis", "store", "learner", "planter", "router", "node-1", "nod
 def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
     """Section -> key -> value of everything that differs from the shipped defaults."""
     train: dict[str, object] = {
-        "learning_rate": 0.007, "warmup_steps": 5, "gauge_budget": 2.2, "decide_every": 8, "snapshot_every": 2,
-        "average": 2, "spike_factor": 12.0, "fresh_batch": 12,
+        "learning_rate": 0.007, "warmup_steps": 5, "gauge_budget": 2.2, "decide_every": 6, "snapshot_every": 2,
+        "average": 2, "spike_factor": 12.0, "fresh_batch": 10,
         "anchors": 64, "anchor_tokens": 128, "document_tokens": 256, "base": base,
     }  # fmt: skip
     return {
         "stream": {
-            "gap_s": 3.0, "idle_s": 5.0, "emit_after_s": 2.0, "rating_wait_s": 5.0, "shares": [0.8, 0.1, 0.1],
+            "gap_s": 3.0, "idle_s": 5.0, "emit_after_s": 4.0, "rating_wait_s": 5.0, "shares": [0.8, 0.1, 0.1],
         },
         "train": train,
         "gate": {
@@ -37,7 +37,7 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
         "publish": {"prompts": 8, "answer_tokens": 24, "secrets": 8, "fairness": False, "heldout": 60},
         "heldout": {"recent_share": 0.9},
         "rollout": demo_rollout(),
-        "node": {"base": base, "report_s": 0.5, "reconcile_s": 1.0, "max_new_tokens": 40},
+        "node": {"base": base, "report_s": 0.5, "reconcile_s": 1.0, "max_new_tokens": 32},
     }  # fmt: skip
 
 

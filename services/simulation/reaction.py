@@ -43,14 +43,18 @@ class Reaction:
     kind: str | None
     says: str
 
-    def events(self, conversation_id: str, seq: int, answer_id: str, ts: str, rng: Random) -> list[dict[str, Any]]:
-        """The feedback as chat events, numbered from `seq`; none when the customer says nothing of it."""
+    def events(
+        self, conversation_id: str, seq: int, answer_id: str, ts: str, rng: Random, *, edit: str = ""
+    ) -> list[dict[str, Any]]:
+        """The feedback as chat events, numbered from `seq`; `edit` is what an agent wrote instead, if one did."""
         common = {"type": "feedback", "conversation_id": conversation_id, "ts": ts, "answer_id": answer_id}
         found: list[dict[str, Any]] = []
         if self.rating is not None:
             found.append({**common, "rating": self.rating, "scale": [0, 1]})
         if self.kind is not None:
             found.append({**common, "kind": self.kind})
+        if edit:
+            found.append({**common, "corrected_text": edit})
         return [{**event, "event_id": event_id(rng), "seq": seq + i} for i, event in enumerate(found)]
 
 
