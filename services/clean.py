@@ -75,6 +75,7 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     from streams.clock import StreamClock  # noqa: PLC0415
     from streams.decision_stage import DecisionStage  # noqa: PLC0415
     from streams.insert_stage import InsertStage  # noqa: PLC0415
+    from streams.kafka_figures import KafkaFigures  # noqa: PLC0415
     from streams.near_copies_store import RedisCopies  # noqa: PLC0415
     from streams.replay import Offsets, open_tables  # noqa: PLC0415
     from streams.scrub import Scrubber  # noqa: PLC0415
@@ -91,7 +92,7 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
         "acks": "all", "enable.idempotence": True, "linger.ms": LINGER_MS, "compression.type": "lz4",
         "message.timeout.ms": 0, "partitioner": "murmur2_random", "queue.buffering.max.messages": 200_000,
     }  # fmt: skip
-    producer = Producer(config.client("clean", **sure))
+    producer = Producer({**config.client("clean", **sure), **KafkaFigures(runtime.registry).settings()})
     states = ScrubStore(client, config, config.epoch, settings.scrub.state_ttl_s)
     scrub = ScrubStage(Scrubber(settings.scrub, keys), states, keys, config, metrics)
     store = AssembleStore(client, config, settings.quality, key, config.epoch)
@@ -104,7 +105,7 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
         scrub=scrub, assemble=assemble, insert=InsertStage(tables, offsets, config, key, metrics),
         decide=DecisionStage(store, states, keys, settings.scrub, config), producer=producer,
         move=_mover(client, key, config),
-        resume=partial(_resume, offsets), skip=partial(_skip, offsets),
+        resume=partial(_resume, offsets), skip=partial(_skip, offsets), effects_to=partial(_effects_to, offsets),
         changed=_watch(client), metrics=metrics, caught=runtime.caught, beat=runtime.tick,
     )  # fmt: skip
 
@@ -137,6 +138,12 @@ def _skip(offsets: Offsets, topic: str, partition: int, gap: range) -> None:
     from streams.replay import TopicPartition  # noqa: PLC0415 - with redis
 
     offsets.mark(TopicPartition(topic, partition), [gap])
+
+
+def _effects_to(offsets: Offsets, topic: str, partition: int) -> int:
+    from streams.replay import TopicPartition  # noqa: PLC0415 - with redis
+
+    return offsets.resume_offset(TopicPartition(topic, partition))
 
 
 def _watch(client: redis.Redis) -> Callable[[], bool]:

@@ -29,6 +29,7 @@ from streams.metrics import StreamMetrics
 from streams.outbox import Outbox, Record
 from streams.security import credentials
 from streams.topics import CHATS_CLEAN, CHATS_RAW, EXAMPLES, REVIEW_DECISIONS
+from streams.unaccounted import LOOK_EVERY_S, Unaccounted
 
 TICK_S = 0.1
 """Between two looks at conversations that may be due, seconds."""
@@ -68,6 +69,8 @@ class Parts:
     """Topic, partition, committed and first offset -> where to read on; earlier when Redis went back in time."""
     skip: Callable[[str, int, range], None]
     """Offsets of a topic's partition that do not exist (compacted, transaction markers): nothing waits for them."""
+    effects_to: Callable[[str, int], int]
+    """Topic and partition -> first offset of whose effect Redis knows nothing."""
     changed: Callable[[], bool]
     """Whether Redis is another server than at start, so that offsets have to be compared again."""
     metrics: StreamMetrics
@@ -90,6 +93,17 @@ class Worker:
     """Partitions of chats.clean that this worker has taken over."""
     ready: bool = False
     assigned_at: float = 0.0
+    unaccounted: Unaccounted = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What is acknowledged is compared with what Redis knows."""
+        self.unaccounted = Unaccounted(self.parts.effects_to)
+
+    def unread(self, topic: str, records: int) -> None:
+        """The broker deleted records before they were read."""
+        self.unaccounted.deleted(topic, records)
+        self.parts.metrics.unread(topic, records)
+        self.parts.caught("worker", RuntimeError("offsets out of range: records were deleted unread"))
 
     def fail(self, error: BaseException) -> None:
         """End the worker: nothing past the failed record is acknowledged."""
@@ -140,7 +154,7 @@ def create_app(config: StreamConfig, parts: Parts) -> Worker:
     )  # fmt: skip
     worker = Worker(app, config, parts)
     ways: dict[str, Lane] = {}
-    app._transport = transport_with(app, config, parts.resume, ways)  # noqa: SLF001 - else the URL chooses a driver
+    app._transport = transport_with(app, config, parts.resume, ways, worker.unread)  # noqa: SLF001 - else by URL
     _lane(worker, CHATS_RAW, parts.scrub, config.batch)
     _lane(worker, CHATS_CLEAN, parts.assemble, config.batch)
     _lane(worker, EXAMPLES, parts.insert, min(config.batch, INSERTS))
@@ -152,6 +166,7 @@ def create_app(config: StreamConfig, parts: Parts) -> Worker:
             name = tp.topic.removeprefix(config.prefix)
             if name in worker.lanes:
                 worker.lanes[name].forget(tp.partition)
+                parts.metrics.gone(name, tp.partition)
 
     app.on_partitions_revoked.connect(revoked)
     app.on_partitions_assigned.connect(_assigned(parts.metrics))
@@ -255,10 +270,20 @@ def _supervise(worker: Worker, tasks: Sequence[asyncio.Task[Any]]) -> None:
 
 
 async def _watch(worker: Worker) -> None:
-    """Notice another Redis server, and how far the group is behind."""
+    """Notice another Redis server, how far the group is behind, and what is acknowledged without an effect."""
     lane, parts = worker.lanes[CHATS_RAW], worker.parts
+    looked = monotonic()
     while True:
         await asyncio.sleep(WATCH_S)
+        if monotonic() - looked >= LOOK_EVERY_S:
+            looked = monotonic()
+            done = {
+                (topic, partition): offset
+                for topic in (CHATS_RAW, CHATS_CLEAN, EXAMPLES)
+                for partition, offset in worker.lanes[topic].done.items()
+            }
+            for topic, events in (await lane.call(worker.unaccounted.look, done)).items():
+                parts.metrics.unaccounted(topic, events)
         if await lane.call(parts.changed):
             worker.fail(RuntimeError("redis was replaced; its offsets have to be compared"))
         for topic in worker.lanes:

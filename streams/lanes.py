@@ -214,7 +214,9 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - the stage's edge: what fails alone becomes a dead letter
             self._counters.caught(error)
             if len(records) == 1:
-                return [self.stage.poison(records[0], error)]
+                (record,) = records
+                await self.call(self._skip, record.partition, range(record.offset, record.offset + 1))
+                return [self.stage.poison(record, error)]
         return [output for record in records for output in await self._outputs([record])]
 
     def _acknowledged(self, records: Sequence[Incoming]) -> Callable[[], None]:

@@ -59,14 +59,17 @@ def is_known() -> bool:
     return hashlib.sha256(sources.encode()).hexdigest() == METHODS_SHA256
 
 
-def transport_with(app: Any, config: StreamConfig, resume: Resume, ways: Mapping[str, Way]) -> Any:
+def transport_with(
+    app: Any, config: StreamConfig, resume: Resume, ways: Mapping[str, Way], unread: Callable[[str, int], None]
+) -> Any:
     """The transport of `app`, whose consumer rewinds by `resume` and goes the lean way where it can.
 
-    `ways` by full topic name; it may be filled until the app starts.
+    `ways` by full topic name; it may be filled until the app starts. `unread` hears of records that the broker deleted
+    before they were read.
     """
     kind = LeanConsumer if config.lean_drain and is_known() else RewindingConsumer
     transport = driver.Transport(app.conf.broker_consumer, app)
-    own = {"resume": staticmethod(resume), "prefix": config.prefix, "ways": ways}
+    own = {"resume": staticmethod(resume), "prefix": config.prefix, "ways": ways, "unread": staticmethod(unread)}
     transport.Consumer = type(kind.__name__, (kind,), own)
     return transport
 
@@ -110,6 +113,7 @@ class LeanConsumer(RewindingConsumer):
     """Hands fetched records to the lanes whole, and commits what the lanes have done."""
 
     ways: Mapping[str, Way]
+    unread: Callable[[str, int], None]
 
     async def _drain_messages(self, fetcher: Any) -> None:
         """Fetch and hand over until this consumer or its fetcher stops."""
@@ -136,12 +140,22 @@ class LeanConsumer(RewindingConsumer):
         if not self.flow_active or self.app.consumer_generation_id != generation:
             await self.perform_seek()
             return
+        jumps = []
         for tp, found in records.items():
             at = self._read_offset[tp]
             fresh = found if at is None or found[0].offset >= at else [r for r in found if r.offset >= at]
             if fresh:
+                if at is not None and fresh[0].offset > at:
+                    jumps.append((tp, at, fresh[0].offset))
                 self.ways[tp.topic].feed(tp.partition, fresh)
-                self._read_offset[tp] = fresh[-1].offset
+                self._read_offset[tp] = fresh[-1].offset + 1
+        for jump in jumps:  # only now: while this waits, a rebalance may begin
+            await self._jumped(*jump)
+
+    async def _jumped(self, tp: Any, expected: int, first: int) -> None:
+        """Records are missing: deleted unread if the log begins behind them, else they never were chats."""
+        if (await self.earliest_offsets(tp)).get(tp, 0) > expected:
+            self.unread(tp.topic.removeprefix(self.prefix), first - expected)
 
     async def _fetched(self) -> Mapping[Any, Sequence[Any]]:
         """Records by partition, of those whose lane has room."""

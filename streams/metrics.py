@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from streams.topics import CHATS_CLEAN, CHATS_RAW, EXAMPLES
+
+STAGES = ("scrub", "assemble", "buffer", "review")
+"""Of the worker, as its lanes are called."""
+
+OUTCOMES = ("accepted", "rejected", "dead_lettered", "removed")
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
 
@@ -36,17 +45,32 @@ class StreamMetrics:
         self._unacknowledged = Gauge(
             "driftline_unacknowledged_events", "Events read and not yet acknowledged", ["stage"], registry=registry
         )
+        self._unaccounted = Gauge(
+            "driftline_unaccounted_events", "Acknowledged events without a recorded outcome", ["topic"],
+            registry=registry,
+        )  # fmt: skip
+        self._unread = Counter(
+            "driftline_offsets_out_of_range_total", "Records that the broker deleted before they were read", ["topic"],
+            registry=registry,
+        )  # fmt: skip
         self._waiting: set[str] = set()
+        self._outcomes = {
+            (stage, outcome): self._events.labels(stage, outcome) for stage in STAGES for outcome in OUTCOMES
+        }
+        self._durations = {stage: self._duration.labels(stage) for stage in STAGES}
+        for topic in (CHATS_RAW, CHATS_CLEAN, EXAMPLES):
+            self._unaccounted.labels(topic)
+            self._unread.labels(topic)
 
     def outcome(self, stage: str, outcome: str, reason: str = "", count: int = 1) -> None:
         """Events that left a stage; a reason where they were rejected or dead-lettered."""
-        self._events.labels(stage, outcome).inc(count)
+        self._outcomes[stage, outcome].inc(count)
         if reason and outcome != "accepted":
             self._rejections.labels(stage, reason).inc(count)
 
     def took(self, stage: str, seconds: float, events: int) -> None:
         """A batch's wall time, booked as so many events of equal time (one observation a batch)."""
-        self._duration.labels(stage).observe(seconds / max(events, 1))
+        self._durations[stage].observe(seconds / max(events, 1))
 
     def redacted(self, entity: str, count: int) -> None:
         """Masked spans of one label."""
@@ -55,6 +79,19 @@ class StreamMetrics:
     def lag(self, topic: str, partition: int, messages: int) -> None:
         """How far a partition's committed offset is behind its end."""
         self._lag.labels(topic, str(partition)).set(messages)
+
+    def gone(self, topic: str, partition: int) -> None:
+        """A partition is another worker's now."""
+        with suppress(KeyError):  # it was never read here
+            self._lag.remove(topic, str(partition))
+
+    def unaccounted(self, topic: str, events: int) -> None:
+        """Events of this worker's partitions that were acknowledged a while ago and of which nothing is recorded."""
+        self._unaccounted.labels(topic).set(events)
+
+    def unread(self, topic: str, records: int) -> None:
+        """Records were deleted by the broker before they were read."""
+        self._unread.labels(topic).inc(records)
 
     def paused(self, stage: str, *, waits: bool) -> None:
         """Whether a stage waits for Redis."""

@@ -14,6 +14,7 @@ from services.gateway.sink import Sink
 from services.http_server import HttpServer
 from services.pacing import Backlog
 from services.runtime import Runtime
+from streams.kafka_figures import KafkaFigures
 from streams.topics import CHATS_RAW
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     runtime = Runtime("gateway", settings.admin)
     config, kafka, clock = settings.gateway, settings.kafka, time.monotonic
     sink = Sink(
-        kafka.client("gateway"),
+        {**kafka.client("gateway"), **KafkaFigures(runtime.registry).settings()},
         kafka.prefix + CHATS_RAW,
         clock,
         max_queue_bytes=config.max_queue_bytes,

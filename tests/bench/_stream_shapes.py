@@ -94,7 +94,8 @@ def ours(bootstrap: str, prefix: str, work: Work, stop: threading.Event, *, lean
     parts = Parts(
         scrub=Pass(prefix + TARGET, work), assemble=idle, insert=idle, decide=idle,
         producer=Producer({"bootstrap.servers": bootstrap, **SURE}), move=lambda _: None, resume=lambda *_: None,
-        skip=lambda *_: None, changed=lambda: False, metrics=StreamMetrics(CollectorRegistry()), caught=_caught,
+        skip=lambda *_: None, effects_to=lambda *_: 0, changed=lambda: False,
+        metrics=StreamMetrics(CollectorRegistry()), caught=_caught,
     )  # fmt: skip
     run(create_app(config, parts), stop)
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from faust.transport import consumer as stock
+from faust.types import TP
 
 from streams import lean
 from streams.config import StreamConfig
@@ -21,7 +27,7 @@ class App:
 
 def chosen(config: StreamConfig) -> list[str]:
     """Names of the consumer's classes."""
-    made = lean.transport_with(App(), config, lambda *_: None, {})
+    made = lean.transport_with(App(), config, lambda *_: None, {}, lambda *_: None)
     return [kind.__name__ for kind in made.Consumer.__mro__]
 
 
@@ -46,6 +52,82 @@ def test_lean_drain_falls_back_on_an_unknown_faust(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(stock.Consumer, "_drain_messages", other)
     assert not lean.is_known()
     assert "LeanConsumer" not in chosen(StreamConfig())
+
+
+class Way:
+    """A lane that keeps what it is fed."""
+
+    def __init__(self) -> None:
+        self.done: dict[int, int] = {}
+        self.has_room = True
+        self.fed: list[int] = []
+
+    def feed(self, partition: int, records: Sequence[Any]) -> None:
+        """Keep the offsets."""
+        del partition
+        self.fed += [record.offset for record in records]
+
+
+def fetching(offsets: Sequence[int], *, first: int = 0) -> tuple[Any, Way, list[tuple[str, int]]]:
+    """A lean consumer whose next fetch gives these offsets of a log that begins at `first`; its lane; what is lost."""
+    way, lost = Way(), []
+    consumer: Any = object.__new__(lean.LeanConsumer)
+    consumer.ways, consumer.prefix, consumer.unread = {"chats.raw": way}, "", lambda *found: lost.append(found)
+    consumer.flow_active, consumer._read_offset = True, {TP("chats.raw", 0): 5}
+    consumer._stopped = SimpleNamespace(is_set=lambda: False)
+    consumer._crashed = consumer._stopped
+    consumer.app = SimpleNamespace(consumer_generation_id=1)
+    consumer.sought = 0
+
+    async def fetched() -> dict[Any, Any]:
+        return {TP("chats.raw", 0): [SimpleNamespace(offset=offset) for offset in offsets]}
+
+    async def earliest(*tps: Any) -> dict[Any, int]:
+        return dict.fromkeys(tps, first)
+
+    async def seek() -> None:
+        consumer.sought += 1
+
+    consumer._fetched, consumer.earliest_offsets, consumer.perform_seek = fetched, earliest, seek
+    return consumer, way, lost
+
+
+def test_lean_drain_hands_over_what_is_new() -> None:
+    """Records before the place where reading began are left out; a gap inside the log is no loss."""
+    consumer, way, lost = fetching([3, 4, 5, 7])
+    asyncio.run(consumer._drain())
+    assert (way.fed, lost) == ([5, 7], [])
+    assert consumer._read_offset == {TP("chats.raw", 0): 8}
+
+
+def test_lean_drain_tells_of_records_that_were_deleted_unread() -> None:
+    """The log begins behind the place where reading should go on: those records are lost, and said to be."""
+    consumer, way, lost = fetching([9, 10], first=9)
+    asyncio.run(consumer._drain())
+    assert (way.fed, lost) == ([9, 10], [("chats.raw", 4)])
+
+
+def test_lean_drain_reads_again_what_a_rebalance_overtook() -> None:
+    """Records that were fetched for another generation are not handed over; reading goes back to what is committed."""
+    consumer, way, _ = fetching([5, 6])
+    fetched = consumer._fetched
+
+    async def slowly() -> Any:
+        consumer.app.consumer_generation_id += 1
+        return await fetched()
+
+    consumer._fetched = slowly
+    asyncio.run(consumer._drain())
+    assert (way.fed, consumer.sought) == ([], 1)
+
+
+def test_lean_consumer_commits_what_the_lanes_have_done() -> None:
+    """Partitions with a lane, as far as nothing is outstanding."""
+    consumer, way, _ = fetching([])
+    consumer.assignment = lambda: {TP("chats.raw", 0), TP("chats.raw", 1), TP("other", 0)}
+    way.done = {1: 12}
+    owned = sorted(consumer._filter_tps_with_pending_acks())
+    assert [(tp.partition, consumer._new_offset(tp)) for tp in owned] == [(0, None), (1, 12)]
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
