@@ -1,10 +1,11 @@
 """A traffic file through the gateway at a multiple of its own speed; `reconcile` against the file's truth.
 
-    driftline bench accounts FILE TRUTH [--speed 50] [--kill 2 6] [--workers 2] [--kafka-libs DIR]
+    driftline bench accounts FILE TRUTH [--speed 50] [--kill 2 6] [--mutate SEED] [--workers 2] [--kafka-libs DIR]
 
 Each line is posted to /v1/events at its time, each conversation in order; what is answered 400 is sent by `driftline
-ingest` at the end. On Apache Kafka and a durable Redis; `--kill A B` SIGKILLs a random worker every A to B seconds.
-Exit code 1 when any event is not where the truth says.
+ingest` at the end. On Apache Kafka and a durable Redis; `--kill A B` SIGKILLs a random worker every A to B seconds;
+`--mutate` makes another file of the same schema first: other ids, other breakage (_mutations.py). Exit code 1 when any
+event is not where the truth says.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from urllib.parse import urlsplit
 
 from streams.events import readable_id
 from tests.bench._heading import heading, table
+from tests.bench._mutations import mutated, written
 from tests.bench._rig import API_KEY, Rig, jars, struck
 from tests.stream_workers import until
 
@@ -50,11 +52,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("truth", type=Path)
     parser.add_argument("--speed", type=float, default=50.0)
     parser.add_argument("--kill", type=float, nargs=2, metavar="S", help="SIGKILL a worker every A to B seconds")
+    parser.add_argument("--mutate", type=int, metavar="SEED")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--kafka-libs", type=Path)
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         stream = {"speed": args.speed, "gap_s": 120, "idle_s": 1800, "rating_wait_s": 3600, "emit_after_s": 10}
+        if args.mutate is not None:
+            args.file, args.truth = other_file(args.file, args.truth, args.mutate, Path(folder))
         rig = Rig(Path(folder), jars(args.kafka_libs), args.workers, stream)
         try:
             strikes = struck(rig, args.kill, 1) if args.kill else nullcontext()
@@ -79,6 +84,15 @@ def lines(file: Path) -> Iterator[bytes]:
 def truth(file: Path) -> list[dict[str, Any]]:
     """What is true of the file's records."""
     return [json.loads(line) for line in lines(file)]
+
+
+def other_file(file: Path, facts: Path, seed: int, folder: Path) -> tuple[Path, Path]:
+    """Another file of the same schema, and its truth."""
+    made = mutated([json.loads(line) for line in lines(file)], truth(facts), seed)
+    found = folder / "other.jsonl", folder / "other.truth.jsonl"
+    for path, rows in zip(found, made, strict=True):
+        path.write_text("".join(written(rows)))
+    return found
 
 
 def replay(file: Path, url: str, speed: float, refused: Path) -> Counter[int]:
