@@ -21,6 +21,7 @@ from services.forget_state import erase_state
 from services.local.redis_server import client
 from services.settings import Settings
 from streams.erasures import Erasure, decode_receipt, encode
+from streams.ledger import Ledger
 from streams.replay.config import ReplayError
 from streams.replay.erasure import erased_so_far, rewrite_aof
 from streams.replay.lineage import seen_by
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         tables = open_tables(connection, settings.replay, key)
         customers, conversations = whom(connection, settings, args)
         request, erased = erase(tables, customers, conversations)
+        Ledger(connection, key, settings.stream.ledger_ttl_s).erase_samples(request.digests)
         state = erase_state(connection, key, settings.replay.train.ledger_ttl_s, customers, conversations)
         answers = {} if args.data_only else announce(settings, request, args.awaited, args.wait)
         receipt = prove(tables, request, erased, answers, threading.Event())

@@ -1,7 +1,8 @@
 """`driftline reconcile FILE`: what became of every event of a file of chats, by the ledger.
 
 An event without entry is `waiting` while the workers have not committed the ends that were read at the start, and
-`missing` only after that. `removed` is derived: accepted, but no sample of it is stored and none was ever trained.
+`missing` only after that. `removed` is derived: accepted, but no sample of it is stored and none was ever trained;
+erased where `driftline forget` took its sample, expired where its entry is older than a sample may be, else evicted.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from streams.ledger import Entry, Outcome
 if TYPE_CHECKING:
     import redis
 
+    from streams.ledger import Ledger
     from streams.replay import Tables
 
 CHUNK = 1_000
@@ -95,7 +97,7 @@ def outcomes(connection: redis.Redis, settings: Settings, rows: Sequence[Row], *
     if behind:
         found = [Entry(Outcome.WAITING) if entry is None else entry for entry in found]
     accepted = any(entry is not None and entry.samples for entry in found)
-    return _removed(open_tables(connection, settings.replay, key), found) if accepted else found
+    return _removed(open_tables(connection, settings.replay, key), ledger, rows, found) if accepted else found
 
 
 def summary(rows: Sequence[Row], entries: Sequence[Entry | None]) -> dict[str, Any]:
@@ -149,17 +151,32 @@ def _records(file: Path, agents: Sequence[str]) -> Iterator[tuple[bytes | None, 
                 yield record.key, record.value
 
 
-def _removed(tables: Tables, entries: Sequence[Entry | None]) -> list[Entry | None]:
+def _removed(
+    tables: Tables, ledger: Ledger, rows: Sequence[Row], entries: Sequence[Entry | None]
+) -> list[Entry | None]:
+    """The entries, with `removed` for accepted events of which no sample is stored and none was ever trained."""
     digests = sorted({digest for entry in entries if entry is not None for digest in entry.samples})
     fates = dict(zip(digests, tables.fates([bytes.fromhex(digest) for digest in digests]), strict=True))
-    found: list[Entry | None] = []
-    for entry in entries:
-        gone = (
-            entry is not None and entry.outcome is Outcome.ACCEPTED and entry.samples
-            and not any(fates[digest].resident or fates[digest].trained for digest in entry.samples)
-        )  # fmt: skip
-        found.append(replace(entry, outcome=Outcome.REMOVED, reason="evicted") if entry is not None and gone else entry)
+    gone = [
+        at for at, entry in enumerate(entries)
+        if entry is not None and entry.outcome is Outcome.ACCEPTED and entry.samples
+        and not any(fates[digest].resident or fates[digest].trained for digest in entry.samples)
+    ]  # fmt: skip
+    found = list(entries)
+    for start in range(0, len(gone), CHUNK):
+        part = gone[start : start + CHUNK]
+        held = sorted({digest for at in part for digest in _samples(entries[at])})
+        erased = ledger.erased_samples(held)
+        ages = ledger.ages_s([rows[at].digest for at in part])
+        for at, age_s in zip(part, ages, strict=True):
+            expired = age_s >= tables.config.train.ttl_s
+            reason = "erased" if erased & set(_samples(entries[at])) else "expired" if expired else "evicted"
+            found[at] = replace(entries[at] or Entry(Outcome.REMOVED), outcome=Outcome.REMOVED, reason=reason)
     return found
+
+
+def _samples(entry: Entry | None) -> tuple[str, ...]:
+    return entry.samples if entry is not None else ()
 
 
 def _behind(settings: Settings) -> bool:

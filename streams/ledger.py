@@ -18,6 +18,10 @@ SCRIPT = files("streams").joinpath("ledger.lua").read_text()
 """Lua that every script with an effect starts with."""
 
 
+ERASED = "led:erased"
+"""Set of the digests of samples that were erased, so that what became of their events can be told."""
+
+
 class Outcome(StrEnum):
     """What can become of an event; a closed set that adds up to all events."""
 
@@ -88,3 +92,23 @@ class Ledger:
             return []
         found = self._client.mget([entry_key(d) for d in digests])
         return [None if raw is None else decode(raw) for raw in found]
+
+    def ages_s(self, digests: Sequence[str]) -> list[float]:
+        """Seconds since each entry's last move; 0 for those that are not there."""
+        pipe = self._client.pipeline(transaction=False)
+        for digest in digests:
+            pipe.pttl(entry_key(digest))
+        return [max(0.0, self._ttl_s - left / 1000) if left > 0 else 0.0 for left in pipe.execute()]
+
+    def erase_samples(self, samples: Sequence[str]) -> None:
+        """Remember that these samples (hex digests) were erased."""
+        if samples:
+            self._client.sadd(ERASED, *samples)
+            self._client.expire(ERASED, self._ttl_s)
+
+    def erased_samples(self, samples: Sequence[str]) -> set[str]:
+        """Which of these samples were erased."""
+        if not samples:
+            return set()
+        found = self._client.smismember(ERASED, list(samples))
+        return {sample for sample, known in zip(samples, found, strict=True) if known}
