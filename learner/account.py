@@ -70,6 +70,17 @@ class LineAccount:
         if not self._deny(keys=[self._key], args=[epoch, count]):
             raise Superseded(f"{self._key} epoch {epoch}")
 
+    def name_fact(self, named: bytes) -> None:
+        """An operator's word that a fact has changed, for the owner of the line to read."""
+        self._client.rpush(f"{self._key}:facts", named)
+
+    def named_facts(self, after: int = 0) -> list[bytes]:
+        """What operators named, oldest first, without the first `after`."""
+        return [
+            raw if isinstance(raw, bytes) else raw.encode()
+            for raw in self._client.lrange(f"{self._key}:facts", after, -1)
+        ]
+
 
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value

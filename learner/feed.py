@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,6 +88,8 @@ class Feed:
         self.lengths = {"rehearsal": MEAN_LENGTH, "anchor": MEAN_LENGTH}
         self.debt = {"rehearsal": 0.0, "anchor": 0.0}
         self.superseded: set[str] = set()
+        self.outdated: Callable[[Sample], bool] = lambda _sample: False
+        """Whether a sample states a fact that has changed: however old it is, it is not rehearsed again."""
         self.anchor_share = config.anchor_share
         self.waits: dict[str, int] = {"limiter": 0, "empty": 0}
 
@@ -270,6 +272,9 @@ class Feed:
         taken, heavy = list[Item](), self._heavy()
         for item in self._draw(REHEARSAL, k, draw_seed(run, step, "rehearsal")):
             customer, key = item.sample.customer, item.handle.digest.hex()
+            if key not in self.superseded and self.outdated(item.sample):
+                self.superseded.add(key)
+                self.retire([key])
             if customer in customers or customer in heavy or key in self.superseded:
                 continue
             customers.add(customer)

@@ -215,11 +215,12 @@ class Judge:
             slices={topic: paired(chosen, old) for topic, chosen in held.slices.items()},
             pinned=pinned,
             gauge=GaugeReading(self._gauge.of(tree), self._gauge_of(stable)),
-            probes=self._probed(tree, held, stable),
             sanity=(),
         )
         account = self._account.load()
         decision = decide(scores, account, self._limits)
+        if decision.verdict == "promote":  # probes cost more than all scores: only what would be promoted is asked
+            decision = decide(replace(scores, probes=self._probed(tree, held, stable)), account, self._limits)
         self._account.save(decision.account, self._identity.epoch)
         if decision.account.decisions > account.decisions:
             self._uses = counted(self._uses, held)

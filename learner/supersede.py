@@ -1,144 +1,159 @@
-"""Facts that change: newer replies that say another number in the same sentence retire the older ones.
+"""Facts that change: newer replies that state another value of the same thing retire the older ones.
 
-Rehearsal teaches old facts too, so what was contradicted leaves it. A sentence counts as a fact only if its numbers
-were settled before (an order's amount never is), and it changes only when three conversations in a row, of different
-customers and different agents, say the same new numbers: an attacker must not delete the truth.
+Rehearsal teaches old facts too, so what was contradicted leaves it. A value counts as a fact only if it was settled
+before (an order's amount never is). It changes when conversations of three customers and three agents state one new
+value that nobody had stated before, too many in a row for chance: an attacker must not delete the truth. Once a change
+is proven, any other wording of the same change retires its own older statements, and an operator can name one.
 """
 
 from __future__ import annotations
 
-import re
+import math
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from learner.statements import Statement, alike, read_row, row_of, stated
 from streams.events import Sample
 
 SETTLED = 3
-"""Earlier statements that make a sentence a fact."""
+"""Earlier statements that make a value a fact."""
 
 AGREED = 0.8
-"""Share of them that say the same."""
+"""Share of the earlier statements that say the old value, and of those since that say the new one."""
 
-NEWER = 3
-"""Newest conversations that must say the new value."""
+SOURCES = 3
+"""Different customers, and different agents, that must state the new value."""
 
-HISTORY = 64
-"""Statements of a sentence that are remembered."""
+CHANCE = 0.02
+"""Largest chance of so many new statements in a row if nothing had changed."""
 
-SENTENCES = 4_096
-"""Sentences that are remembered, the least recently said ones leave."""
+HISTORY = 2_048
+"""Statements that are remembered."""
 
-WORDS = (3, 40)
-"""Words of a sentence beside its numbers: shorter ones say nothing by themselves."""
+WORDINGS = 64
+"""Statements of a change that are kept to know others by."""
 
-_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
-_SENTENCE = re.compile(r"[^.!?\n]+(?:[.,:]\d[^.!?\n]*)*")
+CHANGES = 256
+"""Changes that are remembered, the oldest leave."""
 
 
 @dataclass(frozen=True)
-class Statement:
-    """One conversation's version of a sentence."""
+class Said:
+    """A statement, the sample that holds it, and who was there."""
 
     key: str
     """Digest of the sample, hex."""
-    value: str
     customer: str
     agent: str
+    what: Statement
 
 
 @dataclass(frozen=True)
 class Change:
-    """A sentence whose numbers have changed, and the samples that say the old ones."""
+    """A value that holds no more, and wordings of what it was a value of."""
 
-    sentence: str
-    """Digest of its words: no chat text is kept."""
+    kind: str
     old: str
-    keys: tuple[str, ...]
+    new: str
+    """Empty when an operator named the old value alone."""
+    wordings: tuple[Statement, ...]
 
-
-def sentences(text: str) -> list[tuple[str, str]]:
-    """(digest of the words, numbers) of each sentence that holds a number."""
-    found = []
-    for match in _SENTENCE.finditer(text.casefold()):
-        numbers = _NUMBER.findall(match[0])
-        words = re.findall(r"[^\W\d]+", _NUMBER.sub(" ", match[0]))
-        if numbers and WORDS[0] <= len(words) <= WORDS[1]:
-            digest = blake2b(" ".join(words).encode(errors="surrogatepass"), digest_size=8).hexdigest()
-            found.append((digest, " ".join(numbers)))
-    return found
+    def covers(self, what: Statement) -> bool:
+        """Whether a statement states the old value of the same thing."""
+        return what.kind == self.kind and what.value == self.old and any(alike(what, one) for one in self.wordings)
 
 
 class FactChanges:
-    """Watches one line's fresh samples."""
+    """Watches one line's fresh samples; `changes` is replaced as a whole, so that other threads may read it."""
 
     def __init__(self) -> None:
-        self._said: dict[str, deque[Statement]] = {}
-        self.changed: dict[str, set[str]] = {}
-        """Sentence -> values that hold no more."""
+        self._said: deque[Said] = deque(maxlen=HISTORY)
+        self.changes: tuple[Change, ...] = ()
+        self.named = 0
+        """How often an operator has named something: after a restart none of it is heard again."""
 
-    def observe(self, fresh: Sequence[tuple[str, Sample]]) -> list[Change]:
-        """Take in (key, sample) pairs; gives the changes that they prove."""
-        found = []
+    def observe(self, fresh: Iterable[tuple[str, Sample]]) -> list[str]:
+        """Take in (key, sample) pairs; gives the keys of the samples that state what holds no more."""
+        found: dict[str, None] = {}
         for key, sample in fresh:
-            for digest, value in _stated(sample):
-                said = self._said.pop(digest, deque(maxlen=HISTORY))
-                self._said[digest] = said
-                said.append(Statement(key, value, sample.customer, sample.agent_id or sample.customer))
-                change = _change(digest, said)
-                if change is not None:
-                    self.changed.setdefault(digest, set()).add(change.old)
-                    self.changed[digest].discard(value)
-                    self._said[digest] = deque((one for one in said if one.value != change.old), maxlen=HISTORY)
-                    found.append(change)
-        while len(self._said) > SENTENCES:
-            self._said.pop(next(iter(self._said)))
-        return found
+            for what in stated(sample, by_people=True):
+                self._said.append(Said(key, sample.customer, sample.agent_id or sample.customer, what))
+                for old in self._contradicted(what):
+                    found |= dict.fromkeys(self._retire(what, old, what.value))
+            if self.outdated(sample):
+                found[key] = None
+        return list(found)
 
     def outdated(self, sample: Sample) -> bool:
         """Whether a sample states something that holds no more."""
-        return any(value in self.changed.get(digest, ()) for digest, value in _stated(sample))
+        changes = self.changes
+        return bool(changes) and any(change.covers(what) for what in stated(sample) for change in changes)
 
-    def name(self, sentence: str, old: str) -> None:
-        """An operator says that a sentence's value holds no more."""
-        self.changed.setdefault(sentence, set()).add(old)
+    def name(self, named: Iterable[Statement]) -> list[str]:
+        """An operator says that these values hold no more; gives the keys of the samples that state them."""
+        self.named += 1
+        return list(dict.fromkeys(key for what in named for key in self._retire(what, what.value, "")))
 
     def forget(self, keys: Sequence[str]) -> None:
         """Drop the statements of erased samples."""
         gone = set(keys)
-        for digest, said in self._said.items():
-            self._said[digest] = deque((one for one in said if one.key not in gone), maxlen=HISTORY)
+        self._said = deque((one for one in self._said if one.key not in gone), maxlen=HISTORY)
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint needs, as JSON."""
-        said = {
-            digest: [[one.key, one.value, one.customer, one.agent] for one in known]
-            for digest, known in self._said.items()
+        return {
+            "named": self.named,
+            "said": [[one.key, one.customer, one.agent, row_of(one.what)] for one in self._said],
+            "changes": [[one.kind, one.old, one.new, [row_of(what) for what in one.wordings]] for one in self.changes],
         }
-        return {"said": said, "changed": {digest: sorted(values) for digest, values in self.changed.items()}}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from `state()`."""
-        self._said = {
-            digest: deque((Statement(*row) for row in rows), maxlen=HISTORY) for digest, rows in state["said"].items()
-        }
-        self.changed = {digest: set(values) for digest, values in state["changed"].items()}
+        self.named = state["named"]
+        said = (Said(key, customer, agent, read_row(row)) for key, customer, agent, row in state["said"])
+        self._said = deque(said, maxlen=HISTORY)
+        self.changes = tuple(
+            Change(kind, old, new, tuple(read_row(row) for row in rows)) for kind, old, new, rows in state["changes"]
+        )
+
+    def _contradicted(self, what: Statement) -> list[str]:
+        """The values that a new statement shows to hold no more."""
+        about = [one for one in self._said if alike(one.what, what)]
+        values = {one.what.value for one in about}
+        proven = {one.old for one in self.changes if (one.kind, one.new) == (what.kind, what.value)}
+        again = [old for old in proven if values == {old, what.value}]
+        changed = _changed(about)
+        return again if changed is None or changed in again else [*again, changed]
+
+    def _retire(self, what: Statement, old: str, new: str) -> list[str]:
+        """Book that a statement's old value holds no more; gives the keys of what states it and leaves the memory."""
+        known = [one for one in self.changes if (one.kind, one.old, one.new) == (what.kind, old, new)]
+        wordings = [w for one in known for w in one.wordings] + [what]
+        wordings += [one.what for one in self._said if one.what.value in {old, new} and alike(one.what, what)]
+        change = Change(what.kind, old, new, tuple(dict.fromkeys(wordings))[-WORDINGS:])
+        # a value that comes back is an old one no longer
+        others = [one for one in self.changes if one not in known and not one.covers(replace(what, value=new))]
+        self.changes = (*others[-CHANGES + 1 :], change)
+        gone = [one for one in self._said if change.covers(one.what)]
+        self._said = deque((one for one in self._said if one not in gone), maxlen=HISTORY)
+        return [one.key for one in gone]
 
 
-def _stated(sample: Sample) -> list[tuple[str, str]]:
-    return [pair for turn in sample.turns if turn.is_target for pair in sentences(turn.text)]
-
-
-def _change(digest: str, said: Sequence[Statement]) -> Change | None:
-    newest, before = list(said)[-NEWER:], list(said)[:-NEWER]
-    value = newest[-1].value
-    if len(before) < SETTLED or any(one.value != value for one in newest):
+def _changed(about: Sequence[Said]) -> str | None:
+    """The settled value that the newest of these statements, oldest first, contradict together; None if they do not."""
+    new = about[-1].what.value
+    onset = next(at for at, one in enumerate(about) if one.what.value == new)
+    before, since = about[:onset], about[onset:]
+    states = [one for one in since if one.what.value == new]
+    if len(before) < SETTLED or len(states) < AGREED * len(since):
         return None
-    if len({one.customer for one in newest}) < NEWER or len({one.agent for one in newest}) < NEWER:
+    if min(len({one.customer for one in states}), len({one.agent for one in states})) < SOURCES:
         return None
-    old, count = Counter(one.value for one in before).most_common(1)[0]
-    if old == value or count < SETTLED or count < AGREED * len(before):
+    old, count = Counter(one.what.value for one in before).most_common(1)[0]
+    if count < max(SETTLED, AGREED * len(before)):
         return None
-    return Change(digest, old, tuple(dict.fromkeys(one.key for one in before if one.value == old)))
+    # the chance that all of the new value's places among these statements fall behind the onset (Fisher's exact test)
+    chance = math.comb(len(since), len(states)) / math.comb(len(about), len(states))
+    return old if chance <= CHANCE else None

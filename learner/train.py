@@ -7,26 +7,27 @@ denied, a customer was erased. What goes out is a `Candidate`: the mean of the n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from threading import Event
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from learner.adapter import Base, Lora, Tree, new_lora, tree_of
 from learner.batch import Document
+from learner.candidate import BASE, Candidate, Notice, Window
 from learner.checkpoint import Checkpoint, Checkpoints
 from learner.config import TrainConfig
 from learner.feed import Feed, Plan, log_entry
+from learner.statements import Statement
 from learner.supersede import FactChanges
 from learner.update import StepReport, Trajectory, new_trajectory, step, with_references
 from streams.erasures import Erasure
 
-BASE = "base"
-"""Reserved version id: the base model alone."""
+__all__ = ["BASE", "Candidate", "Learner", "Notice"]
 
 IDLE_S = 0.1
 """Pause while there is nothing to train on, seconds."""
@@ -44,73 +45,11 @@ RECOVERED = 3
 """Promotions after which a halved learning rate is restored."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A version that may be: what the worker judges and publishes."""
-
-    lora: Lora
-    """Mean of the newest snapshots, fp32 on the CPU."""
-    line: str
-    run: int
-    steps: tuple[int, int]
-    """First and last step since the parent."""
-    parent: str
-    fresh_from: float
-    fresh_to: float
-    """Kafka timestamps of the events that completed the fresh samples since the parent, seconds."""
-    offsets: Mapping[str, tuple[int, int]]
-    examples: int
-    """Fresh samples since the parent."""
-
-    @property
-    def name(self) -> str:
-        """What it is called before it has an id."""
-        return f"{self.line}-step{self.steps[1]}"
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something that the loop must hear of before its next step."""
-
-    kind: Literal["published", "harmful", "promoted", "denied", "drifted", "settled"]
-    """published: a candidate became `version`. harmful: the gate refused one for harm. promoted: stable is `version`.
-    denied: `version` was rolled back or withdrawn. drifted, settled: the anchor gauge is above budget, or far below."""
-    version: str
-    step: int = 0
-    """Of published and harmful: the candidate's last step."""
-    run: int = 0
-    """Of published and harmful: its trajectory; one that has ended meanwhile is not sent back again."""
-
-
 class Store(Protocol):
     """Where published weights come from."""
 
     def lora(self, version: str) -> Lora:
         """The verified weights of a version, fp32."""
-
-
-@dataclass
-class Window:
-    """What was trained since the parent."""
-
-    first: int = 0
-    """First step."""
-    fresh_from: float = 0.0
-    fresh_to: float = 0.0
-    keys: list[tuple[int, str]] = field(default_factory=list)
-    """(step, key) of fresh samples: they go to quarantine if this turns out harmful."""
-    offsets: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def add(self, plan: Plan) -> None:
-        """Book one step's fresh samples."""
-        for sample in plan.fresh.values():
-            at = sample.completed_at
-            self.fresh_from = min(self.fresh_from or at, at)
-            self.fresh_to = max(self.fresh_to, at)
-            for partition, (low, high) in sample.offsets.items():
-                have = self.offsets.get(partition, (low, high))
-                self.offsets[partition] = (min(have[0], low), max(have[1], high))
-        self.keys += [(plan.step, key) for key in plan.fresh]
 
 
 Observer = Callable[[StepReport, Plan], None]
@@ -140,6 +79,7 @@ class Learner:
         self._outdated = outdated
         self._step_with = step_with
         self.facts = FactChanges()
+        feed.outdated = self.facts.outdated
         self.notices: SimpleQueue[Notice] = SimpleQueue()
         self.run = 1
         self.parent = BASE
@@ -218,7 +158,7 @@ class Learner:
         report = self._step_with(self.base, self.trajectory, plan.documents)
         self.window.add(plan)
         kept = [(key, sample) for key, sample in plan.fresh.items() if key not in report.quarantined]
-        outdated = [key for change in self.facts.observe(kept) for key in change.keys]
+        outdated = self.facts.observe(kept)
         self.feed.superseded.update(outdated)
         self._untold = None if told else (plan, report, outdated)
         self._observe(report, plan)
@@ -290,6 +230,12 @@ class Learner:
             self.feed.anchor_share = min(max(moved, self.config.anchor_share), MOST_ANCHORS)
         elif notice.kind == "denied" and notice.version in self.descent:
             self._back(self.stable, "canary")
+
+    def name(self, statements: Sequence[Statement]) -> None:
+        """An operator says that these values hold no more: what states them leaves training and the held-out sets."""
+        outdated = self.facts.name(statements)
+        self.feed.superseded.update(outdated)
+        self._outdated(self.facts, self.feed.retire(outdated))
 
     def erase(self, erasure: Erasure, ancestor: Callable[[int], str]) -> str | None:
         """Forget a customer: held samples at once, and, if a step saw one, everything since `ancestor(step)`.

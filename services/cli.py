@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollout": ("services.rollout.commands", "the canary: run the controller, or promote, hold, roll back by hand"),
     "buffer": ("services.buffer", "what the replay buffer holds; curated examples"),
     "forget": ("services.forget", "erase a customer everywhere, with a receipt"),
+    "facts": ("services.facts", "name a fact that has changed, so that nothing teaches the old one"),
     "adapters": ("services.adapters", "which versions there are and why; the card of one; freeing old files"),
     "evaluate": ("services.evaluate", "a version, or the base, on a file of chats, with confidence intervals"),
     "learn": ("services.learn", "the online learner: replay buffer to versions"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from learner.publish import Identity, Judge, Judged, Versions
 from learner.ranks import Ranks
 from learner.records import Records
 from learner.registry import Registry, base_identity, load_signer
+from learner.statements import decode_statements
 from learner.supersede import FactChanges
 from learner.train import BASE, Candidate, Learner, Notice
 from learner.update import StepReport, new_trajectory, step
@@ -36,13 +37,12 @@ from services.node.process import base_folder
 from services.publishers import trusted
 from services.rollout_records import VersionRecord, decode_rollout, encode
 from services.runtime import Runtime
+from services.stored import Stored
 from services.topic_feed import TopicFeed, make_producer, send
 from streams.erasures import Erasure, Receipt, decode_erasure
 from streams.erasures import encode as encode_receipt
 from streams.events import Sample
 from streams.replay import ReplayError, Tables, open_tables
-from streams.replay.codec import sample_digest
-from streams.replay.figures import top
 from streams.scrub.identity import ledger_key
 from streams.topics import ADAPTER_EVENTS, ERASURES, RECEIPTS, ROLLOUT, VERSIONS
 
@@ -57,12 +57,6 @@ DECIDE_S = 9.0
 
 IDLE_S = 0.1
 """Pause while there is nothing to train on, seconds."""
-
-STORED = 4_096
-"""Held-out samples that are read at most."""
-
-SEEN = 512
-"""Trained samples in which the memorisation probe looks for rare values."""
 
 
 def serve(settings: Settings) -> int:
@@ -98,29 +92,6 @@ def help_out(settings: Settings, ranks: Ranks) -> int:
     lora = new_lora(base.shape, config.r, config.alpha, torch.Generator(), base.device)
     ranks.follow(base, new_trajectory(lora, base.shape.vocab, config))
     return 0
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The evaluation side of the buffer, read whole."""
-
-    tables: Tables
-    line: str
-
-    def val(self) -> list[Sample]:
-        """Validation samples of the line."""
-        return self._of(top(self.tables.val, STORED, by="age"))
-
-    def test(self) -> list[Sample]:
-        """Test samples of the line, newest last."""
-        return sorted(self._of(top(self.tables.test, STORED, by="age")), key=lambda sample: sample.completed_at)
-
-    def train(self) -> list[Sample]:
-        """Trained samples of highest loss: what is hardest is what would be memorised."""
-        return self._of(top(self.tables.train, SEEN, by="priority"))
-
-    def _of(self, samples: list[Sample]) -> list[Sample]:
-        return [sample for sample in samples if sample.line == self.line]
 
 
 class Process:
@@ -180,6 +151,7 @@ class Process:
             started = self._turned_at = self._clock()
             try:
                 self._count_denied()
+                self._name_facts()
                 report = self._learner.turn()
                 self.waiting = None
             except redis.RedisError as error:
@@ -228,12 +200,12 @@ class Process:
             settings.registry.directory, trusted(settings.registry), self._wall,
             signer=load_signer(settings.registry.key),
         )  # fmt: skip
-        self._tables, self._key = tables, ledger_key(settings.keys.keys())
+        self._stored = Stored(tables, config.line, ledger_key(settings.keys.keys()), self._is_outdated)
         self._versions = versions = Versions(
             base, base_identity(folder, folder.name), registry, trusted(settings.registry), directory / "versions"
         )
         judge = Judge(
-            base, versions, self._account, Stored(tables, config.line), Gauge(base, anchors.gauge),
+            base, versions, self._account, self._stored, Gauge(base, anchors.gauge),
             identity=Identity(self._epoch, commit(), config.seed), config=settings.publish, limits=settings.gate,
             sets=settings.heldout, clock=self._wall, directory=directory / "candidates",
         )  # fmt: skip
@@ -318,11 +290,21 @@ class Process:
     def _outdated(self, facts: FactChanges, retired: int) -> None:
         """A fact changed: what states the old one leaves the held-out tables too, or the gate refuses the truth."""
         self._metrics.superseded.inc(retired)
-        stored = Stored(self._tables, self._settings.train.line)
-        for table, samples in ((self._tables.val, stored.val()), (self._tables.test, stored.test())):
-            digests = [sample_digest(sample, self._key) for sample in samples if facts.outdated(sample)]
-            table.retire(digests, "superseded")
-        self._runtime.log.info("superseded", count=retired)
+        self._runtime.log.info("superseded", reason="training", count=retired)
+        self._runtime.log.info("superseded", reason="held out", count=self._stored.retire(facts.outdated))
+
+    def _is_outdated(self, sample: Sample) -> bool:
+        return self._learner.facts.outdated(sample)
+
+    def _name_facts(self) -> None:
+        """Hear which facts an operator says have changed."""
+        for raw in self._account.named_facts(self._learner.facts.named):
+            try:
+                named = decode_statements(raw)
+            except ValueError as error:
+                self._runtime.caught("learn.facts", error)
+                named = []
+            self._learner.name(named)
 
     def _judged(self, judged: Judged) -> None:
         candidate, decision = judged.candidate, judged.decision

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 
+import msgspec
 import pytest
 import redis
 import torch
@@ -15,13 +16,14 @@ from learner.config import TrainConfig
 from learner.feed import Feed, Plan
 from learner.gate import Decision
 from learner.publish import Judged
+from learner.statements import statements
 from learner.train import BASE, Candidate, Learner, Notice
 from learner.update import StepReport
 from learner.worker import Worker
 from streams.erasures import Erasure
 from streams.events import Sample, Turn
 from streams.replay import QUARANTINE, ReplayBuffer, TableConfig, open_table
-from streams.replay.figures import stats
+from streams.replay.figures import stats, top
 from tests.bases import TEXTS, tiny_base
 
 CONFIG = TrainConfig(
@@ -267,6 +269,30 @@ def test_train_erasure_rebuilds_from_a_clean_version(base: Base, redis_client: r
     assert key not in (tmp_path / "line" / LOG_FILE).read_text()
     assert len(list((tmp_path / "line").glob("step-*"))) == 1
     assert learner.erase(seen, ancestor) is None
+
+
+def test_train_named_facts_are_rehearsed_no_more(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """What an operator names leaves the buffer; what states it later is trained once at most."""
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path)
+    told = "you can return the tent within 14 days"
+
+    def stating(number: int) -> Sample:
+        turns = (Turn(role="customer", text="how long?"), Turn(role="agent", text=told, is_target=True))
+        return msgspec.structs.replace(sample(number), turns=turns)
+
+    buffer.insert([stating(number) for number in range(900, 903)])
+    advance(made, buffer, 4)
+    made.learner.name(statements("", "A return is possible within 14 days."))
+    assert not any(sample.turns[1].text == told for sample in top(buffer, 100))
+    assert made.learner.facts.named == 1
+    buffer.insert([stating(number) for number in range(903, 906)])
+    advance(made, buffer, 14)
+    late = [key for plan in made.plans[4:] for key, sample in plan.fresh.items() if sample.turns[1].text == told]
+    assert len(late) == 3
+    rehearsed = [d.drawn.key for plan in made.plans[5:] for d in plan.documents if d.drawn.component == "rehearsal"]
+    assert not set(rehearsed) & set(late)
+    assert set(late) <= made.learner.feed.superseded
 
 
 class Frozen:
