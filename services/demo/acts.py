@@ -16,9 +16,11 @@ from services.local.profile import SPEED
 from services.local.stack import Stack
 from services.topic_feed import producer_settings
 
-ASK_RATE = 6.5
-"""Conversations a second that come through the router."""
-PLANTED_RATE = 9.0
+FIRST_RATE = 2.0
+"""Conversations a second that come through the router while only the base answers."""
+ASK_RATE = 7.0
+"""The same once there is a version to compare with."""
+PLANTED_RATE = 10.0
 """The same once the learner has left its core to the nodes."""
 FIRST_VERSION_S = 70.0
 NEW_FACT_S = 60.0
@@ -37,7 +39,7 @@ class Acts(Run):
         self.personal = {value: kind for kind, value in self.truth.personal}
         producer = Producer(producer_settings(self.settings.kafka.client("demo")))
         asked = chats.questions(args.seed + 100, ())
-        self.customers = Customers(self.door, producer, asked, ASK_RATE, args.seed)
+        self.customers = Customers(self.door, producer, asked, FIRST_RATE, args.seed)
 
     @property
     def answers(self) -> list[Answer]:
@@ -52,6 +54,8 @@ class Acts(Run):
         changes_at = self.screen.seconds + self.truth.change_s / SPEED
         self.customers.start()
         planter = Planter(self.stack, self.settings)
+        self.watched("a version is published", lambda: bool(self.watch.versions), FIRST_VERSION_S)
+        self.customers.hurry(ASK_RATE)
         self.watched("a version is promoted", lambda: bool(self.watch.promoted()), FIRST_VERSION_S)
         self.watched("the policy changes in the chats", lambda: self.screen.seconds > changes_at, FIRST_VERSION_S)
         self.screen.say(f"asked {self.question!r}: {self.ask()!r} (learned before the policy changed)")
@@ -63,6 +67,7 @@ class Acts(Run):
         self.stack.supervisor.end("learn")
         self.screen.say("the learner is stopped: what follows is planted")
         self.customers.hurry(PLANTED_RATE)
+        planter.prepare_regression(self.watch.rollout.stable, self.args.seed)
         if self.watch.promoted():
             self.unchanged(planter)
             self.refused(planter)
@@ -102,7 +107,7 @@ class Acts(Run):
     def rolled_back(self, planter: Planter) -> None:
         """Put an adapter that is worse with customers past the gate."""
         self.idle()
-        planted = planter.publish_regression(self.watch.rollout.stable, self.args.seed)
+        planted = planter.publish_regression(self.watch.rollout.stable)
         self.planted |= {planted.version}
         self.screen.say(f"planted {planted.version}: trained on shuffled replies, put past the gate")
         self.watched("the regression is rolled back", lambda: planted.version in self.watch.denied(), ROLLBACK_S)

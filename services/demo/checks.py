@@ -35,13 +35,16 @@ def judge(run: Run) -> None:
     promoted(run)
     heldout(run)
     served(run)
+    run.screen.say("reading when each sample was learned from and first served")
     freshness(run)
+    run.screen.say("reconciling every event of the file")
     accounted(run)
 
 
 def judge_planted(acts: Acts) -> None:
     """The checks that need planted facts and personal data."""
     changed_fact(acts)
+    acts.screen.say("searching everything that is stored for the planted personal data")
     privacy(acts)
 
 

@@ -20,8 +20,8 @@ from services.simulation.reaction import Truth, event_id, reaction, suits
 from streams.events import isoformat
 from streams.topics import CHATS_RAW
 
-EDITED = 0.4
-"""Share of the answers that do not suit which an agent corrects."""
+EDITED = 0.7
+"""Share of the unsuitable answers without any other reaction that an agent corrects."""
 _WORKERS = 4
 _ANSWER_S = 30.0
 
@@ -129,7 +129,8 @@ class Customers:
         at = time.clock_gettime(time.CLOCK_REALTIME)
         self.chats[conversation] = chat
         self._keep(Answer(conversation, version, text, found.fits, at, time.monotonic() - start))
-        edit = chat.turns[1][1] if not found.fits and chance(rng, EDITED) else ""
+        silent = found.rating is None and found.kind is None
+        edit = chat.turns[1][1] if silent and not found.fits and chance(rng, EDITED) else ""
         events = found.events(conversation, 2, answer_id, isoformat(at), rng, edit=edit)
         closed = {
             "event_id": event_id(rng), "type": "conversation_closed", "conversation_id": conversation,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
     from services.local.stack import Stack
     from services.settings import Settings
 
-SHUFFLED_STEPS = 20
-SHUFFLED_BATCH = 8
+SHUFFLED_STEPS = 30
+SHUFFLED_BATCH = 10
 
 
 class Careless(Registry):
@@ -105,6 +106,8 @@ class Planter:
         tables = open_tables(self._redis, settings.replay, ledger_key(settings.keys.keys()), settings.kafka.epoch)
         self._stored = Stored(tables, settings.train.line)
         self._producer = Producer(producer_settings(settings.kafka.client("planter")))
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="regression")
+        self._regression: Future[Lora]
 
     def offer_unchanged(self, stable: str) -> Decision:
         """The real gate's decision about stable's own bytes, offered as a candidate."""
@@ -129,9 +132,13 @@ class Planter:
             version = self._open(Careless).publish(files, facts)
         return self._announce(version, stable)
 
-    def publish_regression(self, stable: str, seed: int) -> Planted:
-        """Publish a version that was trained on replies shuffled between conversations."""
-        lora = self._shuffled(stable, seed)
+    def prepare_regression(self, start: str, seed: int) -> None:
+        """Begin to train a version on replies shuffled between conversations, beside everything else."""
+        self._regression = self._aside.submit(self._shuffled, start, seed)
+
+    def publish_regression(self, stable: str) -> Planted:
+        """Publish what was prepared. Raises ValueError when its training failed."""
+        lora = self._regression.result()
         now = self._wall()
         candidate = Candidate(lora, self._settings.train.line, 0, (0, SHUFFLED_STEPS), stable, now, now, {}, 0)
         account = Aside(self._redis, self._settings.train.line)

@@ -18,8 +18,8 @@ KEPT = ("logs", "redis", "store", "learner", "planter", "router", "node-1", "nod
 def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
     """Section -> key -> value of everything that differs from the shipped defaults."""
     train: dict[str, object] = {
-        "learning_rate": 0.007, "warmup_steps": 5, "gauge_budget": 2.2, "decide_every": 6, "snapshot_every": 2,
-        "average": 2, "spike_factor": 12.0, "fresh_batch": 10,
+        "learning_rate": 0.007, "warmup_steps": 5, "gauge_budget": 2.2, "decide_every": 8, "snapshot_every": 2,
+        "average": 4, "spike_factor": 12.0, "fresh_batch": 10,
         "anchors": 64, "anchor_tokens": 128, "document_tokens": 256, "base": base,
     }  # fmt: skip
     return {
@@ -34,7 +34,7 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
             "tail_share": 0.12,
         },
         # the probes cost CPU that the demo's two cores need for everything else
-        "publish": {"prompts": 8, "answer_tokens": 24, "secrets": 8, "fairness": False, "heldout": 60},
+        "publish": {"prompts": 4, "answer_tokens": 20, "secrets": 4, "fairness": False, "heldout": 60},
         "heldout": {"recent_share": 0.9},
         "rollout": demo_rollout(),
         "node": {"base": base, "report_s": 0.5, "reconcile_s": 1.0, "max_new_tokens": 32},

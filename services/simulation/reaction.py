@@ -70,8 +70,8 @@ def reaction(question: str, answer: str, truth: Truth, rng: Random) -> Reaction:
     pleased = fits if not chance(rng, 0.04) else not fits
     rules = load(truth.shop).rules
     says = _literal(rules["thanks" if pleased else "unhappy"], rng)
-    rating = int(pleased) if chance(rng, 0.4 if pleased else 0.6) else None  # the unhappy rate more often
-    kind = "escalated" if not pleased and chance(rng, 0.3) else None  # customers who escalate
+    rating = int(pleased) if chance(rng, 0.4 if pleased else 0.35) else None  # most do not rate
+    kind = "escalated" if not pleased and rating is None and chance(rng, 0.3) else None  # customers who escalate
     return Reaction(fits, rating, kind, says)
 
 
