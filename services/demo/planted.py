@@ -35,10 +35,10 @@ from learner.registry import (
 from learner.registry.manifest import File
 from learner.train import BASE, Candidate
 from learner.update import new_trajectory, step
-from services.learning import Stored
 from services.node.process import base_folder
 from services.publishers import trusted
 from services.rollout_records import VersionRecord, encode
+from services.stored import Stored
 from services.topic_feed import producer_settings
 from streams.events import Sample
 from streams.replay import open_tables
@@ -103,8 +103,9 @@ class Planter:
         self._versions = Versions(
             self._base, self._foundation, self._registry, trusted(settings.registry), self._directory / "versions"
         )
-        tables = open_tables(self._redis, settings.replay, ledger_key(settings.keys.keys()), settings.kafka.epoch)
-        self._stored = Stored(tables, settings.train.line)
+        key = ledger_key(settings.keys.keys())
+        tables = open_tables(self._redis, settings.replay, key, settings.kafka.epoch)
+        self._stored = Stored(tables, settings.train.line, key, lambda _sample: False)
         self._producer = Producer(producer_settings(settings.kafka.client("planter")))
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="regression")
         self._regression: Future[Lora]
