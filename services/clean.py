@@ -67,6 +67,7 @@ def _config(settings: Settings) -> StreamConfig:
 def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: Any) -> Parts:
     from confluent_kafka import Producer  # noqa: PLC0415 - imports are paid by the process that uses them
 
+    from services.clean_erasures import Erasures, answer_erasures  # noqa: PLC0415
     from services.local.redis_server import client as redis_client  # noqa: PLC0415
     from services.replay_care import care  # noqa: PLC0415
     from streams.app import Parts  # noqa: PLC0415
@@ -101,6 +102,8 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
         StreamClock(client, config.epoch, time.time),  # noqa: TID251 - the process's edge
         config, quality=settings.quality, key=key, count=metrics,
     )  # fmt: skip
+    erasures = partial(Erasures, settings, client, assemble.forget, time.monotonic)
+    answer_erasures(erasures, runtime.stop, lambda error: runtime.caught("erasures", error))
     return Parts(
         scrub=scrub, assemble=assemble, insert=InsertStage(tables, offsets, config, key, metrics),
         decide=DecisionStage(store, states, keys, settings.scrub, config), producer=producer,

@@ -27,10 +27,10 @@ Operation = Literal["READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"]
 _FEEDS = ("learn", "node", "router", "rollout", "forget")
 
 GROUPS: Mapping[str, Mapping[str, Operation]] = {
-    "clean": {CLEAN_GROUP: "READ"},
     "reconcile": {CLEAN_GROUP: "DESCRIBE"},
     "replay-dead-letters": {REPLAY_GROUP: "DESCRIBE"},
     **{process: {FEED_GROUP: "DESCRIBE"} for process in _FEEDS},
+    "clean": {CLEAN_GROUP: "READ", FEED_GROUP: "DESCRIBE"},
 }
 """Process -> group -> READ (joins and commits) or DESCRIBE (looks at its offsets)."""
 

@@ -6,7 +6,7 @@ An event is done with when its turn, ledger entry and offset bit are stored. Wha
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -69,6 +69,7 @@ class AssembleStage:
         self._unsent: Produced = {}
         self._sent: set[Place] = set()
         self._turns = 0
+        self._forgotten: deque[str] = deque()
         self.newest: dict[tuple[int, int], float] = {}
         """Partition of chats.clean and of chats.raw -> newest timestamp that came that way."""
 
@@ -100,6 +101,10 @@ class AssembleStage:
         """Conversations that wait for something."""
         return sum(len(due) for due in self._due.values())
 
+    def forget(self, conversations: Sequence[str]) -> None:
+        """Drop what is cached of these conversations before the next look; from any thread."""
+        self._forgotten.extend(conversations)
+
     def turn(self, raw: Ends, clean: Ends, newest: Mapping[int, float], delivered: Collection[Place]) -> Produced:
         """One look at everything that is due; returns what has to be produced.
 
@@ -109,6 +114,8 @@ class AssembleStage:
         for partition in {place[0] for place in delivered}:
             self._store.delivered(partition, [name for p, name in delivered if p == partition])
         self._sent.difference_update(delivered)
+        while self._forgotten:
+            self._cache.pop(self._forgotten.popleft(), None)
         self._turns += 1
         self._own(clean, again=self._turns % REREAD_TURNS == 0)
         clocks = self._clock.publish(raw, newest)

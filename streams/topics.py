@@ -67,8 +67,11 @@ TOPICS: tuple[Topic, ...] = (
         REVIEW_DECISIONS, "conversation pseudonym", 4, 14 * DAY_S,
         writers=("review", _AGAIN), readers=("clean", _AGAIN),
     ),
-    Topic(ERASURES, "customer pseudonym", 4, 365 * DAY_S, writers=("forget",), readers=("learn", "rollout")),
-    Topic(RECEIPTS, "erasure id", 4, 365 * DAY_S, writers=("learn", "rollout"), readers=("forget", "rollout")),
+    Topic(ERASURES, "customer pseudonym", 4, 365 * DAY_S, writers=("forget",), readers=("clean", "learn", "rollout")),
+    Topic(
+        RECEIPTS, "erasure id", 4, 365 * DAY_S,
+        writers=("clean", "learn", "rollout"), readers=("clean", "forget", "rollout"),
+    ),
 )  # fmt: skip
 
 BY_NAME = {topic.name: topic for topic in TOPICS}

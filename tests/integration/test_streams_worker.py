@@ -110,6 +110,30 @@ def test_streams_worker_survives_kills(workers: Workers, mock_broker: dict[str, 
     assert all(len(names) == 1 for names in targets.values())
 
 
+def test_streams_worker_answers_erasures(workers: Workers, mock_broker: dict[str, Any], redis_url: str) -> None:
+    """A customer with an open chat is forgotten: the worker says so, its state is gone, its events are erased."""
+    workers.values["stream"] = {**workers.values["stream"], "idle_s": 300}
+    workers.start()
+    names = [f"erase-{seq}" for seq in range(3)]
+    bodies = [
+        {
+            "event_id": name, "type": "message", "conversation_id": "gone", "seq": seq, "ts": "2026-01-02T03:04:05Z",
+            "role": "customer", "text": f"please look after my parcel number {seq}", "customer": {"id": "jo-77"},
+        }
+        for seq, name in enumerate(names)
+    ]  # fmt: skip
+    records = [(b"gone", json.dumps(body).encode()) for body in bodies]
+    produce(mock_broker["bootstrap"], records)
+    assert until(lambda: outcomes(entries(workers, records))["waiting"] == len(names), 20)
+    code, said = workers.command("forget", "jo-77", "--await", "clean", "--wait", "30")
+    assert code == 0, said
+    receipt = json.loads(said)
+    assert receipt["receipts"] == {"broker": True, "clean": True}
+    found = entries(workers, records)
+    assert {(entry.outcome, entry.reason) for entry in found.values() if entry} == {(Outcome.REMOVED, "erased")}
+    assert redis.Redis.from_url(redis_url).keys("asm:c:*") == []
+
+
 def test_streams_worker_runs_dead_letters_again_once(workers: Workers, mock_broker: dict[str, Any]) -> None:
     """After a fix, the record behind a letter takes effect; a second call finds nothing to do."""
     process = workers.start()
