@@ -13,6 +13,7 @@ from typing import cast
 import msgspec
 
 from streams.assemble.conversation import NEVER, Conversation, Memo, Reply, View, reply_of, view
+from streams.assemble.source import lane_of, topic_of
 from streams.assemble.split import split_of
 from streams.config import StreamConfig
 from streams.events import Annotation, CleanEvent, Role, Sample, Split, Turn
@@ -290,9 +291,10 @@ def _build(
     completed_at = max([last.completed_at or end.received_at, *(m.received_at for m in held)])
     return Sample(
         sample_id=sample_id, conversation=made.conversation.name, customer=customer_of(everything),
-        lane="chat", split=cast(Split, made.memo.split), turns=turns, received_at=end.received_at,
+        lane=lane_of(end.channel), split=cast(Split, made.memo.split), turns=turns, received_at=end.received_at,
         completed_at=completed_at, tenant=end.tenant, line=end.line, adapter=end.adapter, arm=end.arm, p=end.p,
         agent_id=end.agent_id, lang=next((m.lang for m in held if m.lang), "und"), tags=tags,
+        topic=topic_of(turn.text for turn in turns if turn.role == "customer"), source=end.channel or "chat",
         event_ids=(*(m.event_id for m in held), *notes), offsets=spans,
     )  # fmt: skip
 
