@@ -22,9 +22,10 @@ from learner.candidate import BASE, Candidate, Notice, Window
 from learner.checkpoint import Checkpoint, Checkpoints
 from learner.config import TrainConfig
 from learner.feed import Feed, Plan, log_entry
+from learner.references import References
 from learner.statements import Statement
 from learner.supersede import FactChanges
-from learner.update import StepReport, Trajectory, new_trajectory, step, with_references
+from learner.update import StepReport, Trajectory, new_trajectory, step
 from streams.erasures import Erasure
 
 __all__ = ["BASE", "Candidate", "Learner", "Notice"]
@@ -98,7 +99,7 @@ class Learner:
         """Logged samples that were gone at resume: above 0 the weights are not those of an uninterrupted run."""
         self.rollbacks: dict[str, int] = {"canary": 0, "gate": 0, "spikes": 0}
         self.trajectory = self._cold()
-        self._reference = Tree(base)
+        self._references = References(Tree(base))
         self._untold: tuple[Plan, StepReport, list[str]] | None = None
 
     def loop(self, stop: Event, tick: Callable[[], None]) -> None:
@@ -118,7 +119,7 @@ class Learner:
         plan = self.feed.gather(self.run, self.trajectory.step + 1, self._clock())
         if plan is None:
             return None
-        plan = replace(plan, documents=tuple(with_references(self._reference, plan.documents)))
+        plan = replace(plan, documents=self._references.of(plan.documents))
         self._checkpoints.append(log_entry(self.run, plan, self.feed))
         return self._take(plan)
 
@@ -151,6 +152,7 @@ class Learner:
         for entry in entries:
             plan = self.feed.logged(entry)
             self.missing += plan.missing
+            self._references.learn(plan.documents)
             self._take(plan, again=True, told=entry["step"] <= told)
         return len(entries)
 
@@ -248,6 +250,7 @@ class Learner:
         self.feed.forget(names, gone)
         self.facts.forget(erasure.digests)
         self.trajectory.guard.forget(erasure.digests)
+        self._references.forget(gone)
         seen = [at for at, key in self.window.keys if key in gone]
         seen += [erasure.first_step] if erasure.first_step else []
         self.erasures.append(erasure.erasure_id)
@@ -266,7 +269,7 @@ class Learner:
         old = self.window
         self.window = Window(first=notice.step + 1, fresh_from=old.fresh_to, fresh_to=old.fresh_to)
         self.window.keys = [(at, key) for at, key in old.keys if at > notice.step]
-        self._reference = tree_of(self.base, self._store.lora(notice.version))
+        self._references.tree = tree_of(self.base, self._store.lora(notice.version))
 
     def _back(self, version: str, cause: str) -> None:
         """Restart from a version; what was learned since its successor waits for review instead of coming back."""
@@ -288,7 +291,8 @@ class Learner:
         self.ring.clear()
         self._offered = at
         self.window = Window(first=at + 1)
-        self._reference = Tree(self.base) if version == BASE else tree_of(self.base, self.trajectory.lora)
+        start = Tree(self.base) if version == BASE else tree_of(self.base, self.trajectory.lora)
+        self._references.restart(start)
         self.save()
 
     def _cold(self) -> Trajectory:
@@ -319,7 +323,8 @@ class Learner:
             "warm": trajectory.warm, "rate_factor": trajectory.rate_factor, "guard": trajectory.guard.state(),
             "norms": list(trajectory.spikes.norms), "skipped": list(trajectory.spikes.skipped),
             "window": [window.first, window.fresh_from, window.fresh_to, window.keys, window.offsets],
-            "feed": self.feed.state(), "facts": self.facts.state(), "base": self.base.digests["weights_sha256"],
+            "feed": self.feed.state(), "facts": self.facts.state(), "references": self._references.state(),
+            "base": self.base.digests["weights_sha256"],
         }  # fmt: skip
 
     def _restore(self, found: Checkpoint) -> None:
@@ -348,4 +353,6 @@ class Learner:
         self.window = Window(first, low, high, [(at, key) for at, key in keys], spans)
         self.feed.load(state["feed"])
         self.facts.load(state["facts"])
-        self._reference = Tree(self.base) if self.parent == BASE else tree_of(self.base, self._store.lora(self.parent))
+        tree = Tree(self.base) if self.parent == BASE else tree_of(self.base, self._store.lora(self.parent))
+        self._references.restart(tree)
+        self._references.load(state["references"])
