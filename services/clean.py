@@ -70,6 +70,7 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     from services.clean_erasures import Erasures, answer_erasures  # noqa: PLC0415
     from services.local.redis_server import client as redis_client  # noqa: PLC0415
     from services.replay_care import care  # noqa: PLC0415
+    from services.scrub_watch import watch  # noqa: PLC0415
     from streams.app import Parts  # noqa: PLC0415
     from streams.assemble.store import AssembleStore  # noqa: PLC0415
     from streams.assemble_stage import AssembleStage  # noqa: PLC0415
@@ -80,6 +81,7 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     from streams.near_copies_store import RedisCopies  # noqa: PLC0415
     from streams.replay import Offsets, open_tables  # noqa: PLC0415
     from streams.scrub import Scrubber  # noqa: PLC0415
+    from streams.scrub.audit import LeakAudit  # noqa: PLC0415
     from streams.scrub.identity import ledger_key  # noqa: PLC0415
     from streams.scrub_stage import ScrubStage, ScrubStore  # noqa: PLC0415
 
@@ -95,7 +97,13 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     }  # fmt: skip
     producer = Producer({**config.client("clean", **sure), **KafkaFigures(runtime.registry).settings()})
     states = ScrubStore(client, config, config.epoch, settings.scrub.state_ttl_s)
-    scrub = ScrubStage(Scrubber(settings.scrub, keys), states, keys, config, metrics)
+    audit = LeakAudit(
+        settings.scrub,
+        keys,
+        report=lambda event_id, label: runtime.log.warning("pii_audit", where=event_id, reason=label),
+    )
+    scrub = ScrubStage(Scrubber(settings.scrub, keys), states, keys, config, metrics, audit=audit)
+    watch(settings.scrub, keys, metrics.planted, runtime.stop, lambda error: runtime.caught("canaries", error))
     store = AssembleStore(client, config, settings.quality, key, config.epoch)
     assemble = AssembleStage(
         store, RedisCopies(client, settings.quality),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from streams.scrub.audit import upper_bound
 from streams.topics import CHATS_CLEAN, CHATS_RAW, EXAMPLES
 
 STAGES = ("scrub", "assemble", "buffer", "review")
@@ -53,6 +55,27 @@ class StreamMetrics:
             "driftline_offsets_out_of_range_total", "Records that the broker deleted before they were read", ["topic"],
             registry=registry,
         )  # fmt: skip
+        self._audits = Counter(
+            "driftline_pii_audited_turns_total", "Masked turns searched again", ["result"], registry=registry
+        )
+        self._leaks = Counter(
+            "driftline_pii_audit_finds_total", "Values that the audit found in masked turns", ["entity"],
+            registry=registry,
+        )  # fmt: skip
+        self._bound = Gauge(
+            "driftline_pii_leak_rate_bound_ratio", "Leaking turns that the audit still allows, 95 % confidence",
+            registry=registry,
+        )  # fmt: skip
+        self._canaries = Counter(
+            "driftline_pii_canaries_total", "Planted values that were masked or survived", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        self._audit_counts = [0, 0]
+        self._bound.set(1)
+        for result in ("clean", "leaking", "failed"):
+            self._audits.labels(result)
+        for result in ("masked", "survived"):
+            self._canaries.labels(result)
         self._waiting: set[str] = set()
         self._outcomes = {
             (stage, outcome): self._events.labels(stage, outcome) for stage in STAGES for outcome in OUTCOMES
@@ -75,6 +98,21 @@ class StreamMetrics:
     def redacted(self, entity: str, count: int) -> None:
         """Masked spans of one label."""
         self._redactions.labels(entity).inc(count)
+
+    def audited(self, turns: int, leaking: int, failed: int, labels: Collection[str]) -> None:
+        """Masked turns that were searched again, how many of them leak, and what was found."""
+        self._audits.labels("clean").inc(turns - leaking)
+        self._audits.labels("leaking").inc(leaking)
+        self._audits.labels("failed").inc(failed)
+        for label in labels:
+            self._leaks.labels(label).inc()
+        self._audit_counts = [self._audit_counts[0] + leaking, self._audit_counts[1] + turns]
+        self._bound.set(upper_bound(*self._audit_counts))
+
+    def planted(self, masked: int, survived: int) -> None:
+        """Planted values that the scrubber masked, and that came through."""
+        self._canaries.labels("masked").inc(masked)
+        self._canaries.labels("survived").inc(survived)
 
     def lag(self, topic: str, partition: int, messages: int) -> None:
         """How far a partition's committed offset is behind its end."""

@@ -25,6 +25,7 @@ from streams.ledger import Entry, Outcome, event_digest, record_digest
 from streams.outbox import Output, Record
 from streams.replay import offsets
 from streams.scrub import ConversationState, Keys, Quarantined, Scrubber
+from streams.scrub.audit import LeakAudit, Turn
 from streams.scrub.identity import clean_event_id, conversation_pseudonym, ledger_key
 from streams.topics import CHATS_CLEAN, CHATS_DEAD_LETTER, CHATS_RAW
 
@@ -77,14 +78,16 @@ class ScrubStage:
     """Decodes, scrubs and passes on; what cannot be read or scrubbed becomes a dead letter."""
 
     def __init__(
-        self, scrubber: Scrubber, store: ScrubStore, keys: Keys, config: StreamConfig, count: Any = None
-    ) -> None:
+        self, scrubber: Scrubber, store: ScrubStore, keys: Keys, config: StreamConfig, count: Any = None, *,
+        audit: LeakAudit | None = None,
+    ) -> None:  # fmt: skip
         self._scrubber = scrubber
         self._store = store
         self._keys = keys
         self._key = ledger_key(keys)
         self._config = config
         self._count = count
+        self._audit = audit
         self._clean = config.topic(CHATS_CLEAN)
         self._letters = config.topic(CHATS_DEAD_LETTER)
 
@@ -98,17 +101,18 @@ class ScrubStage:
         for _ in range(_TRIES):
             states = self._store.load(sorted({name for name in names if name is not None}))
             changed: dict[str, tuple[int, ConversationState]] = {}
-            outputs = []
+            outputs, turns = [], list[Turn]()
             for record, (event, tenant), name in zip(batch, read, names, strict=True):
                 if isinstance(event, Output) or name is None:
                     outputs.append(event if isinstance(event, Output) else Output())
                     continue
                 generation, state = changed.get(name, states[name])
-                output, after = self._scrub(record, event, tenant, state)
+                output, after = self._scrub(record, event, tenant, state, turns)
                 if after is not state:
                     changed[name] = (generation, after)
                 outputs.append(output)
             if self._store.save(changed, [(record.partition, record.offset) for record in batch]):
+                self._audited(turns)
                 return outputs
         raise redis.ConnectionError("states change under this worker; it is no longer their owner")
 
@@ -128,8 +132,9 @@ class ScrubStage:
             return self._letter(record, bad.reason.value, "BadEvent", entry), tenant
 
     def _scrub(
-        self, record: Incoming, event: ChatEvent, tenant: str, state: ConversationState
+        self, record: Incoming, event: ChatEvent, tenant: str, state: ConversationState, turns: list[Turn]
     ) -> tuple[Output, ConversationState]:
+        """What goes on of an event and its conversation's state after it; masked texts are added to `turns`."""
         try:
             cleaned, after = self._scrubber.scrub_event(
                 event, state, received_at=record.at, offset=(record.partition, record.offset), tenant=tenant
@@ -141,11 +146,19 @@ class ScrubStage:
         records = tuple(
             Record(self._clean, clean.conversation.encode(), encode_record(clean), carried) for clean in cleaned
         )
+        turns += [Turn(c.event_id, text) for c in cleaned if (text := c.text or c.corrected_text)]
         if self._count is not None:
             self._count.outcome("scrub", "accepted", count=len(cleaned))
             for entity, count in _masked(cleaned).items():
                 self._count.redacted(entity, count)
         return Output(records), after
+
+    def _audited(self, turns: Sequence[Turn]) -> None:
+        """Search a share of what goes on again, while the raw text can still be read."""
+        if self._audit is not None and turns:
+            found = self._audit.run(turns)
+            if self._count is not None and (found.turns or found.failed):
+                self._count.audited(found.turns, len(found.leaking), found.failed, found.labels)
 
     def _entry(self, record: Incoming, event_id: str | None) -> str:
         """The ledger's digest of a record, under its clean event id where one can be read."""

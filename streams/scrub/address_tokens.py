@@ -4,8 +4,25 @@ from __future__ import annotations
 
 import re
 
-from streams.scrub.lexicon import COMMON, NAME, OFTEN, PROPER, lexicon
-from streams.scrub.streets import CODES, HOUSE, LEADS, PARTICLES, STATES, STRONG, SUFFIXES, UNITS
+from streams.scrub.lexicon import COMMON, FOREIGN, NAME, OFTEN, PROPER, lexicon
+from streams.scrub.streets import (
+    CODES,
+    COMPOUNDS,
+    DETAILS,
+    FLATS,
+    HOUSE,
+    HOUSES,
+    LEADS,
+    MILITARY,
+    PARTICLES,
+    PLACES,
+    PREFIXES,
+    STATES,
+    STRONG,
+    SUFFIXES,
+    UNITS,
+    WAYS,
+)
 
 _TOKEN = re.compile(
     r"[A-Za-z\x01](?:[A-Za-z\x01'\-]*[A-Za-z\x01])?|\d+(?:[A-Za-z](?![A-Za-z]))?(?:[\-/]\d+[A-Za-z]?(?![A-Za-z]))?|"
@@ -17,20 +34,83 @@ SHORT = 6
 """Digits of the longest house number or postal code; longer runs are other numbers."""
 
 
-class Token:
-    """A word, number or sign, and where it stands."""
+NUMBER, JOINER, CAPITAL, MEMBER, SMALL, PART, OPENER, BEHIND = (1 << i for i in range(8))
+"""Kinds of a token: a number, a sign between parts, a word with a capital; may be part of an address, may be one in a
+text without capitals, is a part's or a street's own word; may begin a street, may stand in front of one."""
+CACHE_WORDS = 20_000
+"""Words whose kinds are remembered; the table is emptied when it is full and never leaves memory."""
+LONGEST_WORD = 40
+JOINERS = frozenset(",.#-/()'\x02")
 
-    __slots__ = ("end", "lower", "start", "text")
+
+class Token:
+    """A word, number or sign, what it is, and where it stands."""
+
+    __slots__ = ("end", "flags", "kind", "lower", "start", "text")
 
     def __init__(self, match: re.Match[str]) -> None:
         self.start, self.end = match.span()
-        self.text = match[0]
-        self.lower = self.text.lower()
+        self.text = text = match[0]
+        self.lower, self.flags, self.kind = _words[text]
+        """Text in lower case, lexicon flags, kinds."""
 
-    @property
-    def flags(self) -> int:
-        """The word's lexicon flags."""
-        return lexicon().get(self.lower, 0)
+
+class _Words(dict[str, tuple[str, int, int]]):
+    """What is looked up once of a word; numbers are too many to remember."""
+
+    def __missing__(self, text: str) -> tuple[str, int, int]:
+        lower = text.lower()
+        flags = lexicon().get(lower, 0)
+        word = lower, flags, _kind(text, lower, flags)
+        if not text[0].isdigit() and len(text) <= LONGEST_WORD:
+            if len(self) >= CACHE_WORDS:
+                self.clear()
+            self[text] = word
+        return word
+
+
+_words = _Words()
+
+
+def _kind(text: str, lower: str, flags: int) -> int:
+    first = text[0]
+    if first.isdigit():
+        return NUMBER | OPENER | MEMBER * (len(text) <= 2 * SHORT)
+    if first == "\n" or text in JOINERS:
+        return JOINER | MEMBER | BEHIND * (lower in _BEHIND)
+    kind = BEHIND * (lower in _BEHIND) | OPENER * (lower in OPENERS or lower.endswith(COMPOUNDS))
+    kind |= CAPITAL * (first.isupper() or first == "\x01") | PART * (lower in DETAILS or lower in WAYS)
+    if first == "\x01":
+        return kind | MEMBER
+    if not first.isalpha() or lower in _MONTHS:
+        return kind
+    return kind | _membership(text, lower, flags, kind)
+
+
+def _membership(text: str, lower: str, flags: int, kind: int) -> int:
+    """Whether a word may be part of an address: anywhere, or in a text without capitals."""
+    often = bool(flags & OFTEN)
+    if len(text) == 1 and kind & CAPITAL:  # "H-8133", "Ruta T-84"
+        return MEMBER * (text != "I")
+    if kind & PART:
+        return MEMBER if kind & CAPITAL or not often else SMALL
+    if kind & CAPITAL:
+        return MEMBER * (not often or bool(flags & (PROPER | NAME)) or lower in SUFFIXES)
+    if lower in PARTICLES or lower.endswith(COMPOUNDS):
+        return MEMBER * (not often or lower in {"of", "the", "de", "la"})
+    rare = not flags & (COMMON | FOREIGN) or bool(flags & (PROPER | NAME))
+    return SMALL * (len(text) > 1 and not often and rare)
+
+
+OPENERS = PREFIXES | FLATS | MILITARY | HOUSES | {"corner"}
+"""Words that an address may begin with."""
+_BEHIND = PLACES | LEADS | {"to", "is", ":"}
+_MONTHS = frozenset(
+    "january february march april may june july august september october november december jan feb mar apr jun jul aug "
+    "sep sept oct nov dec januar februar marz mai juni juli oktober dezember enero febrero marzo abril mayo junio "
+    "julio agosto septiembre octubre noviembre diciembre janvier fevrier avril juin juillet aout septembre octobre "
+    "novembre decembre monday tuesday wednesday thursday friday saturday sunday".split()
+)
 
 
 def tokenise(text: str) -> list[Token]:
@@ -196,7 +276,7 @@ def next_word(tokens: list[Token], at: int) -> int | None:
 
 def is_capital(token: Token) -> bool:
     """Whether the token begins with a capital, or with a letter of a script that has none."""
-    return token.text[0].isupper() or token.text[0] == "\x01"
+    return bool(token.kind & CAPITAL)
 
 
 _TOWN_WORDS = frozenset(

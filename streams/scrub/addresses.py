@@ -7,7 +7,11 @@ capitals or none are the same code. Each token is looked at a bounded number of 
 from __future__ import annotations
 
 from streams.scrub.address_tokens import (
+    BEHIND,
+    CAPITAL,
     MAX_GROWTH,
+    NUMBER,
+    OPENER,
     SHORT,
     Token,
     grow_left,
@@ -20,6 +24,7 @@ from streams.scrub.address_tokens import (
     tokenise,
 )
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, PROPER
+from streams.scrub.segments import find_segments
 from streams.scrub.spans import Overflow, Span
 from streams.scrub.streets import (
     COMPOUNDS,
@@ -40,9 +45,14 @@ MAX_ANCHORS = 1_000
 """Tokens of one turn at which an address could begin; more are a flood of numbers."""
 
 
-def find_addresses(text: str) -> list[Span]:
-    """Spans of addresses, each with the town and code that follow it."""
+def find_addresses(text: str, *, streets: bool = True) -> list[Span]:
+    """Spans of addresses with town and code; `streets`: whether a word for street may be in the text."""
     tokens = tokenise(text)
+    return (_by_street(tokens) if streets else []) + find_segments(tokens)
+
+
+def _by_street(tokens: list[Token]) -> list[Span]:
+    """Spans of the addresses whose core is a street, a flat or a box."""
     found: list[Span] = []
     at = 0
     tried = 0
@@ -65,20 +75,12 @@ def find_addresses(text: str) -> list[Span]:
 
 def _may_begin(tokens: list[Token], at: int) -> bool:
     """Whether an address can begin here: the cheap test that most tokens fail."""
-    word = tokens[at].lower
-    if word[0].isdigit() or word in _OPENERS or word.endswith(COMPOUNDS):
+    kind = tokens[at].kind
+    if kind & OPENER:
         return True
-    return at > 0 and (
-        tokens[at - 1].lower in PLACES
-        or tokens[at - 1].lower in _BEHIND
-        or (is_capital(tokens[at]) and any(t.text[0].isdigit() for t in tokens[at + 1 : at + 4]))
+    return at > 0 and bool(
+        tokens[at - 1].kind & BEHIND or (kind & CAPITAL and any(t.kind & NUMBER for t in tokens[at + 1 : at + 4]))
     )
-
-
-_BEHIND = frozenset({"to", "is", ":", *LEADS})
-
-
-_OPENERS = PREFIXES | FLATS | MILITARY | HOUSES | {"corner"}
 
 
 def _anchor(tokens: list[Token], at: int) -> tuple[int, int] | None:

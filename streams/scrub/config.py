@@ -16,6 +16,14 @@ class ScrubConfig:
     """A recogniser whose finds join: `presidio`, or a model for a transformers pipeline; empty for none."""
     ner_required: bool = True
     """Whether a turn that the recogniser fails on is quarantined; else rules and tagger stand alone."""
+    ner_deadline_s: float = 2.0
+    """Seconds that a turn waits for the recogniser; past them it has failed."""
+    audit_share: float = 0.01
+    """Share of masked turns that are searched again by a heavier detector; 0 turns the audit off."""
+    audit_ner: str = ""
+    """The recogniser of the audit, named as `ner` is; empty for all rules on other readings of the text."""
+    canary_every_s: float = 60.0
+    """Seconds between two synthetic conversations planted in front of the scrubber; 0 plants none."""
     hold_s: float = 0.0
     """Seconds that a turn that may be a piece of a value is held for the next one; 0 masks it at once instead."""
     max_chars: int = 16_384
@@ -39,6 +47,12 @@ class ScrubConfig:
         for name in ("max_chars", "max_spans", "max_entities", "max_events", "state_ttl_s"):
             if getattr(self, name) < 1:
                 raise ValueError(f"scrub.{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.audit_share <= 1:
+            raise ValueError(f"scrub.audit_share is {self.audit_share}; it must lie between 0 and 1")
+        if self.ner_deadline_s <= 0:
+            raise ValueError(f"scrub.ner_deadline_s is {self.ner_deadline_s}; it must be above 0")
+        if self.canary_every_s < 0:
+            raise ValueError(f"scrub.canary_every_s is {self.canary_every_s}; it must not be negative")
         if self.hold_s < 0:
             raise ValueError(f"scrub.hold_s is {self.hold_s}; it must not be negative")
         for rule in self.id_formats:

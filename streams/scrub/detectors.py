@@ -9,11 +9,13 @@ from streams.scrub import (
     contacts,
     foreign,
     keyed,
+    keywords,
     names,
     numbers,
     persons,
     scripts,
     secrets,
+    separated,
     spelled,
     streets,
 )
@@ -26,6 +28,7 @@ from streams.scrub.gate import (
     LOGIN,
     MIXED,
     NAMED,
+    NOT_DIGITS,
     PASSWORD,
     SPELLED,
     SQUASHED,
@@ -88,11 +91,22 @@ def detect(original: str, plain: Plain, config: ScrubConfig) -> list[Span]:
     if LETTER in text:
         found += foreign.find_foreign(text) + scripts.find_native(original, plain)
     if config.tagger and seen.flags & UNUSUAL:
-        found += names.tag(text)
+        found += _housed(text, names.tag(text))
     for rule in config.id_formats:
         label, _, pattern = rule.partition(":")
         found += [(*m.span(), label) for m in re.finditer(pattern, text) if m.end() > m.start()]
     return found
+
+
+def _housed(text: str, names_found: list[Span]) -> list[Span]:
+    """Names, those that a house number ends as addresses: "Vajnorska 1"."""
+    return [
+        (start, match.end(), "ADDRESS") if (match := _HOUSE_NUMBER.match(text, end)) else (start, end, label)
+        for start, end, label in names_found
+    ]
+
+
+_HOUSE_NUMBER = re.compile(r" \d{1,4}[a-z]?(?:/\d{1,4})?(?=[,.;\n?!]|$)")
 
 
 def finish(text: str, plain: Plain, found: list[Span]) -> list[Span]:
@@ -124,7 +138,9 @@ def _rules(text: str, seen: Look) -> list[Span]:
     elif flags & STREET_ALONE:
         found += addresses.find_addresses(text)
     if flags & LOGIN and not seen.digits:
-        found += keyed.find_keyed(text, lower, seen.of(LOGIN, keyed.LOGINS))
+        found += keyed.find_keyed(text, lower, seen.of(LOGIN, keywords.LOGINS))
+    if flags & KEYED and flags & UNUSUAL and not seen.digits and keyed.LETTERS_ONLY.search(text):
+        found += keyed.find_keyed(text, lower, seen.of(KEYED, keywords.CODED))
     if flags & UNUSUAL or flags & NAMED:
         announced = seen.announced()
         if announced or flags & NAMED:
@@ -141,7 +157,7 @@ def _secrets(text: str, lower: str, seen: Look) -> list[Span]:
 
 def _contacts(text: str, lower: str, flags: int) -> list[Span]:
     found: list[Span] = []
-    if "@" in text or (flags & AT and flags & DOMAIN):
+    if "@" in text or (flags & AT and (flags & DOMAIN or contacts.is_bracketed(lower))):
         found += contacts.find_obfuscated(lower)
     if "@" in text:
         found += contacts.find_handles(text)
@@ -154,16 +170,21 @@ def _numbered(text: str, lower: str, seen: Look) -> list[Span]:
     """What needs digits: values behind key words, ids, postal codes, addresses."""
     found: list[Span] = []
     flags = seen.flags
-    if flags & KEYED:
-        found += keyed.find_keyed(text, lower, seen.of(KEYED, keyed.KEYS))
-    if flags & MIXED:
+    if flags & KEYED or "d.o.b" in lower:
+        fired = seen.of(KEYED, keywords.KEYS)
+        found += keyed.find_keyed(text, lower, {**fired, "d.o.b": "dob"} if "d.o.b" in lower else fired)
+    if flags & MIXED and (seen.digits > MIN_CODED or "." in text) and _has_id(seen):
         found += _ids(text, lower)
     if flags & MIXED or seen.digits >= 5:  # an American postal code
         found += streets.find_codes(text, seen.raw.translate(CLASSES))
+    if seen.digits >= separated.MIN_DIGITS and separated.may_hold(text, keyed=bool(flags & KEYED)):
+        found += separated.find_separated(text, lower)
     if seen.digits >= 8 and text.count(".") > 1:  # coordinates
         found += secrets.find_coordinates(text)
     if (flags & STREET and _is_housed(text, seen.having(STREET))) or (flags & STREET_SMALL and text.islower()):
         found += addresses.find_addresses(text)
+    elif flags & UNUSUAL and seen.digits >= MIN_CODED and _CODE_AND_TOWN.search(text):
+        found += addresses.find_addresses(text, streets=False)
     return found
 
 
@@ -179,9 +200,23 @@ def _is_housed(text: str, words: set[str]) -> bool:
     return False
 
 
+MIN_CODED = 5
+"""Digits of a postal code and a house number."""
+_CODE_AND_TOWN = re.compile(
+    r"(?<![\w.,:$\-])(?:\d{4,6}|\d{3} \d{2}|\d{4,5}-\d{3,4}|\d{4} ?[A-Z]{2})[ ,\n]{1,3}[A-Za-z\x01]{3}"
+)
 _DIGIT = re.compile(r"\d")
 _HOUSE_REACH = 48
 """Characters between the words of a street and its number."""
+
+
+def _has_id(seen: Look) -> bool:
+    """Whether a word of letters and digits has digits enough for an id; dots between its parts hide some."""
+    return any(len(word.translate(None, NOT_DIGITS)) >= _ID_DIGITS - 2 for word in seen.marked(MIXED))
+
+
+_ID_DIGITS = 5
+"""Digits of the shortest id that shows by its form alone."""
 
 
 def _ids(text: str, lower: str) -> list[Span]:
@@ -191,7 +226,7 @@ def _ids(text: str, lower: str) -> list[Span]:
         token = match[0]
         digits = digit_count(token)
         if (
-            digits < 5
+            digits < _ID_DIGITS
             or token.replace("-", "").replace("/", "").replace(".", "").isdigit()
             or token[:2].lower() == "0x"
         ):

@@ -21,7 +21,7 @@ class DryRun:
 
     def __init__(self, config: ScrubConfig) -> None:
         self._config = config
-        self._ner = ner.load(config.ner) if config.ner else None
+        self._ner = ner.load(config.ner, config.ner_deadline_s) if config.ner else None
         self._key = secrets.token_bytes(32)
         self._conversations: dict[str, ConversationState] = {}
 

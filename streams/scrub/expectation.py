@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from streams.scrub.lexicon import is_common, is_name
+from streams.scrub.keyed import DATE
+from streams.scrub.lexicon import is_common, is_frequent, is_name
 from streams.scrub.spans import Span, union
 from streams.scrub.streets import STRONG
 
@@ -15,7 +16,7 @@ _ASKS = {
     ),
     "OTP": (
         r"(?:the|verification|security|one.time|confirmation|6.digit|six.digit|sms|auth\w*) code|code (?:we|i|"
-        r"that|you)|otp|\bpin\b|passcode"
+        r"that|you)|what code|code did you|\bcode\b.{0,24}(?:sms|text(?:ed)?|receiv\w*|sent)|otp|\bpin\b|passcode"
     ),
     "CARD_SEC": r"cvv|cvc|csc|security code|expir\w+|three digits|3 digits",
     "CARD": (
@@ -160,22 +161,31 @@ def find_answer(text: str, labels: tuple[str, ...], covered: list[Span]) -> list
     words = list(_WORD.finditer(text))
     if "ADDRESS" in labels and (place := _place(text, words)):
         return [place]
-    open_words = [m for m in words if not any(a < m.end() and m.start() < b for a, b, _ in covered)]
+    if "DOB" in labels and (date := DATE.search(text)):
+        covered = [*covered, (*date.span(), "DOB")]
+    open_words = [m for m in words if not any(a <= m.start() and _core(m)[1] <= b for a, b, _ in covered)]
     short = len(words) <= SHORT_ANSWER
     number_label = next((label for label in _NUMBERS_FIRST if label in labels), None)
     letter_label = next((label for label in labels if label in _LETTERS), None)
-    found: list[Span] = []
+    found = [s for s in covered if s[2] == "DOB"]
     for match in open_words:
         start, end = _core(match)
         if end <= start:
             continue
         word = text[start:end]
         digits = sum(c.isdigit() for c in word)
-        if digits and number_label and (short or digits >= 3):  # two digits in a sentence are a quantity
-            found.append((start, end, number_label))
+        if (
+            digits and (number_label or letter_label) and (short or digits >= 3)
+        ):  # two digits in a sentence are a quantity
+            found.append((start, end, number_label or letter_label or ""))
         elif digits >= 4 and len(words) <= 4 and "PERSON" in labels:  # who gives a name adds the number asked for next
             found.append((start, end, "ACCOUNT_ID"))
-        elif not digits and short and letter_label and _answers(word, letter_label, labels):
+        elif (
+            not digits
+            and short
+            and letter_label
+            and _answers(word, letter_label, labels, alone=len(words) == 1 == len(labels))
+        ):
             found.append((start, end, letter_label))
     return _connected(found, text)
 
@@ -205,11 +215,11 @@ def _core(match: re.Match[str]) -> tuple[int, int]:
     return start, start + len(word)
 
 
-def _answers(word: str, label: str, labels: tuple[str, ...]) -> bool:
+def _answers(word: str, label: str, labels: tuple[str, ...], *, alone: bool) -> bool:
     lower = word.lower()
     if lower in _NOT_ANSWERS:
         return False
-    if label in {"SECRET", "USERNAME"} and len(labels) == 1:
+    if label == "SECRET" or (label == "USERNAME" and len(labels) == 1):
         return True
     if (
         label
@@ -217,14 +227,25 @@ def _answers(word: str, label: str, labels: tuple[str, ...]) -> bool:
         and len(lower) <= 4
     ):
         return not is_common(lower) or len(lower) == 1
+    if label == "PERSON" and alone:  # a word that is the whole answer to "your name?"
+        return not is_frequent(lower)
     return not is_common(lower) or (label == "ADDRESS" and word[0].isupper()) or (label == "PERSON" and is_name(lower))
+
+
+_INITIAL = re.compile(r" [A-Za-z]\.? ")
+"""What stands between two words of a name."""
 
 
 def _connected(found: list[Span], text: str) -> list[Span]:
     """Neighbours of one label with nothing but spaces and punctuation between them as one span."""
     joined: list[Span] = []
     for start, end, label in union(found, text):
-        if joined and joined[-1][2] == label and not text[joined[-1][1] : start].strip(" ,-./"):
+        gap = text[joined[-1][1] : start] if joined else ""
+        if (
+            joined
+            and joined[-1][2] == label
+            and (not gap.strip(" ,-./") or (label == "PERSON" and _INITIAL.fullmatch(gap)))
+        ):
             joined[-1] = (joined[-1][0], end, label)
         else:
             joined.append((start, end, label))

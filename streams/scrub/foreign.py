@@ -11,7 +11,7 @@ import re
 from streams.scrub.normalise import LETTER
 from streams.scrub.spans import Span
 
-_RUN = re.compile(rf"{LETTER}+(?:[ .,'()/\-\d]{{1,8}}{LETTER}+)*")
+_RUN = re.compile(rf"{LETTER}+(?:(?:[ .,'()/\-\d]{{1,8}}|[ ]?[A-Za-z]\.?[ ]?){LETTER}+)*")
 _LATIN = re.compile(r"[A-Za-z]")
 _NEAR_NUMBER = re.compile(r"\d[\w/\-]{0,8}[ ,.]{0,3}$")
 MOSTLY = 0.8

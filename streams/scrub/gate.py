@@ -13,8 +13,9 @@ from functools import reduce
 from operator import or_
 from typing import NamedTuple
 
-from streams.scrub import contacts, keyed, persons, secrets, spelled, streets
+from streams.scrub import contacts, keywords, persons, secrets, spelled, streets
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, lexicon
+from streams.scrub.typos import intended
 
 (
     UNUSUAL, KEYED, PASSWORD, SPELLED, STREET, STREET_ALONE, AT, DOMAIN, SQUASHED, LOGIN, MIXED, NAMED, STREET_SMALL,
@@ -74,6 +75,10 @@ class Look(NamedTuple):
     digits: int
     """How many digits it holds."""
 
+    def marked(self, flag: int) -> list[bytes]:
+        """The words that carry a flag."""
+        return [w for w, flags in zip(self.words, self.each, strict=True) if flags & flag]
+
     def having(self, flag: int) -> set[str]:
         """The words, as written, that carry a flag."""
         return {w.decode() for w, flags in zip(self.words, self.each, strict=True) if flags & flag}
@@ -86,12 +91,15 @@ class Look(NamedTuple):
             found.update(self.words[i - 1] for i in range(1, len(each)) if each[i] & AFTER and each[i - 1] & UNUSUAL)
         return {w.decode() for w in found}
 
-    def of(self, flag: int, table: Container[str]) -> set[str]:
-        """The words of `table`, compounds' parts included, that made words carry a flag."""
-        found: set[str] = set()
+    def of(self, flag: int, table: Container[str]) -> dict[str, str]:
+        """Words that carry a flag, compounds' parts included, in lower case -> the words of `table` that they mean."""
+        found: dict[str, str] = {}
         for word in self.having(flag):
             lower = word.lower()
-            found.update(part for part in (lower, *_SIGNS.split(lower)) if part in table)
+            for part in {lower, *_SIGNS.split(lower)}:
+                meant = part if part in table else _meant(part)
+                if meant in table:
+                    found[part] = meant
         return found
 
 
@@ -148,11 +156,12 @@ def flags_of(word: str) -> int:
 
 def _word_flags(word: str, lower: str) -> int:
     flags = UNUSUAL if is_unusual(word, lower) else 0
+    meant = _meant(lower)
     for words, flag in _SETS:
-        if lower in words:
+        if lower in words or meant in words:
             flags |= flag
     if lower in streets.EVIDENCE:
-        strong = lower in streets.STRONG or lower in streets.ANYWHERE
+        strong = lower in streets.STRONG or (lower in streets.ANYWHERE and not _is_plain_way(lower))
         flags |= STREET if strong or not word.islower() else STREET_SMALL
         flags |= STREET_ALONE if lower in streets.STRONG or (lower in streets.SUFFIXES and not word.islower()) else 0
     if lower.endswith(streets.COMPOUNDS):
@@ -163,9 +172,20 @@ def _word_flags(word: str, lower: str) -> int:
     return flags | (MIXED if digits and digits < len(word) else 0)
 
 
+def _is_plain_way(lower: str) -> bool:
+    """Whether another language's word for street is a very frequent English word ("so", "per")."""
+    return lower in streets.WAYS and bool(lexicon().get(lower, 0) & OFTEN)
+
+
+def _meant(lower: str) -> str:
+    """The key word that a word which no list holds was meant to be."""
+    return "" if lexicon().get(lower) else intended(lower)
+
+
 _SETS = (
-    (frozenset(keyed.KEYS), KEYED), (keyed.LOGINS, LOGIN), (secrets.PASSWORD_WORDS, PASSWORD), (spelled.WORDS, SPELLED),
-    (frozenset({"at", "arroba", "chez"}), AT), (contacts.DOMAIN_WORDS, DOMAIN), (frozenset({"name", "name's"}), NAMED),
+    (frozenset(keywords.KEYS), KEYED), (keywords.LOGINS, LOGIN),
+    (secrets.PASSWORD_WORDS, PASSWORD), (spelled.WORDS, SPELLED),
+    (contacts.AT_WORDS, AT), (contacts.DOMAIN_WORDS, DOMAIN), (persons.NAME_WORDS, NAMED),
     (persons.TRIGGERS, TRIGGER), (persons.FOLLOWERS, AFTER),
 )  # fmt: skip
 

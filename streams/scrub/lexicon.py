@@ -6,8 +6,9 @@ import gzip
 from functools import cache
 from importlib.resources import files
 
-COMMON, FIRST, LAST, OFTEN, PROPER = 1, 2, 4, 8, 16
-"""Flags of a word: ordinary, first name, surname, very frequent, other proper name; "will" has several."""
+COMMON, FIRST, LAST, OFTEN, PROPER, FOREIGN, GERMAN = (1 << i for i in range(7))
+"""Flags of a word: ordinary, first name, surname, very frequent, other proper name, ordinary only outside English,
+ordinary in German (where every noun has a capital); "will" has several."""
 
 NAME = FIRST | LAST
 
@@ -26,6 +27,11 @@ def lexicon() -> dict[str, int]:
 def is_common(word: str) -> bool:
     """Whether a lower-case word is ordinary English (names that are words included)."""
     return bool(lexicon().get(word, 0) & COMMON)
+
+
+def is_frequent(word: str) -> bool:
+    """Whether a lower-case word is among the commonest of English, or is ordinary in another language."""
+    return bool(lexicon().get(word, 0) & (OFTEN | FOREIGN))
 
 
 def is_name(word: str) -> bool:

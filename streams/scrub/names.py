@@ -14,8 +14,9 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-from streams.scrub.lexicon import COMMON, FIRST, NAME, OFTEN, PROPER, lexicon
+from streams.scrub.lexicon import COMMON, FIRST, FOREIGN, GERMAN, NAME, OFTEN, PROPER, lexicon
 from streams.scrub.spans import Span
+from streams.scrub.typos import intended
 
 TOKEN = re.compile(r"[A-Za-z\x01]+(?:-[A-Za-z\x01]+|'(?!s\b)[A-Za-z]+)*|'s\b|\d+|\n+|[^\sA-Za-z\d]")
 PARTICLES = frozenset(
@@ -26,7 +27,7 @@ GROUPS = 12
 """Kinds as neighbours see them: four shapes times name-like, unknown, ordinary."""
 
 SHAPES = 5
-LEXICAL = 8
+LEXICAL = 9
 NUMBER, COMMA, STOP, ASK, COLON, BREAK, QUOTE, OTHER, GENITIVE, START, END = range(
     SHAPES * LEXICAL, SHAPES * LEXICAL + 11
 )
@@ -77,6 +78,8 @@ class Weights(NamedTuple):
     kinds_after: dict[int, int]
     around: dict[int, int]
     """By kind before, kind after, group."""
+    styles: dict[int, int]
+    """By style of the text and kind, packed by `pack`."""
     letters: dict[str, int]
     """By shape and n-gram of the padded word."""
 
@@ -93,13 +96,15 @@ class Known(NamedTuple):
     as_after: Row
     as_after2: Row
     candidate: bool
+    votes: int
+    """What it says of its text's style: counts of words of English, of others, of German, of capitals."""
 
 
 @cache
 def weights() -> Weights:
     """The packaged model, read once."""
     raw = json.loads(gzip.decompress(files("streams.scrub").joinpath("data/tagger.json.gz").read_bytes()))
-    for name in ("kinds_before", "kinds_after", "around"):
+    for name in ("kinds_before", "kinds_after", "around", "styles"):
         raw[name] = {int(k): v for k, v in raw[name].items()}
     return Weights(**raw)
 
@@ -126,19 +131,42 @@ def lexical_of(flags: int) -> int:
         if flags & COMMON:
             return 5 if flags & OFTEN else 6
         return 1 if flags & FIRST else 2
+    if flags & FOREIGN:
+        return 8
     if flags & COMMON:
         return 3 if flags & OFTEN else 4
     return 7 if flags & PROPER else 0
 
 
-_GROUP_OF_LEXICAL = (1, 0, 0, 2, 2, 0, 2, 1)
-"""Unknown and proper 1, name 0, ordinary 2; a very frequent word that is also a name counts as a name."""
+_GROUP_OF_LEXICAL = (1, 0, 0, 2, 2, 0, 2, 1, 1)
+"""Unknown, proper and foreign 1, name 0, ordinary 2; a very frequent word that is also a name counts as a name."""
+
+
+def flags_of(token: str) -> int:
+    """The lexicon flags of a word; of one with an elided article ("l'ordine", "j'habite") those of the rest."""
+    lower = token.lower()
+    flags = lexicon().get(lower, 0)
+    if not flags and "'" in lower:
+        article, _, rest = lower.partition("'")
+        return lexicon().get(rest, 0) if article in _ELIDED else 0
+    if not flags and "-" in lower:
+        return _compound(lower.split("-"))
+    return flags or (COMMON if intended(lower) else 0)
+
+
+def _compound(parts: list[str]) -> int:
+    """The flags of a word joined by hyphens: ordinary if all its parts are ("follow-up", "tracking-id")."""
+    found = [lexicon().get(part, 0) for part in parts if part]
+    return COMMON if all(flags & COMMON for flags in found) else 0
+
+
+_ELIDED = frozenset("l d j m t s c n qu jusqu lorsqu un dell all nell sull dall quell".split())
 
 
 def kind_of(token: str, flags: int | None = None) -> int:
     """The kind of a token: shape and class of a word, or what sign it is."""
     if token[0].isalpha() or token[0] == "\x01":
-        return shape_of(token) * LEXICAL + lexical_of(lexicon().get(token.lower(), 0) if flags is None else flags)
+        return shape_of(token) * LEXICAL + lexical_of(flags_of(token) if flags is None else flags)
     if token[0].isdigit():
         return NUMBER
     return _SIGNS.get(token, BREAK if token[0] == "\n" else OTHER)
@@ -171,7 +199,7 @@ def is_candidate(kind: int) -> bool:
         return False
     shape, lexical = divmod(kind, LEXICAL)
     if shape == 0:
-        return lexical in {0, 1, 2, 7}
+        return lexical in {0, 1, 2, 7, 8}
     return lexical != 3 and shape != 4  # a very frequent word that is no name; an initial
 
 
@@ -208,7 +236,31 @@ def _known(token: str, model: Weights, kind: int | None = None) -> Known:
     before, before2 = model.before.get(lower, _NO_ROW), model.before2.get(lower, _NO_ROW)
     after, after2 = model.after.get(lower, _NO_ROW), model.after2.get(lower, _NO_ROW)
     group = group_of(kind) if candidate else 0
-    return Known(kind, group, own, lower, before, before2, after, after2, candidate)
+    return Known(kind, group, own, lower, before, before2, after, after2, candidate, votes_of(token, kind))
+
+
+_ENGLISH_VOTE, _FOREIGN_VOTE, _GERMAN_VOTE, _CAPITAL_VOTE = 1, 1 << 16, 1 << 32, 1 << 48
+STYLES = 6
+
+
+def votes_of(token: str, kind: int) -> int:
+    """What a token adds to the votes on the style of its text; votes of all tokens are summed."""
+    if kind >= NUMBER:
+        return 0
+    votes = _CAPITAL_VOTE if kind // LEXICAL and len(token) > 1 else 0
+    if not kind % LEXICAL:  # unknown, or hidden in training
+        return votes
+    flags = flags_of(token)
+    if flags & FOREIGN:
+        return votes + _FOREIGN_VOTE + (_GERMAN_VOTE if flags & GERMAN else 0)
+    return votes + (_ENGLISH_VOTE if flags & OFTEN else 0)
+
+
+def style_of(votes: int) -> int:
+    """The style of a text: 0 English, 1 another language, 2 German; plus 3 when it has capitals."""
+    english, foreign, german = votes & 0xFFFF, votes >> 16 & 0xFFFF, votes >> 32 & 0xFFFF
+    language = 0 if foreign <= english else 2 if 2 * german > foreign else 1
+    return language + 3 * (votes >= _CAPITAL_VOTE)
 
 
 @cache
@@ -224,8 +276,12 @@ def tag(text: str) -> list[Span]:
     known = [start, start, *map(_tokens.__getitem__, tokens), end, end]
     model = weights()
     names: set[int] = set()
+    style = style_of(sum(k.votes for k in known))
+    least = LEXICAL if style > 3 else 0  # who writes another language with capitals gives names theirs
     for i in range(2, len(known) - 2):
-        if known[i].candidate and score(model, known, i, follows=i - 3 in names) > THRESHOLD:
+        if not known[i].candidate or known[i].kind < least:
+            continue
+        if score(model, known, i, style, follows=i - 3 in names) > THRESHOLD:
             names.add(i - 2)
     if not names:
         return []
@@ -233,9 +289,10 @@ def tag(text: str) -> list[Span]:
     return _joined(text, [m.span() for m in TOKEN.finditer(text)], tokens, kinds, names)
 
 
-def score(model: Weights, known: list[Known], at: int, *, follows: bool) -> int:
+def score(model: Weights, known: list[Known], at: int, style: int, *, follows: bool) -> int:
     """The score of the token at `at` (two edges on each side); `follows` says whether a name stands before it."""
     kind, group, total, *_ = known[at]
+    total += model.styles.get((style * KINDS + kind) * KINDS, 0)
     before2, before, after, after2 = known[at - 2], known[at - 1], known[at + 1], known[at + 2]
     total += before.as_before[group] + before2.as_before2[group] + after.as_after[group] + after2.as_after2[group]
     row = model.pair_before.get(f"{before2.lower} {before.lower}")
@@ -283,13 +340,26 @@ class _Sentence(NamedTuple):
         last, at = first, first + 1
         while at < len(self.tokens) and at - last <= _INSIDE and self._same_line(at):
             lower = self.tokens[at].lower()
-            joins = at == last + 1 and (lower in _AFTER_NAMES or self.is_beside(at, last, _BEHIND))
+            joins = (at == last + 1 and (lower in _AFTER_NAMES or self.is_beside(at, last, _BEHIND))) or (
+                self._is_surname(at, last)
+            )
             if at in self.names or joins:
                 last = at
             elif not (_initial(lower) or (lower == "." and _initial(self.tokens[at - 1])) or lower in PARTICLES):
                 break
             at += 1
         return last
+
+    def _is_surname(self, at: int, name: int) -> bool:
+        """Whether a word that is also a surname goes on with a first name, or any rare word behind an initial."""
+        shape, lexical = divmod(self.kinds[at], LEXICAL)
+        if self.kinds[at] >= NUMBER or lexical == 3 or shape == 4:
+            return False
+        if at == name + 1:
+            first = self.kinds[name] % LEXICAL == 1
+            return first and lexical == 6 and self.text[self.spans[name][1] : self.spans[at][0]] == " "
+        between, lower = self.tokens[name + 1], self.tokens[at].lower()
+        return _initial(between) and between not in _WORDS_OF_ONE and lower not in PARTICLES
 
     def is_beside(self, at: int, name: int, kinds: frozenset[int]) -> bool:
         """Whether the word at `at`, a space from a capitalised name, is of one of these kinds."""
@@ -300,12 +370,14 @@ class _Sentence(NamedTuple):
         return "\n" not in self.text[self.spans[at - 1][1] : self.spans[at][0] + 1]
 
 
-_BEHIND = frozenset(LEXICAL + lexical for lexical in (1, 2, 5, 6))
+_WORDS_OF_ONE = frozenset("aiuynokre")
+"""Letters that are words somewhere, in small letters: no initials."""
+_BEHIND = frozenset(LEXICAL + lexical for lexical in (0, 1, 2, 4, 5, 6, 7, 8))
 """Capitalised words that go on with a name."""
 _INSIDE = 6
 """Tokens from one word of a name to the next: an initial, its full stop, two particles."""
 
-_IN_FRONT = frozenset(LEXICAL + lexical for lexical in (0, 1, 2, 6, 7))
+_IN_FRONT = frozenset(LEXICAL + lexical for lexical in (0, 1, 2, 6, 7, 8))
 """Capitalised words that begin one; a frequent word is a greeting ("Dear")."""
 _AFTER_NAMES = frozenset({"ii", "iii", "jr", "sr", "md", "phd", "esq"})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+from streams.scrub.keywords import KEYS
 from streams.scrub.spans import Span
 from streams.scrub.validators import is_card, is_date, is_iban
 
@@ -28,7 +29,7 @@ _IP6 = re.compile(
     r"::(?:[0-9A-Fa-f]{1,4}:?){1,7}"
 )
 _IBAN = re.compile(
-    r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ \-]?[A-Za-z0-9]{4}){2,7}(?:[ \-]?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])"
+    r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ \-]{0,2}[A-Za-z0-9]{4}){2,7}(?:[ \-]{0,2}[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])"
 )
 _IBAN_DIGITS = 8
 """Fewer digits are no account number."""
@@ -194,6 +195,8 @@ def context_of(lower: str, start: int) -> str:
     """The label that the nearest key word in the 32 characters before suggests."""
     for word in reversed(_LETTERS.findall(lower, max(0, start - 32), start)):
         label = _CONTEXT.get(word)
+        if label is None and word in KEYS:
+            label = KEYS[word][0].label
         if label is not None:
             return label
     return ""

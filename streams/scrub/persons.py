@@ -51,7 +51,17 @@ _WORD = re.compile(r"[A-Za-z\x01][A-Za-z\x01'\-]{0,40}\.?")
 _BETWEEN = re.compile(r"[ \t]{1,3}")
 _SUFFIX_NUMBER = re.compile(r"-[0-9A-Z]{1,4}(?![A-Za-z0-9])")
 _AFTER = re.compile(r" (?:here|speaking|again|calling|on the line)\b")
-_NAME_WORD = re.compile(r"\bname(?:'s)?\b[ \t]{0,2}(?:is\b|was\b|:|=|-)?[ \t]{0,2}")
+NAME_WORDS = frozenset(
+    "name name's navn naam nombre nome nom namn imie jmeno llamo chiamo m'appelle appelle heisse heter hedder heet "
+    "zovut nimeni numesc jmenuji nazywam nama nimi".split()
+)
+"""Words behind which any word may be a name, ordinary ones in lower case among them."""
+_NAME_WORD = re.compile(
+    r"(?:\b(?:name(?:'s)?|navn|naam|nombre|nome|nom|namn|imie|jmeno|nama|nimi|zovut)\b[ \t]{0,2}"
+    r"(?:is\b|was\b|er\b|es\b|e\b|est\b|ar\b|ist\b|lautet\b|saya\b|on\b|to\b|:|=|-)?|"
+    r"\b(?:me llamo|mi chiamo|m'appelle|heisse|heter|hedder|heet|nimeni on|ma numesc|jmenuji se|nazywam sie)\b)"
+    r"[ \t]{0,2}"
+)
 _PARTICLES = frozenset(
     "de da di do dos das del della van von der den ten ter la le el al bin ibn ben abu y e zu af av mac mc st".split()
 )
@@ -127,7 +137,8 @@ def take_name(text: str, at: int, strength: int) -> int:
             break
         plain = word[0].rstrip(".").removesuffix("'s").rstrip("-'")
         if not (i and plain.islower() and plain in _PARTICLES):
-            if not is_namelike(plain, strength if i == 0 else max(1, strength - (not plain[:1].isupper()))):
+            known = i == 0 or bool(lexicon().get(plain.lower(), 0))
+            if not is_namelike(plain, strength if known and i == 0 else max(1, strength - known * plain.islower())):
                 break
             end = last + len(plain) + (len(plain) == 1 and word[0].endswith("."))
             suffix = _SUFFIX_NUMBER.match(text, end)

@@ -36,7 +36,7 @@ class Scrubber:
     """Scrubs the events of all conversations under one configuration; holds no state of its own."""
 
     def __init__(self, config: ScrubConfig, keys: Keys, ner: NerBackend | None = None) -> None:
-        self._ner = ner or (load(config.ner) if config.ner else None)
+        self._ner = ner or (load(config.ner, config.ner_deadline_s) if config.ner else None)
         self._config = config
         self._keys = keys
         self._key = value_key(keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from itertools import pairwise
 
 from streams.scrub.lexicon import is_common
@@ -11,6 +12,8 @@ from streams.scrub.spans import Span
 PASSWORD_WORDS = frozenset(
     "password passwords passwort kennwort contrasena clave senha wachtwoord haslo parol pwd passwd pw pass "
     "passphrase losenord adgangskode passord salasana parola heslo "
+    "mdp parola parool salasona kodeord geslo lozinka slaptazodis sandi mat-khau matkhau kata-sandi passcode psw "
+    "pswd psswd passwd pasw pword passkey "
     "jelszo sifre kode-akses secret apikey api token key credential credentials passe".split()
 )
 _SHAPES = re.compile(
@@ -35,7 +38,7 @@ _MAC = re.compile(
 )
 _GEO = re.compile(r"(?<![\d.])-?\d{1,3}\.\d{3,12} ?[,;/] ?-?\d{1,3}\.\d{3,12}(?![\d.])")
 _LINK = re.compile(
-    r"[ \t]{0,3}(?:(?:for|to|on|of) (?:the|my|this|that|your) [a-z\-]{1,20} )?(?:[ \t]{0,3}(?::|=|->|(?:is|was|are|"
+    r"[ \t]{0,3}(?:(?:for|to|on|of) (?:the|my|this|that|your) [a-z\-]{1,20} )?(?:[ \t]{0,3}(?::|=|->|- |(?:is|was|are|"
     r"ist|es|est|e|it's|its|lautet|to|set|now|currently|called|here|just|still"
     r"|number|key|word|value|i use|i used|secreto|de passe|de|new|old|you gave me)(?= ))){0,5}[ \t]{0,3}[\"'`]?"
 )
@@ -64,15 +67,15 @@ def find_coordinates(text: str) -> list[Span]:
     return [(*m.span(), "GEO") for m in _GEO.finditer(text)]
 
 
-def find_passwords(text: str, lower: str, fired: set[str]) -> list[Span]:
-    """Spans of the values that password words announce."""
+def find_passwords(text: str, lower: str, fired: Iterable[str]) -> list[Span]:
+    """Spans of the values that password words, as typed, announce."""
     found: list[Span] = []
     for word in fired:
         at = lower.find(word)
         while at >= 0:
             end = at + len(word)
             if not (lower[at - 1 : at].isalnum() or lower[end : end + 1].isalpha()):
-                span = _announced(text, lower, end)
+                span = _announced(text, lower, end) or _used_as(text, lower, at)
                 if span:
                     found.append(span)
             at = lower.find(word, end)
@@ -85,14 +88,33 @@ def _announced(text: str, lower: str, end: int) -> Span | None:
     start = end if link is None else link.end()
     between = lower[end:start]
     value = _SECRET.match(text, start)
-    if value is None or (value.start() == end):
+    if value is None or value.start() == end or value[0].lower() in _NUMBERS:
         return None
-    word = value[0].rstrip(".,;)\"'") if len(value[0].rstrip(".,;)\"'")) >= 3 else value[0]
-    strong = bool(re.search(r"[:=]|->|\b(?:is|was|ist|es|est)\b", between))
+    word = value[0].rstrip(".,;:)\"'") if len(value[0].rstrip(".,;)\"'")) >= 3 else value[0]
+    strong = bool(re.search(r"[:=]|->| - |\b(?:is|was|ist|es|est)\b", between))
     odd = any(c.isdigit() or not c.isalnum() for c in word.rstrip("!?")) or word[1:] != word[1:].lower()
+    if text[start + len(word) : start + len(word) + 3] == " / " and (
+        pair := _SECRET.match(text, start + len(word) + 3)
+    ):
+        return (start, pair.start() + len(pair[0].rstrip(".,;)\"'")), "SECRET")  # a name and its password
     if odd or (strong and word.lower() not in _NOT_SECRET and _is_rare(word.lower())):
         return (start, start + len(word), "SECRET")
     return None
+
+
+_NUMBERS = frozenset({"no:", "nr:", "number:", "id:", "no.", "nr."})
+"""Words that lead to a value of another kind ("pass no:")."""
+_USED_AS = re.compile(r"(?:^|[\s\"'])([^\s\"']{3,64})[\"']? (?:as|for) (?:my |the |a |our |its |your )?(?:new |old )?$")
+
+
+def _used_as(text: str, lower: str, at: int) -> Span | None:
+    """The odd string before "as password" that stands in front of the key word at `at`."""
+    match = _USED_AS.search(lower, max(0, at - 90), at)
+    if match is None:
+        return None
+    word = text[match.start(1) : match.end(1)]
+    odd = any(c.isdigit() or not c.isalnum() for c in word.rstrip("!?.,")) or word[1:] != word[1:].lower()
+    return (*match.span(1), "SECRET") if odd and not _ORDINARY.fullmatch(word) else None
 
 
 _NOT_SECRET = frozenset(

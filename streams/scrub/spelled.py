@@ -18,10 +18,22 @@ _DIGIT_WORDS = {
         "oh um dois tres quatro cinco seis sete oito nove",
         "nul een twee drie vier vijf zes zeven acht negen",
         "o ein zwo drei vier funf sechs sieben acht neun",
+        "nil jeden dwa trzy cztery piec szesc siedem osiem dziewiec",
+        "noll ett tva tre fyra fem sex sju atta nio",
+        "nul en to tre fire fem seks syv otte ni",
+        "nolla yksi kaksi kolme nelja viisi kuusi seitseman kahdeksan yhdeksan",
+        "nula jedna dva tri ctyri pet sest sedm osm devet",
+        "nulla egy ketto harom negy ot hat het nyolc kilenc",
+        "zerou unu doi trei patru cinci sase sapte opt noua",
+        "sifir bir iki uc dort bes alti yedi sekiz dokuz",
+        "nol satu dua tiga empat lima enam tujuh delapan sembilan",
+        "nol' odin dva tri cetyre pat' sest' sem' vosem' devat'",
+        "shunya ek do teen chaar paanch chhe saat aath nau",
+        "khong mot hai ba bon nam sau bay tam chin",
     )
     for digit, word in enumerate(words.split())
 }
-_REPEATS = {"double": 2, "triple": 3, "treble": 3, "doppel": 2, "doble": 2}
+_REPEATS = {"double": 2, "triple": 3, "treble": 3, "doppel": 2, "doble": 2, "doppio": 2, "dubbel": 2, "duplo": 2}
 _TENS = {
     **{
         word: str(10 + i)
@@ -32,19 +44,44 @@ _TENS = {
     **{word: str(2 + i) for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())},
     "hundred": "00",
 }
-WORDS = frozenset(_DIGIT_WORDS) - {"o", "un", "um", "due", "sei", "null", "oh"}
+_SHORT = {
+    "o",
+    "un",
+    "um",
+    "due",
+    "sei",
+    "null",
+    "oh",
+    "en",
+    "to",
+    "ni",
+    "ot",
+    "hat",
+    "het",
+    "do",
+    "ek",
+    "sex",
+    "bon",
+    "nam",
+}
+WORDS = frozenset(_DIGIT_WORDS) - _SHORT
 """Words that open the gate of this module; the short ones only count inside a run."""
 
 _RAW_WORDS = frozenset(w.encode() for w in (*_DIGIT_WORDS, *_REPEATS, *_TENS))
-_TOKEN = re.compile(r"[a-z]+|\d+|[^a-z\d\s,\-.]")
+_TOKEN = re.compile(r"[a-z]+'?|\d+|[^a-z\d\s,\-.]")
 MIN_RUN = 4
 """Fewer number words in a row are ordinary speech ("one of the three")."""
 
 
 def is_spelled(words: list[bytes], digits: int) -> bool:
     """Whether a text has number words enough for a run."""
-    spelled = sum(w.lower() in _RAW_WORDS for w in words)
+    spelled = sum(w.lower() in _RAW_WORDS if b"-" not in w else _compound(w) for w in words)
     return spelled >= MIN_RUN - 1 or (spelled > 1 and digits > 2)  # half typed, half spelled
+
+
+def _compound(word: bytes) -> int:
+    """How many number words a word joined by hyphens holds."""
+    return sum(part in _RAW_WORDS for part in word.lower().split(b"-"))
 
 
 def find_spelled(lower: str) -> list[Span]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 
 SUFFIXES = frozenset(
-    """street st avenue ave av road rd lane ln drive dr court ct boulevard blvd way place pl square sq terrace
-    ter circle cir parkway pkwy highway hwy trail trl alley aly close crescent cres gardens grove row walk
-    mews hill park loop plaza path run ridge point pike turnpike crossing xing view vista heights manor
-    meadow meadows mill mills mountain mountains oval pass pine pines port ports radial ramp ranch rapid
-    rapids rest river shoal shoals shore shores spring springs spur squares station stravenue stream summit
-    throughway trace track trafficway tunnel union unions valley valleys viaduct village villages ville
-    walks wall well wells bend bluff bluffs branch bridge brook brooks burg burgs bypass camp canyon cape
-    causeway center centers centre cliff cliffs club common commons corner corners course cove coves creek
-    crest crossroad crossroads curve dale dam divide estate estates expressway extension extensions fall
-    falls ferry field fields flat flats ford fords forest forge forges fork forks fort freeway garden
-    gateway glen glens green greens groves harbor harbors haven highlands hollow inlet island islands isle
-    junction junctions key keys knoll knolls lake lakes land landing light lights loaf lock locks lodge mall
-    mission motorway mount neck orchard overpass parks passage prairie quay wharf wynd esplanade parade
-    promenade rise vale yard nagar marg vihar colony enclave zila ganj chowk terrasse str""".split()
+    """street st avenue ave av road rd lane ln drive dr court ct boulevard blvd way place pl square sq terrace ter
+    circle cir parkway pkwy highway hwy trail trl alley aly close crescent cres gardens grove row walk mews hill
+    park loop plaza path run ridge point pike turnpike crossing xing view vista heights manor meadow meadows mill
+    mills mountain mountains oval pass pine pines port ports radial ramp ranch rapid rapids rest river shoal
+    shoals shore shores spring springs spur squares station stravenue stream summit throughway trace track
+    trafficway tunnel union unions valley valleys viaduct village villages ville walks wall well wells bend bluff
+    bluffs branch bridge brook brooks burg burgs bypass camp canyon cape causeway center centers centre cliff
+    cliffs club common commons corner corners course cove coves creek crest crossroad crossroads curve dale dam
+    divide estate estates expressway extension extensions fall falls ferry field fields flat flats ford fords
+    forest forge forges fork forks fort freeway garden gateway glen glens green greens groves harbor harbors haven
+    highlands hollow inlet island islands isle junction junctions key keys knoll knolls lake lakes land landing
+    light lights loaf lock locks lodge mall mission motorway mount neck orchard overpass parks passage prairie
+    quay wharf wynd esplanade parade promenade rise vale yard streets avenues roads lanes drives courts places
+    parkways terraces circles crescents alleys nagar marg vihar colony enclave zila ganj chowk terrasse str""".split()
 )
 """What ends the name of an English or Indian street."""
 
@@ -29,13 +29,13 @@ STRONG = frozenset(
 """Suffixes that count in lower case and behind ordinary words."""
 
 VAGUE = frozenset(
-    """way place square circle close row walk hill park loop path run point pike view pass pine port ramp rapid
-    rest river shore spring spur station stream summit track union valley village wall well wells bend
-    branch bridge camp cape center centre club common commons corner course cover creek crest curve dam
-    divide estate extension extensions fall falls field fields flat flats forest fork fort garden gardens
-    gateway green harbor island islands key keys lake land landing light lights lock locks lodge mall
-    mission mount mountain neck oval overpass passage plaza quay ranch rise trail trace tunnel yard st dr ct
-    ter av pl sq cir springs heights manor mill mills meadow union unions course colony""".split()
+    """way place square circle close row walk hill park loop path run point pike view pass pine port ramp rapid rest
+    river shore spring spur station stream summit track union valley village wall well wells bend branch bridge
+    camp cape center centre club common commons corner course cover creek crest curve dam divide estate extension
+    extensions fall falls field fields flat flats forest fork fort garden gardens gateway green harbor island
+    islands key keys lake land landing light lights lock locks lodge mall mission mount mountain neck oval
+    overpass passage plaza quay ranch rise trail trace tunnel yard st dr ct ter av pl sq cir springs heights manor
+    mill mills meadow union unions course colony""".split()
 )
 """Suffixes that are words of their own: they need a capital."""
 
@@ -43,19 +43,35 @@ CLEAR = SUFFIXES - VAGUE
 """Suffixes that are hardly ever anything else, if capitalised."""
 
 PREFIXES = frozenset(
-    """rue avenue av boulevard bd place chemin impasse allee quai route cours passage villa cite sentier via
-    viale piazza piazzetta corso vicolo largo strada calle avenida avda plaza paseo carrer camino carretera
-    rua travessa praca alameda ulica ul al aleja aleje prospekt ulitsa bulevar trg jalan gang intrarea aleea
-    bulevardul jardim vila quadra colonia barrio carrera cra diagonal transversal pasaje privada cerrada
-    andador lugar urbanizacion pl duong pho khu phuong xa prosp jl soi square leoforos odos rruga utca""".split()
+    """rue avenue av boulevard bd place chemin impasse allee quai route cours passage villa cite sentier via viale
+    piazza piazzetta corso vicolo largo strada calle avenida avda plaza paseo carrer camino carretera rua travessa
+    praca alameda ulica ul al aleja aleje prospekt ulitsa bulevar trg jalan gang intrarea aleea bulevardul jardim
+    vila quadra colonia barrio carrera cra diagonal transversal pasaje privada cerrada andador lugar urbanizacion
+    pl duong pho khu phuong xa prosp jl soi square leoforos odos rruga utca callejon ruta rotonda soseaua sos
+    montee peatonal conjunto ladeira estacao aeroporto autopista prolongacion circuito cesta ulitsa bulvar
+    naberejnaa nab prospekt pereulok per proezd shosse sosse val vul vulitsa provulok cho so retorno cerro
+    viaducto eje ampliacion residencial sector manzana fraccionamiento largo viela vereda beco parque esplanade
+    faubourg sentier clos hameau lotissement residence contrada localita frazione salita piazzale strada lungomare
+    borgo""".split()
 )
 """Street words that stand before the name."""
 
+TAILS = frozenset(
+    """ulica utca utja ut korut koz setany namesti nam nabrezi trida alle prospekti pr kucesi cad caddesi sok sokak
+    mah mahallesi bulvari trg cesta iela gatve g tn mnt pst tanav maantee puiestee vei veien vagen vag plats gata
+    gatan pasaji dolina obala setaliste polje naselje odos leoforos plateia ulitsa prospekt rayonu seheri""".split()
+)
+"""Street words of other languages that stand behind the name and before the number."""
+WAYS = PREFIXES | TAILS
+"""Words for street in languages other than English."""
+
 COMPOUNDS = tuple(
-    """strasse gasse allee platz weg damm ufer ring steig straat laan plein gracht kade dreef singel gatan
-    vagen gata vej gade veien vegen veg gaten katu kuja polku tie braut stigur utca caddesi sokak moor
-    holz dijk wei stien torg torget brinken backen stigen toppen svingen boulevard pad hof steeg markt
-    ranta rinne kai grand""".split()
+    """strasse gasse allee platz weg damm ufer ring steig straat laan plein gracht kade dreef singel gatan vagen gata
+    vej gade veien vegen veg gaten katu kuja polku tie braut stigur utca caddesi sokak moor holz dijk wei stien
+    torg torget brinken backen stigen toppen svingen boulevard pad hof steeg markt ranta rinne kai grand str
+    bulevardi bulevard bakken skogen jordet lia haugen marken skovvej tunet hogda alleen parken torvet stranden
+    agergade hofer winkel kamp kant zijde plantsoen hoek baan burg wiese wiesen feld rain allee chaussee stieg
+    steige zeile twiete""".split()
 )
 """Endings of words that are streets by themselves."""
 
@@ -65,21 +81,45 @@ UNITS = frozenset(
 )
 """What a number of a flat, a floor or a box stands behind."""
 
+DETAILS = UNITS | frozenset(
+    """edif edificio depto departamento piso puerta esc escalera int interior of oficina apartamento casa bloque
+    torre lote lt mz mza km lot phase blok kat daire etg etage stiege tur top haus wohnung wohnblock scara et etaj
+    ap sc m d dom kv str korp stroenie pom of byt patro vchod emelet em ajto lepcsohaz lgh tr uppgang as rappu bnr
+    box cp cep pb ps postboks bus batiment bat escalier appartement appt scala palazzina interno bloco andar sala
+    lj kom no nr num numero so ngo ngach hem to khom xa phuong quan huyen tinh thon ward barangay brgy purok sitio
+    rt rw kel kec kab gg c j b p k s v n""".split()
+)
+"""What a number within an address stands behind, in many languages, abbreviated or not."""
+
 HOUSE = frozenset("no nr h.no h house plot door hno flat".split())
 FLATS = frozenset("apt apartment suite ste box postbox postfach apartado".split())
 """Units that are an address by themselves."""
 
 LEADS = frozenset(
     "address adresse lieferadresse rechnungsadresse anschrift direccion indirizzo endereco adres adresa osoite "
-    "adress alamat place home house flat apartment".split()
+    "adress alamat place home house flat apartment location office domicile domicilio residence wohnort adresa morada "
+    "osoitteeni cim lieferung livraison entrega spedizione bezorging levering wysylka dostawa".split()
 )
 """Nouns behind which an address stands, after "is", "at" or a colon."""
 LEAD_PAIRS = frozenset(
     "deliver to,delivered to,ship to,shipped to,it to,moved to,move to,live at,live in,lives at,lives in,living "
     "at,living in,located at,is at,up from,stay at,staying at,sent to,send to,them to,order to,parcel to,package "
-    "to,wohne in,vivo en,habite au".split(",")
+    "to,wohne in,vivo en,habite au,replacement to,resend it,based at,collect from,drop at,went to,address was,house "
+    "is,was at,enviar a,envialo a,livrer au,livrer a,spedire a,entrega em,bezorgen op,versand an,lieferung an,liefern "
+    "an,dostawa na,pickup at,pick up,parcel at,shipping to,delivery to,billed to,registered at,residing at,resides "
+    "at,relocated to,moving to".split(",")
 )
 """Pairs of words behind which an address may stand."""
+
+LEAD_VERBS = frozenset(
+    "wohne wohnen habite habitons vivo vivimos abito abitiamo moro moramos woon wonen mieszkam bor asun bydlim byvam "
+    "lakom "
+    "livrer livrez envoyer resend based collect spedire spedite bezorgen bezorg entrega entregar enviar envialo "
+    "versand lieferung liefern "
+    "dostawa "
+    "locuiesc oturuyorum tinggal zivim elan dzivoju gyvenu nakatira".split()
+)
+"""Verbs of other languages behind which somebody's address stands."""
 
 HOUSES = frozenset("h.no hno house plot door".split())
 """What a house number stands behind: `HOUSE` in front of an address, `HOUSES` by itself."""
@@ -98,12 +138,15 @@ CODES = re.compile(
 """Postal codes and the halves of British and Canadian ones."""
 
 STATES = frozenset(
-    """al ak az ar ca co ct de fl ga hi id il in ia ks ky la me md ma mi mn ms mo mt ne nv nh nj nm ny nc nd oh
-    ok or pa ri sc sd tn tx ut vt va wa wv wi wy dc us usa uk""".split()
+    """al ak az ar ca co ct de fl ga hi id il in ia ks ky la me md ma mi mn ms mo mt ne nv nh nj nm ny nc nd oh ok or
+    pa ri sc sd tn tx ut vt va wa wv wi wy dc us usa uk""".split()
 )
 ANYWHERE = (
     PREFIXES
+    | TAILS
     | MILITARY
+    | LEAD_VERBS
+    | LEADS
     | frozenset(
         "apt apartment suite ste flat box postbox postfach apartado h.no hno house plot corner deliver delivered "
         "ship shipped moved live lives living located pick staying lieferadresse rechnungsadresse anschrift "
@@ -119,6 +162,8 @@ EVIDENCE = (
     | MILITARY
     | HOUSE
     | LEADS
+    | TAILS
+    | LEAD_VERBS
     | frozenset(
         {
             "corner",

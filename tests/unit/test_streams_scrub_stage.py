@@ -7,15 +7,18 @@ from collections.abc import Sequence
 
 import pytest
 import redis
+from prometheus_client import CollectorRegistry
 
 from streams.config import StreamConfig
 from streams.dead_letters import read
 from streams.events import Message, decode_clean, encode
 from streams.lanes import Incoming
 from streams.ledger import Outcome
+from streams.metrics import StreamMetrics
 from streams.outbox import Output
 from streams.replay import Offsets, TopicPartition
 from streams.scrub import Keys, Scrubber, ScrubConfig
+from streams.scrub.audit import LeakAudit, upper_bound
 from streams.scrub_stage import ScrubStage, ScrubStore
 from streams.topics import CHATS_RAW
 
@@ -117,3 +120,22 @@ def test_scrub_stage_reads_cloud_events(redis_client: redis.Redis) -> None:
     (output,) = stage(redis_client).run([Incoming(0, 0, b"c-1", json.dumps(body).encode(), 5.0, headers)])
     assert decode_clean(output.records[0].value or b"").event_id == "ce-77"
     assert output.records[0].headers == (("traceparent", b"00-ab"),)
+
+
+def test_scrub_stage_audits_what_goes_on(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that the scrubber and its second look both miss is counted, with its label and the event's id."""
+    monkeypatch.setattr("streams.scrub.masking.detect", lambda *_: [])
+    monkeypatch.setattr("streams.scrub.masking.check", lambda *_: None)
+    registry, leaks = CollectorRegistry(), list[tuple[str, str]]()
+    config = ScrubConfig(audit_share=1.0)
+    audit = LeakAudit(config, KEYS, report=lambda event_id, label: leaks.append((event_id, label)))
+    store = ScrubStore(redis_client, CONFIG, "e1", 1_000)
+    audited = ScrubStage(Scrubber(config, KEYS), store, KEYS, CONFIG, StreamMetrics(registry), audit=audit)
+    audited.run([message(0, "write to jane.miller@example.com please"), message(1, "hello there")])
+    counted = {
+        result: registry.get_sample_value("driftline_pii_audited_turns_total", {"result": result})
+        for result in ("clean", "leaking", "failed")
+    }
+    assert counted == {"clean": 1, "leaking": 1, "failed": 0}
+    assert leaks == [("c-1.0", "EMAIL")]
+    assert registry.get_sample_value("driftline_pii_leak_rate_bound_ratio") == upper_bound(1, 2)

@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from streams.scrub.building.lexicon import DATA, own_lists
-from streams.scrub.lexicon import COMMON, FIRST, LAST, NAME, OFTEN, PROPER, lexicon
+from streams.scrub.building.lexicon import DATA, NO_LANGUAGES, own_lists
+from streams.scrub.lexicon import COMMON, FIRST, FOREIGN, LAST, NAME, OFTEN, PROPER, lexicon
 from streams.scrub.names import TOKEN, is_candidate, kind_of
 from streams.scrub.normalise import normalise
 
@@ -32,9 +32,16 @@ CARRIERS = (
 
 LEFT_OUT = frozenset({"ABCD", "davidson-2017", "surge-ai-toxicity-toxic"})
 CARRIED = 40_000
-TEMPLATED = 40_000
+TEMPLATED = 60_000
+MIXED = 30_000
+"""Sentences of random words of one language: they teach what its unknown words look like, not its grammar."""
 DROPOUT = 0.4
 """Share of name words that the model sees as if the lexicon did not hold them."""
+
+NAMED = 0.4
+"""Share of those sentences that hold a name."""
+HIDDEN = 0.3
+"""Share of words of other languages that the model sees as if no list held them."""
 
 _PRONOUN = re.compile(
     r"\b(?:he|she|him|my (?:friend|wife|husband|son|daughter|brother|sister|boss|mom|dad|mother|father|partner|"
@@ -72,6 +79,9 @@ def sentences(data: Path, seed: int) -> Iterator[Example]:
     ]
     for _ in range(TEMPLATED):
         yield _example(_fill(rng.choice(templates), rng), rng)
+    languages = {k: v[0] for k, v in own_lists_cached("words.txt").items() if k not in NO_LANGUAGES}
+    for _ in range(MIXED):
+        yield _example(_mixed(languages, rng), rng)
     carriers = list(_carriers(data))
     for _ in range(CARRIED):
         yield _example(_carry(rng.choice(carriers), rng), rng)
@@ -95,6 +105,28 @@ def _fill(template: str, rng: random.Random) -> list[tuple[str, bool]]:
         else:
             pieces.append((part, False))
     return pieces
+
+
+def _mixed(languages: dict[str, list[str]], rng: random.Random) -> list[tuple[str, bool]]:
+    """Random words of a language, at times with a capitalised name; German has capitals and compounds of its own."""
+    language = rng.choice(list(languages))
+    words = rng.choices(languages[language], k=rng.randrange(3, 11))
+    if language == "german":
+        words = [_german(word, languages[language], rng) for word in words]
+    words[0] = words[0].capitalize()
+    if rng.random() > NAMED:
+        return [(" ".join(words), False)]
+    at = rng.randrange(len(words) + 1)
+    before, behind = " ".join(words[:at]), " ".join(words[at:])
+    return [(f"{before} " if before else "", False), (name(rng.choice("PPFL"), rng), True), (f" {behind}", False)]
+
+
+def _german(word: str, words: list[str], rng: random.Random) -> str:
+    """A word as it is, or as a noun, or as the head of a compound."""
+    draw = rng.random()
+    if draw < 0.6 or len(word) < 4:
+        return word
+    return (word if draw < 0.75 else word + rng.choice(("", "s", "n")) + rng.choice(words)).capitalize()
 
 
 def _invented(rng: random.Random) -> str:
@@ -210,7 +242,9 @@ def _example(pieces: list[tuple[str, bool]], rng: random.Random) -> Example:
     for match in TOKEN.finditer(text):
         is_name = owned[match.start()]
         tokens.append(match[0])
-        hidden = is_name and rng.random() < DROPOUT and not lexicon().get(match[0].lower(), 0) & COMMON
+        flags = lexicon().get(match[0].lower(), 0)
+        share = (0 if flags & COMMON else DROPOUT) if is_name else HIDDEN if flags & FOREIGN else 0
+        hidden = share > 0 and rng.random() < share
         kind = kind_of(match[0], 0 if hidden else None)
         kinds.append(kind)
         labels.append(_label(match[0], kind, is_name=is_name))

@@ -1,8 +1,9 @@
 """Builds data/lexicon.txt.gz from word lists by frequency, census name lists and the project's own lists.
 
-    python -m streams.scrub.building.lexicon --scowl /usr/share/dict/scowl --census DIR
+    python -m streams.scrub.building.lexicon --scowl /usr/share/dict/scowl --census DIR --stopwords FILE
 
-SCOWL is free to use with its notice; the census lists are public domain (files `dist.*` of the package `names`).
+SCOWL is free to use with its notice; the census lists are public domain (files `dist.*` of the package `names`);
+the stop words of 50 languages are stopwords-iso (MIT; `stopwords-iso.json` of the package `stopwordsiso`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from streams.scrub.lexicon import COMMON, FIRST, LAST, OFTEN, PROPER
+from streams.scrub.keywords import KEYS
+from streams.scrub.lexicon import COMMON, FIRST, FOREIGN, GERMAN, LAST, NAME, OFTEN, PROPER
+from streams.scrub.normalise import LETTER, normalise
 
 DATA = Path(__file__).parent.parent / "data"
 _WORD = re.compile(r"[a-z]+(?:['-][a-z]+)?")
@@ -27,7 +31,15 @@ _SURNAMES = 20_000
 """Census surnames kept; the rest is borne by less than one American in 100,000."""
 
 
-def build(scowl: Path, census: Path) -> bytes:
+NO_LANGUAGES = frozenset({"brands", "places", "titles", "persons", "never", "chat"})
+"""The project's own lists that are no language's."""
+_STOPWORDS = frozenset(
+    "af ca cs da de es et fi fr gl hr hu id it lt lv ms nl no pl pt ro ru sk sl sv tr uk bg el".split()
+)
+"""Languages of stopwords-iso that are used; of the others many stop words are surnames once accents are gone."""
+
+
+def build(scowl: Path, census: Path, stopwords: Path) -> bytes:
     """The packed lexicon."""
     table: dict[str, int] = {}
 
@@ -60,12 +72,36 @@ def build(scowl: Path, census: Path) -> bytes:
     own = own_lists("words.txt")
     persons, never = own.pop("persons")[0], [*own.pop("never")[0], *own.pop("chat")[0]]
     never += [word for word in own.pop("brands")[0] if not table.get(word, 0) & (FIRST | LAST)]
-    for language, words in own.items():
-        add(words[0], PROPER if language == "places" else COMMON)
+    add(own["places"][0], PROPER)
+    add(own["titles"][0], COMMON)
     for firsts, lasts in own_lists("names.txt").values():
         add(firsts, FIRST)
         add(lasts, LAST)
+    _add_foreign(table, stopwords, frozenset([*surnames[:_FREQUENT_SURNAMES], *own["titles"][0]]))
     return pack(_corrected(table, scowl, kinds, persons, never))
+
+
+def _add_foreign(table: dict[str, int], stopwords: Path, kept: frozenset[str]) -> None:
+    """Mark the ordinary words of other languages, but first names ("sara", an Italian verb) and those `kept`."""
+    english = {word for word, flags in table.items() if flags & OFTEN}
+    for language, words in foreign_words(stopwords).items():
+        for word in words:
+            flags = table.get(word, 0)
+            if word in english or flags & FIRST or word in kept or len(word) == 1:
+                continue
+            table[word] = flags | COMMON | FOREIGN | (GERMAN if language == "german" else 0)
+
+
+def foreign_words(stopwords: Path) -> dict[str, list[str]]:
+    """Language -> ordinary words of it, as detection texts have them: own lists and stop words."""
+    found = {name: words[0] for name, words in own_lists("words.txt").items() if name not in NO_LANGUAGES}
+    for code, words in json.loads(stopwords.read_text(encoding="utf-8")).items():
+        if code not in _STOPWORDS:
+            continue
+        plain = sorted({part for word in words for part in normalise(word).text.lower().split()})
+        name = "german" if code == "de" else code
+        found[name] = [*found.get(name, []), *(w for w in plain if _WORD.fullmatch(w) and LETTER not in w)]
+    return found
 
 
 def _corrected(
@@ -78,6 +114,8 @@ def _corrected(
         table[word] = table.get(word, 0) & ~LAST | PROPER
     for word in never:
         table[word] = COMMON | OFTEN
+    for word in KEYS:  # what announces a value is no name
+        table[word] = table.get(word, 0) & ~NAME | COMMON
     for word in _scowl(scowl, kinds, _RARE_SIZES):
         if _WORD.fullmatch(word):
             table.setdefault(word, COMMON)
@@ -120,8 +158,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=build.__doc__)
     parser.add_argument("--scowl", type=Path, required=True)
     parser.add_argument("--census", type=Path, required=True)
+    parser.add_argument("--stopwords", type=Path, required=True)
     args = parser.parse_args()
-    (DATA / "lexicon.txt.gz").write_bytes(build(args.scowl, args.census))
+    (DATA / "lexicon.txt.gz").write_bytes(build(args.scowl, args.census, args.stopwords))
 
 
 if __name__ == "__main__":

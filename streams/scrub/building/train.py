@@ -21,7 +21,20 @@ import numpy as np
 
 from streams.scrub.building.corpus import Example, sentences
 from streams.scrub.building.lexicon import DATA
-from streams.scrub.names import END, GROUPS, KINDS, START, as_neighbour, group_of, is_candidate, ngrams, pack, shape_of
+from streams.scrub.names import (
+    END,
+    GROUPS,
+    KINDS,
+    START,
+    as_neighbour,
+    group_of,
+    is_candidate,
+    ngrams,
+    pack,
+    shape_of,
+    style_of,
+    votes_of,
+)
 
 SEED = 20_250
 EPOCHS = 6
@@ -38,7 +51,10 @@ BIAS_POSITIVE = 1.6
 
 COMMAND = "python -m streams.scrub.building.train --data DIR"
 SOURCES = [
-    "lexicon.txt.gz: SCOWL (permissive), US census name lists (public domain), names.txt and words.txt of this project",
+    (
+        "lexicon.txt.gz: SCOWL (permissive), US census name lists (public domain), stopwords-iso (MIT), "
+        "names.txt and words.txt of this project"
+    ),
     "templates.txt and names.txt of this project (its own licence)",
     (
         "conv_star, conv_small_retail_it (MIT), conv_cucom (Apache-2.0), conv_taskmaster4 (CC-BY-4.0), "
@@ -49,12 +65,13 @@ SOURCES = [
 """What the weights were made of; no text of it is in them but words and pairs of words."""
 
 
-def features(words: list[str], kinds: list[int], at: int, token: str, *, follows: bool) -> Iterator[str]:
+def features(words: list[str], kinds: list[int], at: int, token: str, style: int, *, follows: bool) -> Iterator[str]:
     """The names of the weights that names.score adds up."""
     kind = kinds[at]
     group = group_of(kind)
     before, after = words[at - 1], words[at + 1]
     yield f"kind|{kind}"
+    yield f"styles|{pack(style, kind, 0)}"
     yield f"before|{before}|{group}"
     yield f"before2|{words[at - 2]}|{group}"
     yield f"after|{after}|{group}"
@@ -72,10 +89,11 @@ def _instances(examples: list[Example]) -> Iterator[tuple[list[str], int]]:
     for tokens, kinds, labels in examples:
         words = ["", "", *map(as_neighbour, tokens, kinds), "", ""]
         padded = [START, START, *kinds, END, END]
+        style = style_of(sum(map(votes_of, tokens, kinds)))
         for i, label in enumerate(labels):
             if label >= 0 and is_candidate(kinds[i]):
                 follows = i > 0 and labels[i - 1] == 1
-                yield list(features(words, padded, i + 2, tokens[i], follows=follows)), label
+                yield list(features(words, padded, i + 2, tokens[i], style, follows=follows)), label
 
 
 def train(data: Path) -> tuple[dict[str, int], dict[str, int]]:
@@ -127,6 +145,7 @@ def packed(table: dict[str, int]) -> bytes:
         "kinds_before",
         "kinds_after",
         "around",
+        "styles",
         "letters",
     ):
         model[name] = {}
@@ -134,7 +153,7 @@ def packed(table: dict[str, int]) -> bytes:
         name, _, key = feature.partition("|")
         if name == "kind":
             model["kind"][int(key)] = table[feature]
-        elif name in {"kinds_before", "kinds_after", "around", "letters"}:
+        elif name in {"kinds_before", "kinds_after", "around", "styles", "letters"}:
             model[name][key] = table[feature]
         else:
             word, _, group = key.rpartition("|")
