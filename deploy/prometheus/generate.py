@@ -101,7 +101,7 @@ class Rules:
         ]
 
     def alerts(self) -> list[Alert]:
-        """Every alert, at most twelve."""
+        """Every alert: twelve, and the one that personal data needs."""
         fresh = f'sum(driftline_replay_buffer_items{{state="fresh"}}) > {MINI_BATCH}'
         publishes = (
             f'sum(increase(driftline_adapter_publishes_total{{outcome=~"ok|refused"}}[{self.window("30m")}])) > 0'
@@ -141,6 +141,11 @@ class Rules:
                   f"/ sum(rate(driftline_events_total[{quarter}])) > 0.01", self.wait(10), "ticket",
                   "Many chat events cannot be read or scrubbed.",
                   "{{ $value | humanizePercentage }} of events end as dead letters; 1 % is the limit."),
+            Alert("DriftlinePersonalDataLeak",
+                  f'sum(increase(driftline_pii_audited_turns_total{{result="leaking"}}[{quarter}]))\n'
+                  f'+ sum(increase(driftline_pii_canaries_total{{result="survived"}}[{quarter}])) > 0', "0m", "page",
+                  "Personal data passed the scrubber.",
+                  "{{ $value | humanize }} audited turns leak or planted values survived in a quarter of an hour; 0 is normal."),
             Alert("DriftlineAdapterVerifyFailed", f"sum by (reason) (increase(driftline_adapter_verify_failures_total[{quarter}])) > 0",
                   "0m", "page", "A node refused an adapter version: it is damaged, forged or wrong.",
                   "{{ $value }} refusals for {{ $labels.reason }}; 0 is normal."),
