@@ -28,6 +28,12 @@ _PREFIX = 6
 _TABLE_BITS = 20
 _AT_ONCE = 500
 """Redis keys of one round trip."""
+
+WHOLE: Mapping[str, tuple[str, ...]] = {
+    "string": ("GET",), "hash": ("HGETALL",), "set": ("SMEMBERS",), "zset": ("ZRANGE", "0", "-1"),
+    "list": ("LRANGE", "0", "-1"), "stream": ("XRANGE", "-", "+"),
+}  # fmt: skip
+"""Type of a key -> the command that reads all of it, and what follows the key."""
 _PIECE = 1 << 22
 _SILENCES = 10
 """Seconds without a record after which the broker is taken to keep some back."""
@@ -99,40 +105,35 @@ def redis_contents(client: Any) -> Iterator[tuple[str, bytes]]:
     keys = list(client.scan_iter(count=1000))
     for at in range(0, len(keys), _AT_ONCE):
         some = keys[at : at + _AT_ONCE]
-        kinds = _pipelined(client, [("TYPE", key) for key in some])
-        texts = [key for key, kind in zip(some, kinds, strict=True) if kind == b"string"]
-        known = dict(zip(texts, _pipelined(client, [("GET", key) for key in texts]), strict=True))
-        for key, kind in zip(some, kinds, strict=True):
+        kinds = [kind.decode() for kind in _pipelined(client, [("TYPE", key) for key in some])]
+        there = [(key, kind) for key, kind in zip(some, kinds, strict=True) if kind != "none"]
+        contents = _pipelined(client, [(WHOLE[kind][0], key, *WHOLE[kind][1:]) for key, kind in there])
+        for (key, _), content in zip(there, contents, strict=True):
             name = key.decode(errors="replace")
             yield name, key
-            parts = [known[key] or b""] if key in known else _parts(client, key, kind.decode())
-            for part in parts:
+            for part in _parts(content):
                 yield name, unpacked(part)
 
 
-def _pipelined(client: Any, commands: Sequence[tuple[str, bytes]]) -> list[Any]:
-    """Answers of many commands in one round trip, undecoded."""
+def _pipelined(client: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    """Answers of many commands in one round trip."""
     pipe = client.pipeline(transaction=False)
     for command in commands:
         pipe.execute_command(*command)
     answers: list[Any] = pipe.execute()
-    return [answer.encode() if isinstance(answer, str) else answer for answer in answers]
+    return answers
 
 
-def _parts(client: Any, key: bytes, kind: str) -> Iterator[bytes]:
-    if kind == "hash":
-        for name, value in client.hscan_iter(key, count=500):
-            yield name
-            yield value
-    elif kind == "set":
-        yield from client.sscan_iter(key, count=500)
-    elif kind == "zset":
-        yield from (member for member, _ in client.zscan_iter(key, count=500))
-    elif kind == "list":
-        yield from client.lrange(key, 0, -1)
-    elif kind == "stream":
-        for _, fields in client.xrange(key):
-            yield from fields.values()
+def _parts(answer: Any) -> Iterator[bytes]:
+    """Every string of an answer, however nested."""
+    if isinstance(answer, bytes):
+        yield answer
+    elif isinstance(answer, Mapping):
+        for pair in answer.items():
+            yield from _parts(pair)
+    elif isinstance(answer, Iterable) and not isinstance(answer, str):
+        for part in answer:
+            yield from _parts(part)
 
 
 def unpacked(value: bytes) -> bytes:
