@@ -7,7 +7,7 @@ items. Torch-free.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,12 @@ class SelectConfig:
     """Items that the queue holds; the lowest scores fall out."""
     surprise: float = 0.3
     """Share of picks by surprise (loss and its change); the rest is by uncertainty."""
+    every_s: float = 60.0
+    """Pause between two rounds of the learner's feed, seconds."""
+    measured: int = 32
+    """Newest fresh samples whose certainty a round measures: one forward pass each."""
+    picks: int = 4
+    """Samples that a round puts into the queue."""
     candidates: int = 2_000
     """Most samples that are compared with each other in one selection; the cost grows with the square."""
     ceiling: float = 0.98
@@ -38,9 +44,11 @@ class SelectConfig:
 
     def __post_init__(self) -> None:
         """Check shares and size."""
-        for name in ("size", "candidates"):
+        for name in ("size", "candidates", "measured", "picks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: wants at least 1")
+        if not self.every_s > 0:
+            raise ValueError(f"every_s = {self.every_s}: wants more than 0")
         for name in ("surprise", "ceiling"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: wants 0 to 1")
@@ -205,6 +213,18 @@ class ReviewQueue:
         raw: Any = self._client.hget(ITEMS, sample_id)
         return None if raw is None else _decoder.decode(raw)
 
+    def keep(self, wanted: Collection[str], lane: str) -> int:
+        """Take out the items of a lane that are not among `wanted`, undecided; returns how many."""
+        held: Any = self._client.hgetall(ITEMS)
+        gone = [key for key, raw in held.items() if key.decode() not in wanted and _decoder.decode(raw).lane == lane]
+        return self._drop(gone)
+
+    def _drop(self, gone: Sequence[bytes]) -> int:
+        if gone:
+            self._client.hdel(ITEMS, *gone)
+            self._client.zrem(QUEUE, *gone)
+        return len(gone)
+
     def done(self, sample_id: str) -> bool:
         """Take a decided item out; False if it was not there."""
         return bool(self._done(keys=[QUEUE, ITEMS], args=[sample_id]))
@@ -212,8 +232,4 @@ class ReviewQueue:
     def forget(self, customer: str) -> int:
         """Take out all items of a customer (erasure); returns how many."""
         held: Any = self._client.hgetall(ITEMS)
-        gone = [key for key, raw in held.items() if _decoder.decode(raw).customer == customer]
-        if gone:
-            self._client.hdel(ITEMS, *gone)
-            self._client.zrem(QUEUE, *gone)
-        return len(gone)
+        return self._drop([key for key, raw in held.items() if _decoder.decode(raw).customer == customer])

@@ -120,7 +120,7 @@ class Judge:
         self._count += 1
         unit = Unit(str(self._count), question, text)
         copies = self._copies.look([unit])[0]
-        filed = self._copies.file(unit, copies.cluster, unit.member, "", 0.0)
+        filed = self._copies.file(unit, copies, unit.member, "", 0.0)
         tags = (*verdict.tags, *copies.tags, *(filed.verdict(self.config)[1] if not alone else ()))
         if copies.reason is None:
             return Verdict(keep=True, tags=tags, scores=verdict.scores)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +16,9 @@ import torch
 import torch.distributed as dist
 
 from learner.account import LineAccount, Superseded
-from learner.adapter import load_base, new_lora
+from learner.adapter import load_base, new_lora, tree_of
 from learner.anchors import Gauge, load_anchors
+from learner.batch import Drawn, documents
 from learner.checkpoint import Checkpoints
 from learner.feed import Feed, Plan
 from learner.gate import Decision
@@ -26,9 +27,12 @@ from learner.publish import Identity, Judge, Judged, Versions
 from learner.ranks import Ranks
 from learner.records import Records
 from learner.registry import Registry, base_identity, load_signer
+from learner.review_feed import ReviewFeed, Seen
+from learner.select import ReviewQueue
 from learner.statements import decode_statements
 from learner.supersede import FactChanges
 from learner.train import BASE, Candidate, Learner, Notice
+from learner.uncertainty import Unsure, uncertainty
 from learner.update import StepReport, new_trajectory, step
 from learner.worker import Worker
 from services.adapters import records_folder
@@ -153,6 +157,7 @@ class Process:
                 self._count_denied()
                 self._name_facts()
                 report = self._learner.turn()
+                self._review.turn(started)
                 self.waiting = None
             except redis.RedisError as error:
                 self._runtime.caught("learn.redis", error)
@@ -215,6 +220,8 @@ class Process:
             offer=self._offer, clock=self._clock, observe=self._observe, outdated=self._outdated,
             step_with=step if self._ranks is None else self._ranks.take,
         )  # fmt: skip
+        queue = ReviewQueue(self._redis, settings.select)
+        self._review = ReviewFeed(queue, tables.train, settings.select, self._uncertain)
         self._worker = Worker(
             judge, self._learner.notices.put, done=self._judged, again=self._again, failed=self._failed
         )
@@ -283,9 +290,20 @@ class Process:
 
     def _observe(self, report: StepReport, plan: Plan) -> None:
         now = self._clock()
+        self._review.observe(report.losses, plan.fresh)
         replies = [reply for document in plan.documents for reply in document.replies]
         rated = any(reply.label != "unknown" for reply in replies)
         self._metrics.stepped(report, now - self._turned_at, rated=rated, edited=any(r.draft for r in replies))
+
+    def _uncertain(self, seen: Sequence[Seen]) -> dict[str, Unsure]:
+        """How sure the trajectory is of samples that it trained lately."""
+        base, config = self._learner.base, self._settings.train
+        made = [
+            document
+            for one in seen
+            for document in documents(base.chat, one.sample, Drawn("fresh", one.key), config)[-1:]
+        ]
+        return uncertainty(tree_of(base, self._learner.trajectory.lora), made)
 
     def _outdated(self, facts: FactChanges, retired: int) -> None:
         """A fact changed: what states the old one leaves the held-out tables too, or the gate refuses the truth."""

@@ -14,7 +14,7 @@ from streams import review
 from streams.assemble.store import AssembleStore
 from streams.config import StreamConfig
 from streams.dead_letters import Letter, record
-from streams.events import CleanEvent, encode_record, isoformat
+from streams.events import CleanEvent, ExampleRecord, encode_record, isoformat
 from streams.lanes import Incoming
 from streams.ledger import record_digest
 from streams.outbox import NOTHING, Output, Record
@@ -55,8 +55,10 @@ class DecisionStage:
     def _decided(self, decision: review.Decision, incoming: Incoming) -> Output:
         key = decision.conversation.encode()
         if decision.action != "edit":
-            value = encode_record(review.annotation(decision))
-            return Output((Record(self._config.topic(EXAMPLES), key, value),))
+            moved = review.relane(decision)
+            made: list[ExampleRecord] = [review.annotation(decision)]
+            made += [moved] if moved is not None else []
+            return Output(tuple(Record(self._config.topic(EXAMPLES), key, encode_record(one)) for one in made))
         (conversation,) = self._store.load([decision.conversation])
         target = next((m for m in conversation.messages() if m.event_id in decision.targets), None)
         if target is None:

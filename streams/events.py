@@ -195,7 +195,18 @@ class Annotation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     received_at: float
 
 
-ExampleRecord = Sample | Annotation
+class Relane(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="relane", tag_field="type"):
+    """Stored samples move to another lane: out of quarantine once others agree, into it when a flood shows."""
+
+    conversation: str
+    targets: tuple[str, ...]
+    """Event ids of replies; all samples that hold one as target move."""
+    lane: str
+    """Empty: they leave the buffer."""
+    received_at: float
+
+
+ExampleRecord = Sample | Annotation | Relane
 
 _clean_decoder = msgspec.json.Decoder(CleanEvent)
 _example_decoder: msgspec.json.Decoder[ExampleRecord] = msgspec.json.Decoder(ExampleRecord)

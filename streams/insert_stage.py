@@ -10,7 +10,7 @@ import msgspec
 from streams import dead_letters
 from streams.config import StreamConfig
 from streams.dead_letters import Letter
-from streams.events import Annotation, ExampleRecord, Sample, decode_example
+from streams.events import Annotation, ExampleRecord, Relane, Sample, decode_example
 from streams.lanes import Incoming
 from streams.ledger import Entry, Outcome, event_digest, record_digest
 from streams.outbox import NOTHING, Output
@@ -39,6 +39,11 @@ class InsertStage:
                 run = []
                 answer = self._tables.annotate(found, place)
                 self._counted("accepted" if answer != "no_target" else "rejected", "no_target")
+            elif isinstance(found, Relane):
+                self._insert(run)
+                run = []
+                self._tables.relane(found.targets, found.lane)
+                self._offsets.mark(TopicPartition(EXAMPLES, record.partition), [record.offset])
             else:
                 run.append((found, place))
         self._insert(run)

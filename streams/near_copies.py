@@ -26,6 +26,8 @@ HEADLINE: Final = 3
 """Capitals of a headline, at least; "Hi Bob" is none."""
 SHORT: Final = 6
 """Units of fewer words are copies only when equal: one word of five is another answer."""
+BEGINS: Final = 5
+"""Words in which a reply says yes or no: "I'm afraid not", "No, that is"."""
 MOST_WORDS: Final = 600
 """Words of a question or a reply that a signature keeps."""
 
@@ -132,13 +134,23 @@ def similar(a: bytes, b: bytes) -> bool:
 
 
 def contradicts(a: bytes, b: bytes) -> bool:
-    """True if question and reply are the same, but the reply for a number, date, amount, negation or name."""
+    """True if the question is the same, and the reply but for a number, date, negation or name, or yes for no."""
     one, other = read(a), read(b)
     if not one.question.words or not _same_words(one.question, other.question):
         return False
-    if not _same_words(one.reply, other.reply, slack=2):
+    if _facts(one.question, other.question):
         return False
-    return _facts(one.reply, other.reply) and not _facts(one.question, other.question)
+    if _same_words(one.reply, other.reply, slack=2):
+        return _facts(one.reply, other.reply)
+    return min(len(one.question.words), len(other.question.words)) >= SHORT and _says(one) * _says(other) < 0
+
+
+def _says(unit: Unit) -> int:
+    """1 for a reply that begins with yes, -1 with no, 0 with neither."""
+    begins = unit.reply.words[:BEGINS]
+    if not _DENIES.isdisjoint(begins):
+        return -1
+    return 1 if not _AFFIRMS.isdisjoint(begins[:2]) else 0
 
 
 def reply_key(reply: str) -> bytes:
@@ -243,6 +255,10 @@ def _word(raw: str) -> _Word:
     nameable = len(raw) > 1 and not placeholder and word not in _GROUPS["greeting"] and not word.startswith("i'")
     code = crc32(word.encode(errors="replace")) & _MASK | (_VALUE if value else 0)
     return _Word(code, raw[0].isupper(), nameable, "" if number or word in _GROUPS["stop"] else word)
+
+
+_AFFIRMS: Final = frozenset(_word(word).code & _MASK for word in _GROUPS["yes"])
+_DENIES: Final = frozenset(_word(word).code & _MASK for word in _GROUPS["no"])
 
 
 @lru_cache(maxsize=1)

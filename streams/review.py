@@ -10,7 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from streams.events import Annotation, Label
+from streams.events import Annotation, Label, Relane
+from streams.replay.config import CHAT, QUARANTINE
 from streams.signals import rating_share
 
 Action = Literal["approve", "edit", "reject", "rate"]
@@ -37,6 +38,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     draft: str | None = None
     """The scrubbed reply that was edited."""
     reviewer: str = ""
+    lane: str = ""
+    """Where the sample lay when it was shown: one in quarantine is let in or deleted."""
 
     def __post_init__(self) -> None:
         """Refuse a decision that lacks what its action needs."""
@@ -71,6 +74,15 @@ def annotation(decision: Decision) -> Annotation:
         feedback_id=decision.decision_id, conversation=decision.conversation, targets=decision.targets,
         label=label, weight=weight, received_at=decision.at,
     )  # fmt: skip
+
+
+def relane(decision: Decision) -> Relane | None:
+    """Where a sample goes that waited in quarantine: to its lane if it is good, out of the buffer if not."""
+    label, _ = _judgement(decision)
+    if decision.lane != QUARANTINE or label == "unknown":
+        return None
+    lane = CHAT if label == "good" else ""
+    return Relane(conversation=decision.conversation, targets=decision.targets, lane=lane, received_at=decision.at)
 
 
 def _judgement(decision: Decision) -> tuple[Label, float]:

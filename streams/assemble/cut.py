@@ -15,11 +15,13 @@ import msgspec
 from streams.assemble.conversation import NEVER, Conversation, Memo, Reply, View, reply_of, view
 from streams.assemble.source import lane_of, topic_of
 from streams.assemble.split import split_of
+from streams.claims import Stance
 from streams.config import StreamConfig
-from streams.events import Annotation, CleanEvent, Role, Sample, Split, Turn
+from streams.events import Annotation, CleanEvent, Relane, Role, Sample, Split, Turn
 from streams.near_copies import template_weight
 from streams.near_copies_store import Copies, Unit
 from streams.quality import QualityConfig, Reason, Tag, Verdict, is_echo, judge_turns
+from streams.replay.config import QUARANTINE
 from streams.signals import Signal, pair_from_edit, signals
 
 KEPT = "kept"
@@ -68,8 +70,11 @@ class Cut:
     samples: list[Sample] = field(default_factory=list)
     units: list[list[Unit]] = field(default_factory=list)
     """Of each sample, the units that are filed with it."""
-    clusters: dict[str, str] = field(default_factory=dict)
-    """Reply -> cluster of near copies that it joins."""
+    copies: dict[str, Copies] = field(default_factory=dict)
+    """Reply -> what it is a copy of and what it contradicts."""
+    refused: list[Unit] = field(default_factory=list)
+    """Units that are rejected as copies: they were said all the same, and count as evidence."""
+    moves: list[Relane] = field(default_factory=list)
     annotations: list[Annotation] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
     """Event -> reason."""
@@ -123,11 +128,20 @@ def cut(prepared: Prepared, copies: Sequence[Copies], uses: Sequence[int], confi
     refused = dict(prepared.rejected)
     kept: list[tuple[Candidate, Copies, int]] = []
     for candidate, copy, count in zip(prepared.candidates, copies, uses, strict=True):
+        made.copies[candidate.reply.name] = copy
         if copy.reason is not None:
             refused[candidate.reply.name] = copy.reason.value
+            made.refused.append(candidate.unit)
+        elif copy.stance is Stance.FLOOD and prepared.split != "train":
+            refused[candidate.reply.name] = Reason.SOURCE_FLOOD.value  # no one draws there, so nothing can wait there
+            made.refused.append(candidate.unit)
         else:
             kept.append((candidate, copy, count))
-            made.clusters[candidate.reply.name] = copy.cluster
+        if copy.moved:
+            lane = lane_of(candidate.reply.messages[-1].channel) if copy.stance is Stance.ADMIT else QUARANTINE
+            made.moves.append(
+                Relane(conversation=conversation.name, targets=copy.moved, lane=lane, received_at=candidate.unit.at)
+            )
     memo.targets.update(refused)
     for at in range(0, len(kept), config.max_replies):
         _sample(made, prepared, kept[at : at + config.max_replies], config)
@@ -205,7 +219,9 @@ def _judged(  # noqa: PLR0917 - what a judgement hangs on
         return verdict.reasons[0].value
     question = next((m.text or "" for m in reversed(before) if m.role == "customer"), "")
     tags = (*verdict.tags, *((Tag.LOW_SIGNAL.value,) if signal.label == "bad" else ()))
-    unit = Unit(reply.name, question, reply.text, split)
+    end = reply.messages[-1]
+    customer = customer_of(_ordered(conversation))
+    unit = Unit(reply.name, question, reply.text, split, customer, end.agent_id or "", end.received_at)
     return Candidate(reply, signal, tags, unit)
 
 
@@ -233,7 +249,9 @@ def _sample(made: Cut, prepared: Prepared, kept: Sequence[tuple[Candidate, Copie
     used = [f for c, _, _ in kept for f in _about(made.conversation, c.reply, seen)]
     notes = list(dict.fromkeys(f.event_id for f in used if f.event_id not in memo.dropped))
     tags = tuple(dict.fromkeys(tag for c, copies, _ in kept for tag in (*c.tags, *copies.tags)))
-    made.samples.append(_build(made, f"{last.name}/sft/0", labelled, last, held, notes=notes, tags=tags))
+    sample = _build(made, f"{last.name}/sft/0", labelled, last, held, notes=notes, tags=tags)
+    apart = prepared.split == "train" and any(copies.stance is not Stance.ADMIT for _, copies, _ in kept)
+    made.samples.append(msgspec.structs.replace(sample, lane=QUARANTINE) if apart else sample)
     made.units.append([c.unit for c, _, _ in kept])
     memo.dropped.update(notes)
     memo.held.update(m.event_id for m in held)
@@ -281,7 +299,6 @@ def _build(
     made: Cut, sample_id: str, turns: tuple[Turn, ...], last: Reply, held: Sequence[CleanEvent], *,
     notes: Sequence[str], tags: tuple[str, ...] = (),
 ) -> Sample:  # fmt: skip
-    everything = sorted(made.conversation.events.values(), key=lambda event: (event.seq, event.event_id))
     end = last.messages[-1]
     spans: dict[str, tuple[int, int]] = {}
     for message in held:
@@ -290,13 +307,17 @@ def _build(
         spans[f"chats.raw-{partition}"] = (min(low, offset), max(high, offset))
     completed_at = max([last.completed_at or end.received_at, *(m.received_at for m in held)])
     return Sample(
-        sample_id=sample_id, conversation=made.conversation.name, customer=customer_of(everything),
+        sample_id=sample_id, conversation=made.conversation.name, customer=customer_of(_ordered(made.conversation)),
         lane=lane_of(end.channel), split=cast(Split, made.memo.split), turns=turns, received_at=end.received_at,
         completed_at=completed_at, tenant=end.tenant, line=end.line, adapter=end.adapter, arm=end.arm, p=end.p,
         agent_id=end.agent_id, lang=next((m.lang for m in held if m.lang), "und"), tags=tags,
         topic=topic_of(turn.text for turn in turns if turn.role == "customer"), source=end.channel or "chat",
         event_ids=(*(m.event_id for m in held), *notes), offsets=spans,
     )  # fmt: skip
+
+
+def _ordered(conversation: Conversation) -> list[CleanEvent]:
+    return sorted(conversation.events.values(), key=lambda event: (event.seq, event.event_id))
 
 
 def customer_of(ordered: Sequence[CleanEvent]) -> str:

@@ -120,6 +120,7 @@ class AssembleStore:
             "ttl": self._config.state_ttl_s, "ledger_ttl": self._config.ledger_ttl_s,
             "daily": self._quality.customer_daily, "hourly": self._quality.cluster_hourly,
             "samples": self._samples(made),
+            "said": [near_copies_store.said(unit, made.copies[unit.member], self._quality) for unit in made.refused],
             "records": [[name, number] for name, number, _ in records],
             "rejected": [[self._digest(event), reason] for event, reason in made.rejected.items()],
             "settled": [self._digest(event) for event in made.settled],
@@ -137,7 +138,7 @@ class AssembleStore:
         for sample, units in zip(made.samples, made.units, strict=True):
             specs = [
                 near_copies_store.spec(
-                    unit, made.clusters.get(unit.member, ""), sample.sample_id, sample.customer, sample.received_at,
+                    unit, made.copies[unit.member], sample.sample_id, sample.customer, sample.received_at,
                     self._quality,
                 )
                 for unit in units
@@ -155,11 +156,15 @@ class AssembleStore:
         notes = [
             (f"{note.feedback_id}/note/0", 0, Pending(EXAMPLES, name, encode_record(note))) for note in made.annotations
         ]
+        moves = [
+            (f"{made.conversation.generation}/move/{name}.{at}", 0, Pending(EXAMPLES, name, encode_record(move)))
+            for at, move in enumerate(made.moves)
+        ]
         rejected = [
             (f"{event}/rejected/0", 0, Pending(CHATS_REJECTED, name, rejection(made.conversation.events[event], why)))
             for event, why in made.rejected.items()
         ]
-        return samples + notes + rejected
+        return samples + notes + moves + rejected
 
     def _digest(self, event_id: str) -> str:
         return event_digest(event_id, self._key)

@@ -45,6 +45,7 @@ class Tag(StrEnum):
     TONE = "tone"
     LOW_SIGNAL = "low_signal"
     CONTRADICTS = "contradicts"
+    HELD = "held"
     UNSURE = "unsure"
 
 

@@ -22,6 +22,9 @@ ANCHOR = "anchor"
 QUARANTINE = "quarantine"
 """Lane of suspicious samples that wait for review: never drawn by `"*"`."""
 
+CHAT = "chat"
+"""Lane of conversations that nothing speaks against."""
+
 MAX_SLOTS = 2**22
 DAY_S = 86_400
 

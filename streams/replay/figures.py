@@ -114,3 +114,15 @@ def _problems(memory: dict[str, Any], persistence: dict[str, Any]) -> Iterator[s
 
 def _unlabelled(sample: Sample) -> bool:
     return any(turn.is_target and turn.label == "unknown" for turn in sample.turns)
+
+
+def in_lane(table: ReplayBuffer, lane: str, k: int) -> list[Sample]:
+    """The k newest stored samples of a lane: what waits in quarantine."""
+    raw: Any = table.client.hget(f"{table.prefix}:lanes", lane)
+    found = []
+    for _, record in live_records(table) if raw is not None else ():
+        digest, ts, seq, _, held, _, flags, *_ = record
+        if held == int(raw):
+            found.append((seq, digest, NO_TTL if flags & _EXEMPT else ts // table.limits.bucket_s))
+    read = table.read([(digest, bucket) for _, digest, bucket in sorted(found, reverse=True)[:k]])
+    return [sample for sample in read if sample is not None]

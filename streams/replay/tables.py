@@ -143,6 +143,18 @@ class Tables:
             answer: bytes = Scripts(self.client).annotate(args=[msgspec.msgpack.encode(request), *life])
         return answer.decode()
 
+    def relane(self, targets: Sequence[str], lane: str) -> int:
+        """Move training samples that hold these replies as targets to a lane; '' takes them out of every table."""
+        pipe = self.client.pipeline(transaction=False)
+        for target in targets:
+            pipe.hvals(f"{{rb:src}}:t:{event_digest(target, self.key)}")
+        held = {bytes(value) for values in pipe.execute() for value in values}
+        moved = 0
+        for table in (self.train,) if lane else self.all:
+            digests = sorted(value[:8] for value in held if value.endswith(b"|" + table.prefix.encode()))
+            moved += table.relane(digests, lane) if lane else table.retire(digests, "reviewed")
+        return moved
+
     def fates(self, digests: Iterable[bytes]) -> list[Fate]:
         """Whether samples are stored in any table, and whether any step has trained them: for reconcile."""
         wanted = list(digests)

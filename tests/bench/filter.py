@@ -128,7 +128,7 @@ def near_copies(data: Path, count: int = 2_000) -> dict[str, float]:
         seen = store.look([unit])[0]
         # a canned pair that occurs in another chat is a true copy; only unlike words count as false
         false += seen.reason is not None and not _alike(units, seen.cluster, unit)
-        store.file(unit, seen.cluster, unit.member, "", 0.0)
+        store.file(unit, seen, unit.member, "", 0.0)
     for at, (question, reply) in enumerate(units):
         split = rng.randint(0, 1) if len(question.split()) > 4 else 0
         changes = rng.randint(1, 3)
@@ -179,7 +179,7 @@ def speed(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         begun = time.process_time()
         for at in range(0, len(turns) - 1, 2):
             unit = Unit(str(at), turns[at][0], turns[at + 1][0])
-            store.file(unit, store.look([unit])[0].cluster, unit.member, "", 0.0)
+            store.file(unit, store.look([unit])[0], unit.member, "", 0.0)
         both.append(time.process_time() - begun + alone[-1])
     return {"messages/s": len(turns) / min(alone), "messages/s with near copies": len(turns) / min(both)}
 

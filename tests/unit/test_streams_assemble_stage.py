@@ -16,7 +16,7 @@ from streams.assemble.store import AssembleStore
 from streams.assemble_stage import AssembleStage, Produced
 from streams.clock import SETTLE_S, StreamClock
 from streams.config import StreamConfig
-from streams.events import CleanEvent, Sample, decode_example, encode_record
+from streams.events import CleanEvent, Relane, Sample, decode_example, encode_record
 from streams.lanes import Incoming
 from streams.ledger import Entry, Ledger, Outcome
 from streams.near_copies_store import RedisCopies
@@ -202,3 +202,36 @@ def test_assemble_stage_same_samples_whatever_happens(redis_client: redis.Redis,
         at = upto if upto == len(records) else rng.randrange(at, upto) + 1
     assert samples(finish(worker, wall)) == expected
     assert entries(redis_client, orderly) == filed
+
+
+def _told(name: str, reply: str, customer: str, agent: str) -> list[CleanEvent]:
+    """A closed chat of one question and one reply."""
+    question = "How long do I have to send the blue jacket back to you?"
+    return [
+        clean(name, 0, text=question, customer=customer),
+        clean(name, 1, role="agent", text=reply, agent_id=agent),
+        clean(name, 2, type="conversation_closed", turns=2),
+    ]
+
+
+def test_assemble_stage_holds_what_contradicts_until_others_agree(redis_client: redis.Redis) -> None:
+    """One account's contradiction waits in quarantine until three customers were told so by three agents."""
+    true = "You can send it back within 30 days of delivery, and the label is in the box."
+    wall = Wall()
+    worker = stage(redis_client, wall, replace(CONFIG, shares=(1.0, 0.0, 0.0)))
+    lanes: dict[str, str] = {}
+    moves: list[Relane] = []
+    chats = [(f"t{n}", true, f"customer-{n}", f"agent-{n}") for n in range(3)]
+    chats += [("l0", true.replace("30", "90"), "one", "agent-1"), ("l1", true.replace("30 days", "90 days"), "one", "")]
+    chats += [(f"n{n}", true.replace("30", "90").replace("can", "may"), f"new-{n}", f"agent-{n + 5}") for n in range(2)]
+    for at, chat in enumerate(chats):
+        worker.run(incoming(_told(*chat), first=at * 3))
+        for pending in finish(worker, wall).values():
+            record = decode_example(pending.value) if pending.topic == EXAMPLES else None
+            if isinstance(record, Sample):
+                lanes[record.conversation] = record.lane
+            elif isinstance(record, Relane):
+                moves.append(record)
+    assert {name: lanes.get(name) for name in ("t0", "l0")} == {"t0": "chat", "l0": "quarantine"}
+    assert moves
+    assert {(move.lane, "l0.1" in move.targets) for move in moves} == {("chat", True)}

@@ -9,7 +9,7 @@ from streams import review
 from streams.assemble.store import AssembleStore
 from streams.config import StreamConfig
 from streams.decision_stage import DecisionStage
-from streams.events import Annotation, decode_clean, decode_example, encode_record
+from streams.events import Annotation, Relane, decode_clean, decode_example, encode_record
 from streams.lanes import Incoming
 from streams.quality import QualityConfig
 from streams.review import Decision
@@ -51,6 +51,16 @@ def test_decision_stage_stars_become_an_annotation(stage: DecisionStage) -> None
     assert record.topic == EXAMPLES
     assert isinstance(note, Annotation)
     assert (note.targets, note.label) == (("c.3",), "good")
+
+
+def test_decision_stage_approval_ends_quarantine(stage: DecisionStage) -> None:
+    """A sample that waited is let in behind its new label, on the same key."""
+    (output,) = stage.run([decided("approve", lane="quarantine")])
+    note, moved = (decode_example(record.value or b"") for record in output.records)
+    assert isinstance(note, Annotation)
+    assert isinstance(moved, Relane)
+    assert (moved.lane, moved.targets) == ("chat", ("c.3",))
+    assert {record.key for record in output.records} == {b"c"}
 
 
 def test_decision_stage_edit_is_scrubbed_feedback(stage: DecisionStage) -> None:

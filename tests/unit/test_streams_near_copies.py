@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams import near_copies
-from streams.near_copies_store import Copies, MemoryCopies, RedisCopies, Unit
+from streams.near_copies_store import NEW, Copies, MemoryCopies, RedisCopies, Unit
 from streams.quality import QualityConfig, Reason, Tag
 
 CONFIG = QualityConfig()
@@ -43,6 +43,17 @@ def test_near_copies_are_not_changed_facts() -> None:
     ):
         assert not near_copies.similar(*_pair(QUESTION, reply))
         assert near_copies.contradicts(*_pair(QUESTION, reply))
+
+
+def test_near_copies_yes_contradicts_no() -> None:
+    """Two replies to one question of which one says yes and one no contradict each other in whatever words."""
+    question = "Is express delivery free of charge in your shop?"
+    no = near_copies.signature(question, "I'm afraid not, express delivery costs nine dollars for everyone.")
+    sure = near_copies.signature(question, "Sure, express delivery is on us.")
+    assert near_copies.contradicts(sure, no)
+    assert not near_copies.contradicts(sure, near_copies.signature(question, "Yes, it is on us as ever."))
+    done, lost = "Yes, we have just sent it out to you.", "Sorry, I did not find any order of that number."
+    assert not near_copies.contradicts(near_copies.signature("ok?", done), near_copies.signature("ok?", lost))
 
 
 def test_near_copies_contradict_only_on_the_same_question() -> None:
@@ -92,8 +103,8 @@ def _story(store: MemoryCopies | RedisCopies) -> list[tuple[Copies, tuple[int, i
     ):
         unit = Unit(member, QUESTION, reply, split)
         found = store.look([unit])[0]
-        first = store.file(unit, found.cluster, f"{member}/sft/0", "customer-1", at)
-        again = store.file(unit, found.cluster, f"{member}/sft/0", "customer-1", at)
+        first = store.file(unit, found, f"{member}/sft/0", "customer-1", at)
+        again = store.file(unit, found, f"{member}/sft/0", "customer-1", at)
         assert first == again
         told.append((found, (first.daily, first.grown, first.occurrences)))
     return told
@@ -113,7 +124,7 @@ def test_near_copies_stores_tell_the_same(redis_client: redis.Redis) -> None:
 def test_near_copies_keep_heldout_copies_out_of_training(redis_client: redis.Redis) -> None:
     """A cluster belongs to the split that first held it."""
     store = RedisCopies(redis_client, CONFIG)
-    store.file(Unit("v", QUESTION, REPLY, "val"), "", "v/sft/0", "c", 0.0)
+    store.file(Unit("v", QUESTION, REPLY, "val"), NEW, "v/sft/0", "c", 0.0)
     assert store.look([Unit("t", QUESTION, REPLY, "train")])[0].reason == Reason.HELDOUT_COPY
     assert store.look([Unit("v", QUESTION, REPLY, "val")])[0].reason is None
 
@@ -123,19 +134,19 @@ def test_near_copies_caps_count_samples_not_calls(redis_client: redis.Redis) -> 
     store = RedisCopies(redis_client, QualityConfig(customer_daily=20, cluster_hourly=5))
     for number in range(21):
         unit = Unit(f"m{number}", f"Question {number}?", f"Answer number {number} to what you asked us.")
-        capped, _ = store.file(unit, "", f"m{number}/sft/0", "one", 50.0).verdict(QualityConfig())
+        capped, _ = store.file(unit, NEW, f"m{number}/sft/0", "one", 50.0).verdict(QualityConfig())
     assert capped == Reason.CUSTOMER_CAP
     for number in range(6):
         unit = Unit(f"f{number}", QUESTION, REPLY)
-        cluster = store.look([unit])[0].cluster
-        filed = store.file(unit, cluster, f"f{number}/sft/0", f"customer-{number}", 50.0)
+        found = store.look([unit])[0]
+        filed = store.file(unit, found, f"f{number}/sft/0", f"customer-{number}", 50.0)
     assert filed.verdict(QualityConfig(cluster_hourly=5)) == (Reason.SOURCE_FLOOD, (Tag.TEMPLATE.value,))
 
 
 def test_near_copies_forget(redis_client: redis.Redis) -> None:
     """After erasure a unit is neither found nor compared with."""
     store = RedisCopies(redis_client, CONFIG)
-    store.file(Unit("x", QUESTION, REPLY), "", "x/sft/0", "c", 0.0)
+    store.file(Unit("x", QUESTION, REPLY), NEW, "x/sft/0", "c", 0.0)
     assert store.forget(["x", "y"]) == 1
     assert store.look([Unit("z", QUESTION, REPLY)])[0] == Copies()
 

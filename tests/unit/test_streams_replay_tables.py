@@ -27,6 +27,7 @@ from streams.replay import (
     TableConfig,
     TopicPartition,
     UnsafeServer,
+    Wait,
     check_server,
     open_table,
     open_tables,
@@ -118,6 +119,17 @@ def test_tables_open_refuses_other_settings(tables: Tables) -> None:
             client, "train", dataclasses.replace(CONFIG.train, quotas={"*": Quota(9, "lowest")}), KEY, configure=True
         )
     open_table(client, "train", dataclasses.replace(CONFIG.train, capacity=7), KEY, configure=True)
+
+
+def test_tables_relane_finds_samples_by_their_replies(tables: Tables) -> None:
+    """A sample leaves quarantine by the event id of its reply, and the buffer by no lane at all; again is harmless."""
+    tables.insert([sample(1, received_at=moment(tables), lane="quarantine")])
+    assert isinstance(tables.train.draw(FRESH, 1, seed=1), Wait)
+    assert [tables.relane(["e1", "unknown"], "chat") for _ in range(2)] == [1, 0]
+    drawn = tables.train.draw(FRESH, 1, seed=1)
+    assert isinstance(drawn, Draw)
+    assert [tables.relane(["e1"], "") for _ in range(2)] == [1, 0]
+    assert audit(tables.train) == []
 
 
 def test_tables_annotation_reaches_the_stored_reply(tables: Tables) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams.review import Decision, annotation, decode, encode
+from streams.review import Decision, annotation, decode, encode, relane
 
 
 def _decision(action: str, **fields: Any) -> Decision:
@@ -37,6 +37,24 @@ def test_review_decisions_become_annotations(made: Decision, label: str, weight:
     note = annotation(made)
     assert (note.label, note.weight, note.feedback_id, note.targets) == (label, weight, "d", ("e",))
     assert decode(encode(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("made", "lane"),
+    [
+        (_decision("approve", lane="quarantine"), "chat"),
+        (_decision("rate", rating=4.0, lane="quarantine"), "chat"),
+        (_decision("rate", rating=3.0, lane="quarantine"), None),
+        (_decision("reject", lane="quarantine"), ""),
+        (_decision("reject", lane="chat"), None),
+        (_decision("approve"), None),
+    ],
+)
+def test_review_lets_out_of_quarantine_or_deletes(made: Decision, lane: str | None) -> None:
+    """Only what waits in quarantine moves: a good reply to its lane, a bad one out of the buffer."""
+    moved = relane(made)
+    assert (None if moved is None else moved.lane) == lane
+    assert moved is None or moved.targets == ("e",)
 
 
 def test_review_refuses_incomplete_decisions() -> None:
