@@ -22,13 +22,15 @@ RUSH = 400
 """Chats of the morning rush: the gate wants 32 held-out ones, and one in ten is held out."""
 CALM = 3.0
 """By how much the stream is slower after the rush."""
-CHANGES_AT = 0.65
+CHANGES_AT = 0.6
 SHOPS = ("harbour",)
 """One shop: its policies are asked for often enough to be learned within a minute."""
 FACT_SHARE = 0.5
 """Chats that ask for a policy."""
+NEWS = 0.5
+"""Of those, the ones that ask for the changed policy once it has changed."""
 _MIX = Mix(
-    noise=0.04, fact_share=FACT_SHARE, redelivered=0.01, late=0.006, malformed=0.003, floods=0.002, gap_s=3.0
+    noise=0.04, fact_share=FACT_SHARE, redelivered=0.01, late=0.006, malformed=0.003, floods=0.002, gap_s=3.0, news=NEWS
 )  # fmt: skip
 
 
@@ -82,7 +84,9 @@ def ingest(path: Path, speed: float, environment: Mapping[str, str], log: Path) 
 def questions(seed: int, changed: tuple[Fact, ...]) -> Iterator[Conversation]:
     """Customers who come to the router, without end, while these policies hold by their new value."""
     for block in count():
-        yield from conversations(seed + block, 500, facts=changed, shops=SHOPS, fact_share=FACT_SHARE, personal=0.05)
+        yield from conversations(
+            seed + block, 500, facts=changed, shops=SHOPS, fact_share=FACT_SHARE, news=NEWS, personal=0.05
+        )
 
 
 def last_questions(path: Path) -> list[tuple[float, str, str]]:

@@ -50,12 +50,13 @@ def conversations(
     facts: Collection[Fact] | None = None,
     shops: Sequence[str] | None = None,
     fact_share: float = 0.3,
+    news: float = 0.0,
     personal: float = 0.15,
 ) -> Iterator[Conversation]:
     """Chats of the live shops (or of `shops`), the same for the same arguments.
 
-    `facts` are the policies whose new value holds by now; `fact_share` of the chats ask for a policy, `personal` is
-    the chance that a customer's turn volunteers personal data.
+    `facts` are the policies whose new value holds by now; `fact_share` of the chats ask for a policy, `news` of those
+    for one that has changed; `personal` is the chance that a customer's turn volunteers personal data.
     """
     changed = frozenset(fact.key for fact in facts or ())
     rng = Random(f"conversations/{seed}")
@@ -65,7 +66,7 @@ def conversations(
         shop = pick(rng, kinds)
         customer = _customer(seed, int(rng.random() * pool))
         scene = _Scene(shop, rng, changed, customer, personal=personal)
-        yield scene.conversation(f"sim-{seed}-{number:06d}", fact_share)
+        yield scene.conversation(f"sim-{seed}-{number:06d}", fact_share, news)
 
 
 def base_conversations(seed: int, count: int) -> Iterator[Conversation]:
@@ -104,11 +105,14 @@ class _Scene:
         self._turns: list[tuple[str, str]] = []
         self._planted: list[Planted] = []
 
-    def conversation(self, conversation_id: str, fact_share: float) -> Conversation:
+    def conversation(self, conversation_id: str, fact_share: float, news: float = 0.0) -> Conversation:
         """Write the whole chat."""
         rng, shop = self._rng, self._shop
         asks = bool(shop.facts) and chance(rng, fact_share)
         intent = pick(rng, shop.facts if asks else shop.intents)
+        changed = [fact for fact in shop.facts if f"{shop.key}.{fact.name}" in self._changed]
+        if asks and changed and news and chance(rng, news):
+            intent = pick(rng, changed)
         style = pick(rng, STYLES)
         if intent.values:
             self._values["value"] = self._value_of(intent)

@@ -57,6 +57,8 @@ class Mix:
     """Mean time between the turns of a chat, seconds."""
     fact_share: float = 0.3
     """Chats that ask for a policy."""
+    news: float = 0.0
+    """Of those, once a policy has changed, the ones that ask for it: what is new makes customers ask."""
     personal: float = 0.15
     """Chance that a customer's turn volunteers personal data."""
 
@@ -103,7 +105,7 @@ def traffic(
         if number in (0, turning):
             changed = facts if number == turning else None
             chats = conversations(
-                seed, count, facts=changed, shops=shops, fact_share=mix.fact_share, personal=mix.personal
+                seed, count, facts=changed, shops=shops, fact_share=mix.fact_share, news=mix.news, personal=mix.personal
             )
             # Skipping keeps numbers and customers as they would be without a change.
             for _ in range(number):
