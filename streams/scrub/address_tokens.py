@@ -34,12 +34,14 @@ SHORT = 6
 """Digits of the longest house number or postal code; longer runs are other numbers."""
 
 
-NUMBER, JOINER, CAPITAL, MEMBER, SMALL, PART, OPENER, BEHIND = (1 << i for i in range(8))
+NUMBER, JOINER, CAPITAL, MEMBER, SMALL, PART, OPENER, BEHIND, HOUSE_NUMBER = (1 << i for i in range(9))
 """Kinds of a token: a number, a sign between parts, a word with a capital; may be part of an address, may be one in a
-text without capitals, is a part's or a street's own word; may begin a street, may stand in front of one."""
+text without capitals, is a part's or a street's own word; may begin a street, may stand in front of one; is short
+enough for a house number."""
 CACHE_WORDS = 20_000
 """Words whose kinds are remembered; the table is emptied when it is full and never leaves memory."""
 LONGEST_WORD = 40
+_NOT_DIGITS = bytes(b for b in range(256) if not 0x30 <= b <= 0x39)
 JOINERS = frozenset(",.#-/()'\x02")
 
 
@@ -75,7 +77,9 @@ _words = _Words()
 def _kind(text: str, lower: str, flags: int) -> int:
     first = text[0]
     if first.isdigit():
-        return NUMBER | OPENER | MEMBER * (len(text) <= 2 * SHORT)
+        digits = len(text.encode().translate(None, _NOT_DIGITS))
+        short = len(text) <= SHORT + 5 and digits <= SHORT + 2
+        return NUMBER | OPENER | MEMBER * (len(text) <= 2 * SHORT) | HOUSE_NUMBER * short
     if first == "\n" or text in JOINERS:
         return JOINER | MEMBER | BEHIND * (lower in _BEHIND)
     kind = BEHIND * (lower in _BEHIND) | OPENER * (lower in OPENERS or lower.endswith(COMPOUNDS))
@@ -237,11 +241,7 @@ def _before_code(tokens: list[Token], at: int) -> bool:
 def is_number(tokens: list[Token], at: int) -> bool:
     """Whether the token is a house number: short, not glued to letters, no decimal, no amount."""
     token = tokens[at]
-    if (
-        not token.text[0].isdigit()
-        or len(token.text.rstrip("abcdABCD")) > SHORT + 4
-        or sum(c.isdigit() for c in token.text) > SHORT + 2
-    ):
+    if not token.kind & HOUSE_NUMBER:
         return False
     glued = (
         at + 1 < len(tokens)

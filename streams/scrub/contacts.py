@@ -78,6 +78,9 @@ _HANDLE = re.compile(r"(?<![A-Za-z0-9._%+@/\-])@[A-Za-z_][A-Za-z0-9_.]{2,29}")
 _REACH = 80
 """Characters around an at-word in which an obfuscated address may lie; bounds the work per at-word."""
 
+_RUN_OF_SIGNS = re.compile("@+")
+MAX_SIGNS = 256
+"""Signs of addresses in one turn; more are a flood."""
 MAX_ADDRESSES = 64
 """At-words looked at in one turn; more are a flood."""
 
@@ -86,13 +89,18 @@ def find_email(text: str) -> list[Span]:
     """Spans of addresses with an `@`: whole ones, spaced ones and damaged ones."""
     found: list[Span] = []
     at = text.find("@")
-    last = 0
+    last = signs = 0
     while at >= 0:
+        signs += 1
+        if signs > MAX_SIGNS:
+            raise Overflow
         span = _around(text, at, last)
         if span is not None:
             found.append((*span, "EMAIL"))
             last = span[1]
         at = text.find("@", max(at + 1, last))
+        if at >= 0 and text.startswith("@@@", at):  # a run of signs is no address
+            at = _RUN_OF_SIGNS.match(text, at).end() - 1  # type: ignore[union-attr] # it starts with three
     return found
 
 

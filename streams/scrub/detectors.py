@@ -13,6 +13,7 @@ from streams.scrub import (
     names,
     numbers,
     persons,
+    places,
     scripts,
     secrets,
     separated,
@@ -38,8 +39,8 @@ from streams.scrub.gate import (
     UNUSUAL,
     Look,
     digit_count,
-    has_long_token,
     is_quiet,
+    long_tokens,
     look,
 )
 from streams.scrub.normalise import LETTER, Plain, normalise
@@ -52,11 +53,14 @@ _ALNUM_ID = re.compile(r"(?<![A-Za-z0-9])#?[A-Za-z0-9](?:[A-Za-z0-9]|[\-_/.](?=[
 
 
 def find_structured(text: str) -> list[Span]:
-    """Spans of EMAIL, PHONE, CARD, NATIONAL_ID, IBAN and IP only."""
+    """Spans of EMAIL, PHONE, CARD, NATIONAL_ID, IBAN and IP only; the whole text if it is a flood."""
     if text.isascii() and is_quiet(text):
         return []
     plain = normalise(text)
-    found = _structured(plain.text, digit_count(plain.text))
+    try:
+        found = _structured(plain.text, digit_count(plain.text))
+    except Overflow:
+        return [(0, len(text), "EMAIL")]
     return finish(text, plain, [s for s in found if s[2] in STRUCTURED]) if found else []
 
 
@@ -149,7 +153,8 @@ def _rules(text: str, seen: Look) -> list[Span]:
 
 
 def _secrets(text: str, lower: str, seen: Look) -> list[Span]:
-    found = secrets.find_shapes(text) if has_long_token(seen.raw) else []
+    tokens = long_tokens(seen.raw)
+    found = secrets.find_shapes(text, tokens) if tokens or "-----" in text else []
     if seen.flags & PASSWORD:
         found += secrets.find_passwords(text, lower, seen.of(PASSWORD, secrets.PASSWORD_WORDS))
     return found
@@ -173,7 +178,7 @@ def _numbered(text: str, lower: str, seen: Look) -> list[Span]:
     if flags & KEYED or "d.o.b" in lower:
         fired = seen.of(KEYED, keywords.KEYS)
         found += keyed.find_keyed(text, lower, {**fired, "d.o.b": "dob"} if "d.o.b" in lower else fired)
-    if flags & MIXED and (seen.digits > MIN_CODED or "." in text) and _has_id(seen):
+    if flags & MIXED and (seen.digits > _ID_DIGITS or "." in text) and _has_id(seen):
         found += _ids(text, lower)
     if flags & MIXED or seen.digits >= 5:  # an American postal code
         found += streets.find_codes(text, seen.raw.translate(CLASSES))
@@ -181,33 +186,13 @@ def _numbered(text: str, lower: str, seen: Look) -> list[Span]:
         found += separated.find_separated(text, lower)
     if seen.digits >= 8 and text.count(".") > 1:  # coordinates
         found += secrets.find_coordinates(text)
-    if (flags & STREET and _is_housed(text, seen.having(STREET))) or (flags & STREET_SMALL and text.islower()):
-        found += addresses.find_addresses(text)
-    elif flags & UNUSUAL and seen.digits >= MIN_CODED and _CODE_AND_TOWN.search(text):
-        found += addresses.find_addresses(text, streets=False)
+    if flags & STREET:
+        found += places.find_places(text, seen.having(STREET))
+    elif flags & STREET_SMALL and text.islower():
+        found += places.find_places(text, seen.having(STREET_SMALL))
+    elif flags & UNUSUAL and seen.digits >= places.MIN_CODED:
+        found += places.find_coded(text)
     return found
-
-
-def _is_housed(text: str, words: set[str]) -> bool:
-    """Whether a number stands where a street's words would have it: before them, or behind those that lead."""
-    for word in words:
-        at = text.find(word)
-        while at >= 0:
-            leads = word.lower() not in streets.SUFFIXES or word.lower() in streets.PREFIXES
-            if _DIGIT.search(text, max(0, at - _HOUSE_REACH), at + len(word) + _HOUSE_REACH * leads):
-                return True
-            at = text.find(word, at + len(word))
-    return False
-
-
-MIN_CODED = 5
-"""Digits of a postal code and a house number."""
-_CODE_AND_TOWN = re.compile(
-    r"(?<![\w.,:$\-])(?:\d{4,6}|\d{3} \d{2}|\d{4,5}-\d{3,4}|\d{4} ?[A-Z]{2})[ ,\n]{1,3}[A-Za-z\x01]{3}"
-)
-_DIGIT = re.compile(r"\d")
-_HOUSE_REACH = 48
-"""Characters between the words of a street and its number."""
 
 
 def _has_id(seen: Look) -> bool:

@@ -51,7 +51,8 @@ QUIET = bytes(b for b in range(0x20, 0x7F) if not chr(b).isdigit() and chr(b) !=
 WORDS = _table("'-_/\x01")
 CLASSES = _classes()
 SOLID = _solid()
-LONG_TOKEN = b"a" * 16
+_LONG_TOKEN = b"a" * 14
+_LONG_TOKENS = re.compile(rb"a{14,}")
 """Shorter strings are no key, no hash and no hardware address."""
 
 CACHE_WORDS = 100_000
@@ -133,9 +134,10 @@ def is_quiet(text: str) -> bool:
     return len(rest) < 4 and b"@" not in rest  # the shortest IP address
 
 
-def has_long_token(raw: bytes) -> bool:
-    """Whether an unbroken string is long enough for a key or a hardware address."""
-    return LONG_TOKEN in raw.translate(SOLID)
+def long_tokens(raw: bytes) -> list[tuple[int, int]]:
+    """Where unbroken strings stand that are long enough for a key or a hardware address."""
+    solid = raw.translate(SOLID)
+    return [match.span() for match in _LONG_TOKENS.finditer(solid)] if _LONG_TOKEN in solid else []
 
 
 def digit_count(text: str) -> int:
@@ -145,13 +147,12 @@ def digit_count(text: str) -> int:
 
 def flags_of(word: str) -> int:
     """What one word opens, the parts of a compound included."""
-    lower = word.lower()
-    flags = _word_flags(word, lower)
-    for sign in "-_/'":
-        if sign in word:
-            for part in word.split(sign):
-                flags |= flags_of(part) if part else 0
-    return flags
+    parts = {part for part in _SIGNS.split(word) if part} - {word}
+    flags = reduce(or_, (_flags[part.encode()] for part in parts), 0)
+    if len(word) <= LONGEST_WORD:
+        return flags | _word_flags(word, word.lower())
+    digits = digit_count(word)
+    return flags | UNUSUAL | (MIXED if 0 < digits < len(word) else 0)
 
 
 def _word_flags(word: str, lower: str) -> int:
@@ -168,7 +169,7 @@ def _word_flags(word: str, lower: str) -> int:
         flags |= STREET
     if lower.endswith(contacts.SQUASHED):
         flags |= SQUASHED
-    digits = sum(c.isdigit() for c in word)
+    digits = digit_count(word)
     return flags | (MIXED if digits and digits < len(word) else 0)
 
 

@@ -318,7 +318,7 @@ def _joined(
             i += 1
             continue
         last = sentence.extended(i)
-        first = i - 1 if i and sentence.is_beside(i - 1, i, _IN_FRONT) else i
+        first = i - 1 if i and sentence.is_beside(i - 1, i, _IN_FRONT) else sentence.before_initial(i)
         if found and found[-1][1] > spans[first][0]:
             first = i
         found.append((spans[first][0], spans[last][1], "PERSON"))
@@ -349,6 +349,14 @@ class _Sentence(NamedTuple):
                 break
             at += 1
         return last
+
+    def before_initial(self, at: int) -> int:
+        """The capitalised word that stands before an initial before the name at `at`: "Roger O. Lund"; else `at`."""
+        initial = at - 2 if at > 1 and self.tokens[at - 1] == "." else at - 1
+        if initial < 1 or not (_initial(self.tokens[initial]) and self.tokens[initial].isupper()):
+            return at
+        shape, lexical = divmod(self.kinds[initial - 1], LEXICAL)
+        return initial - 1 if shape == 1 and lexical != 3 and self._same_line(initial) else at
 
     def _is_surname(self, at: int, name: int) -> bool:
         """Whether a word that is also a surname goes on with a first name, or any rare word behind an initial."""

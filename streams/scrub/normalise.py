@@ -53,7 +53,7 @@ class Plain(NamedTuple):
 
 def normalise(text: str) -> Plain:
     """The detection text of `text`; the identity for printable ASCII."""
-    if text.isascii() and not text.encode().translate(None, _KEPT):
+    if text.isascii() and (text.isprintable() or not text.encode().translate(None, _KEPT)):
         return Plain(text, None)
     disguised = _disguised(text)
     out: list[str] = []

@@ -49,17 +49,26 @@ _SECRET = re.compile(rf"[^\s\"`{BLANK}]{{3,256}}")
 _ORDINARY = re.compile(r"[a-z]+('[a-z]+)?[.,!?;:)]*|[.,!?;:)\-]+")
 
 
-def find_shapes(text: str) -> list[Span]:
-    """Spans of secrets, wallets and device addresses that show by their form."""
-    found = [(*m.span(), "SECRET") for m in _SHAPES.finditer(text)]
-    found += [(*m.span(), "CRYPTO") for m in _CRYPTO.finditer(text) if any(c.isdigit() for c in m[0])]
-    found += [(*m.span(), "DEVICE_ID") for m in _UUID.finditer(text)]
-    found += [(*m.span(), "MAC") for m in _MAC.finditer(text)]
-    if "://" in text:
-        found += [(*m.span(1), "SECRET") for m in _URL_LOGIN.finditer(text)]
+def find_shapes(text: str, tokens: Iterable[tuple[int, int]]) -> list[Span]:
+    """Spans of secrets, wallets and device addresses that show by their form, in the long unbroken tokens given."""
+    found: list[Span] = []
+    for start, end in tokens:
+        token = text[start : end + 1]  # with the sign behind it, for what a login in a link ends with
+        found += [(start + a, start + b, label) for a, b, label in _shapes(token)]
     if "-----" in text:
         found += [(*m.span(), "SECRET") for m in _PEM.finditer(text)]
-    return found + [(*m.span(), "SECRET") for m in _RANDOM.finditer(text) if _is_random(m[0])]
+    return found
+
+
+def _shapes(token: str) -> list[Span]:
+    found = [(*m.span(), "SECRET") for m in _SHAPES.finditer(token)]
+    found += [(*m.span(), "CRYPTO") for m in _CRYPTO.finditer(token) if any(c.isdigit() for c in m[0])]
+    if "-" in token:
+        found += [(*m.span(), "DEVICE_ID") for m in _UUID.finditer(token)]
+    found += [(*m.span(), "MAC") for m in _MAC.finditer(token)]
+    if "://" in token:
+        found += [(*m.span(1), "SECRET") for m in _URL_LOGIN.finditer(token)]
+    return found + [(*m.span(), "SECRET") for m in _RANDOM.finditer(token) if _is_random(m[0])]
 
 
 def find_coordinates(text: str) -> list[Span]:

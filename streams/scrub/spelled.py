@@ -75,7 +75,8 @@ MIN_RUN = 4
 
 def is_spelled(words: list[bytes], digits: int) -> bool:
     """Whether a text has number words enough for a run."""
-    spelled = sum(w.lower() in _RAW_WORDS if b"-" not in w else _compound(w) for w in words)
+    spelled = sum(map(_RAW_WORDS.__contains__, map(bytes.lower, words)))
+    spelled += sum(_compound(word) for word in words if b"-" in word)
     return spelled >= MIN_RUN - 1 or (spelled > 1 and digits > 2)  # half typed, half spelled
 
 

@@ -1,0 +1,83 @@
+"""Where in a text an address may stand: around words for streets with a number near them, and around postal codes.
+
+Only these windows are tokenised, so that a long text pays for its addresses and not for its length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from streams.scrub import streets
+from streams.scrub.addresses import find_addresses
+from streams.scrub.spans import Span
+
+MIN_CODED = 5
+"""Digits of a postal code and a house number."""
+WHOLE = 400
+"""Characters up to which a text is one window."""
+BEFORE, BEHIND = 120, 260
+"""Characters of an address on both sides of what shows it."""
+MAX_SPOTS = 200
+"""Spots looked at in one turn; further ones are near them, or the turn is a flood of street names."""
+
+_CODE_AND_TOWN = re.compile(
+    r"(?<![\w.,:$\-])(?:\d{4,6}|\d{3} \d{2}|\d{4,5}-\d{3,4}|\d{4} ?[A-Z]{2})[ ,\n]{1,3}[A-Za-z\x01]{3}"
+)
+_HOUSE_NUMBER = re.compile(r"(?<![\d:.,$])\d{1,6}(?![\d:%]| ?[ap]m\b)")
+_REACH = 48
+"""Characters between the words of a street and its number."""
+
+
+def find_places(text: str, words: Iterable[str]) -> list[Span]:
+    """Spans of addresses around `words`, as they stand in the text."""
+    return _in_windows(text, sorted(_spots(text, words)), streets_known=True)
+
+
+def find_coded(text: str) -> list[Span]:
+    """Spans of addresses around postal codes that a town follows."""
+    spots = [match.start() for match in _CODE_AND_TOWN.finditer(text)]
+    return _in_windows(text, spots[:MAX_SPOTS], streets_known=False)
+
+
+def _spots(text: str, words: Iterable[str]) -> set[int]:
+    """Where words stand that have a house number where they would have it; few, in any order."""
+    found: set[int] = set()
+    for word in words:
+        lower = word.lower()
+        leads = lower not in streets.SUFFIXES or lower in streets.PREFIXES
+        follows = not leads or lower in streets.WAYS
+        at = text.find(word)
+        while at >= 0 and len(found) < MAX_SPOTS:
+            end = at + len(word)
+            if (leads and _HOUSE_NUMBER.search(text, end, end + _REACH)) or (
+                follows and _HOUSE_NUMBER.search(text, max(0, at - _REACH), at)
+            ):
+                found.add(at)
+            at = text.find(word, end)
+    return found
+
+
+def _in_windows(text: str, spots: list[int], *, streets_known: bool) -> list[Span]:
+    if not spots:
+        return []
+    if len(text) <= WHOLE:
+        return find_addresses(text, streets=streets_known)
+    found: list[Span] = []
+    for start, end in _windows(text, spots):
+        inside = find_addresses(text[start:end], streets=streets_known)
+        found += [(start + a, start + b, label) for a, b, label in inside]
+    return found
+
+
+def _windows(text: str, spots: list[int]) -> list[tuple[int, int]]:
+    """Stretches of text around spots, cut at spaces where there are any; they do not overlap."""
+    windows: list[tuple[int, int]] = []
+    for spot in spots:
+        start, end = max(0, spot - BEFORE), min(len(text), spot + BEHIND)
+        start = max(text.rfind(" ", 0, start) + 1, start - _REACH, 0) if start else 0
+        if windows and start <= windows[-1][1]:
+            windows[-1] = (windows[-1][0], end)
+        else:
+            windows.append((start, end))
+    return windows
