@@ -134,8 +134,8 @@ class Feed:
                 continue
             chosen.append(document)
             if row["handle"] is not None:
-                slot, seq = row["handle"]
-                handles[row["key"]] = Handle(slot, seq, bytes.fromhex(row["key"]))
+                slot, seq, *lease = row["handle"]
+                handles[row["key"]] = Handle(slot, seq, bytes.fromhex(row["key"]), *lease)
             sample = found.get(row["key"])
             if row["component"] == "fresh" and row["window"] == 0 and sample is not None:
                 fresh[row["key"]] = sample
@@ -191,17 +191,18 @@ class Feed:
         }  # fmt: skip
 
     def pending(self) -> list[list[Any]]:
-        """Fresh samples that were drawn and wait for a step: [key, slot, seq] each."""
-        return [[item.handle.digest.hex(), item.handle.slot, item.handle.seq] for item in self._pending]
+        """Fresh samples that were drawn and wait for a step: [key, slot, seq, lease] each."""
+        handles = [item.handle for item in self._pending]
+        return [[handle.digest.hex(), handle.slot, handle.seq, handle.lease] for handle in handles]
 
     def restore_pending(self, rows: Sequence[Sequence[Any]]) -> None:
         """Hold these samples again; their leases are still ours."""
         samples = self._buffer.samples(bytes.fromhex(row[0]) for row in rows)
         self._pending.clear()
-        for (key, slot, seq), sample in zip(rows, samples, strict=True):
+        for (key, slot, seq, *lease), sample in zip(rows, samples, strict=True):
             if sample is not None:
                 made = tuple(self._documents(sample, key, "fresh"))
-                self._pending.append(Item(Handle(slot, seq, bytes.fromhex(key)), sample, made))
+                self._pending.append(Item(Handle(slot, seq, bytes.fromhex(key), *lease), sample, made))
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from `state()`."""
@@ -220,13 +221,13 @@ class Feed:
         return {"fresh": config.fresh_share * scale, "rehearsal": config.rehearsal_share * scale, "anchor": anchor}
 
     def _draw(self, mix: Mix, k: int, seed: int, *, lease_s: float = 0.0) -> list[Item]:
-        answer = self._buffer.draw(mix, k, seed=seed, lease_s=lease_s)
+        answer = self._buffer.sample(mix, k, seed=seed, lease_s=lease_s)
         if isinstance(answer, Wait):
             self.waits[answer.reason] += 1
             return []
         component: Component = "fresh" if mix is FRESH else "rehearsal" if mix is REHEARSAL else "anchor"
         items = []
-        for record, sample in zip(answer.records, self._buffer.fetch(answer).samples, strict=True):
+        for record, sample in zip(answer[0].records, answer[1].samples, strict=True):
             if sample is None or sample.line != self._config.line or (component == "rehearsal" and not record.times):
                 continue
             made = self._documents(sample, record.handle.digest.hex(), component)
@@ -353,7 +354,7 @@ def _rows(plan: Plan) -> list[dict[str, Any]]:
         windows[key] = window + 1
         rows.append({
             "component": document.drawn.component, "key": key, "window": window,
-            "handle": None if handle is None else [handle.slot, handle.seq],
+            "handle": None if handle is None else [handle.slot, handle.seq, handle.lease],
             "references": [reply.reference for reply in document.replies],
         })  # fmt: skip
     return rows

@@ -153,6 +153,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     """Kafka timestamp, in chats.raw, of the event of the last reply, seconds: digest and ttl hang on it."""
     completed_at: float
     """Kafka timestamp, in chats.raw, of the event that completed the sample, seconds: freshness starts here."""
+    happened_at: float = 0.0
+    """The last reply's own `ts`, seconds; 0 when unknown. Retention counts from it with `retention_basis = event`."""
     tenant: str = ""
     line: str = "a"
     priority: float = 1.0
@@ -193,6 +195,8 @@ class Annotation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     label: Label
     weight: float
     received_at: float
+    lane: str = ""
+    """Lane that the stored samples of the targets move to; empty: they stay."""
 
 
 class Relane(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="relane", tag_field="type"):

@@ -6,7 +6,7 @@ by their own text and call `ledger_move(key, outcome, reason, effects, sample, t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
@@ -62,8 +62,16 @@ def entry_key(digest: str) -> str:
 def decode(raw: bytes | str) -> Entry:
     """Read an entry as the scripts write it."""
     text = raw.decode() if isinstance(raw, bytes) else raw
-    outcome, reason, effects, samples = text.split("|", 3)
+    outcome, reason, effects, samples, *_ = text.split("|", 4)
     return Entry(Outcome(outcome), reason, int(effects), tuple(s for s in samples.split(",") if s))
+
+
+def claims(raw: bytes | str | None) -> Iterator[tuple[str, str]]:
+    """Who trains a reply, by its entry as it is stored: `kind/n`, and the holder as replay's insert names it."""
+    text = raw.decode() if isinstance(raw, bytes) else raw or ""
+    for claim in filter(None, "".join(text.split("|", 4)[4:]).split(",")):
+        name, _, holder = claim.partition("=")
+        yield name, holder
 
 
 class Ledger:

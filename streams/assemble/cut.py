@@ -17,7 +17,7 @@ from streams.assemble.source import lane_of, topic_of
 from streams.assemble.split import split_of
 from streams.claims import Stance
 from streams.config import StreamConfig
-from streams.events import Annotation, CleanEvent, Relane, Role, Sample, Split, Turn
+from streams.events import Annotation, CleanEvent, Relane, Role, Sample, Split, Turn, timestamp
 from streams.near_copies import template_weight
 from streams.near_copies_store import Copies, Unit
 from streams.quality import QualityConfig, Reason, Tag, Verdict, is_echo, judge_turns
@@ -309,8 +309,9 @@ def _build(
     return Sample(
         sample_id=sample_id, conversation=made.conversation.name, customer=customer_of(_ordered(made.conversation)),
         lane=lane_of(end.channel), split=cast(Split, made.memo.split), turns=turns, received_at=end.received_at,
-        completed_at=completed_at, tenant=end.tenant, line=end.line, adapter=end.adapter, arm=end.arm, p=end.p,
-        agent_id=end.agent_id, lang=next((m.lang for m in held if m.lang), "und"), tags=tags,
+        completed_at=completed_at, happened_at=timestamp(end.ts), tenant=end.tenant, line=end.line,
+        adapter=end.adapter, arm=end.arm, p=end.p, agent_id=end.agent_id,
+        lang=next((m.lang for m in held if m.lang), "und"), tags=tags,
         topic=topic_of(turn.text for turn in turns if turn.role == "customer"), source=end.channel or "chat",
         event_ids=(*(m.event_id for m in held), *notes), offsets=spans,
     )  # fmt: skip

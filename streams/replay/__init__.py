@@ -1,5 +1,6 @@
 """The replay buffer in Redis: exact insert, declared draws, lineage, retention and erasure."""
 
+from streams.replay.aio import AsyncReplayBuffer
 from streams.replay.buffer import ReplayBuffer
 from streams.replay.config import (
     ANCHOR,
@@ -23,6 +24,7 @@ __all__ = [
     "DEFAULT",
     "QUARANTINE",
     "UNIFORM",
+    "AsyncReplayBuffer",
     "Batch",
     "ConfigMismatch",
     "Draw",

@@ -31,11 +31,11 @@ end
 
 local applied, again = 0, 0
 for _, reply in ipairs(input.targets) do
-  local held = redis.call('HGETALL', '{rb:src}:t:' .. reply)
-  for i = 1, #held, 2 do
-    local digest, bucket, table_ = string.sub(held[i + 1], 1, 8), string.match(held[i + 1], '^........([^|]*)|(.*)$')
-    if string.sub(held[i], 1, 4) ~= 'edit' then
-      local done = annotate(table_, bucket, digest, reply)
+  local entry = redis.call('GET', 'led:' .. reply)
+  for kind, holder in string.gmatch(entry and select(5, ledger_split(entry)) or '', '([^,=]+)=([^,]+)') do
+    local digest, bucket, name = string.match(holder, '^(%x+):([^:]*):(.+)$')
+    if string.sub(kind, 1, 4) ~= 'edit' then
+      local done = annotate('{rb:' .. name .. '}', bucket, raw(digest), reply)
       if done then applied = applied + 1 elseif done == false then again = again + 1 end
     end
   end

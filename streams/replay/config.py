@@ -78,7 +78,10 @@ class TableConfig:
     max_item_bytes: int = 64 * 2**10
     """A bigger payload is rejected before anything is evicted for it."""
     ttl_s: int = 30 * DAY_S
-    """Life of a sample, seconds from its Kafka timestamp."""
+    """Life of a sample, seconds."""
+    retention_basis: Literal["kafka", "event"] = "kafka"
+    """What `ttl_s` counts from: Kafka's timestamp, so that ingested history lives its full time, or by the strict
+    reading the last reply's own `ts`; unchangeable."""
     bucket_s: int = DAY_S
     """Samples of this many seconds share one Redis hash, which expires as a whole; unchangeable."""
     source_retention_s: int = 8 * DAY_S
@@ -107,6 +110,8 @@ class TableConfig:
             raise ValueError(f"max_item_bytes = {self.max_item_bytes}: wants 1 to max_bytes = {self.max_bytes}")
         if min(self.ttl_s, self.bucket_s, self.source_retention_s, self.ledger_ttl_s) < 1:
             raise ValueError("ttl_s, bucket_s, source_retention_s and ledger_ttl_s want at least 1 second")
+        if self.retention_basis not in {"kafka", "event"}:
+            raise ValueError(f"retention_basis = {self.retention_basis}: wants kafka or event")
         if "*" not in self.quotas:
             raise ValueError("quotas has no '*': it is the quota of lanes that are not named")
         if self.samples_per_insert and self.error_buffer < self.samples_per_insert:

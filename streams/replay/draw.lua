@@ -1,25 +1,28 @@
 -- Draws a mini-batch and declares how likely each item was. ARGV[1] (msgpack): seed, k, tau, alpha, lease, limiter,
--- parts = {{policy, share, "*" or {lane names}}, ...}. Without lease it writes one counter only.
--- Answers {"wait", reason, n} or {"draw", now, seq, N, least p, rows, expected shares, drawn counts of the parts}.
-redis.call('HDEL', T .. ':n', '-') -- marks the script as writing, so that a full memory does not stop it
+-- parts = {{policy, share, "*" or {lane names}}, ...}, payloads. Without lease it writes one counter only.
+-- Answers {"wait", reason, n} or {"draw", now, seq, N, least p, rows, expected shares, drawn counts of the parts,
+-- payloads, notes}; a row is the record, then slot, part and probability.
+call('HDEL', T .. ':n', '-') -- marks the script as writing, so that a full memory does not stop it
 load()
 local input = cmsgpack.unpack(ARGV[1])
 math.randomseed(input.seed)
 
-local powers = {}
-for bin = 1, 62 do powers[bin] = 2 ^ ((bin - 40) / 4 * input.alpha) end
+local powers = {} -- weight^alpha of a bin
+for _, part in ipairs(input.parts) do
+  for bin = 1, part[1] == 'prio' and 62 or 0 do powers[bin] = 2 ^ ((bin - 40) / 4 * input.alpha) end
+end
 
 local rings = {}
 -- Slots of the lane's newest items that may be drawn, and slot -> bin of each.
 local function ring(lane)
   if not rings[lane] then
     local slots, bin_of = {}, {}
-    for _, entry in ipairs(redis.call('LRANGE', T .. ':r:' .. lane, 0, -1)) do
-      local slot, seq = struct.unpack('>I4I4', entry)
+    for _, entry in ipairs(call('LRANGE', T .. ':r:' .. lane, 0, -1)) do
+      local slot, seq = unstruct('>I4I4', entry)
       local r = record(slot)
-      if live(r, seq) and r.lane == lane and r.bin < LEASED then
+      if live(r, seq) and r[LANE] == lane and r[BIN] < LEASED then
         slots[#slots + 1] = slot
-        bin_of[slot] = r.bin
+        bin_of[slot] = r[BIN]
       end
     end
     rings[lane] = { slots = slots, bin_of = bin_of }
@@ -37,7 +40,7 @@ end
 local whole = {}
 -- All bin counts of a lane, from bin 0 at index 1.
 local function bins_at(lane)
-  whole[lane] = whole[lane] or unpack_u32(redis.call('GET', T .. ':bc:' .. lane))
+  whole[lane] = whole[lane] or unpack_u32(call('GET', T .. ':bc:' .. lane))
   return whole[lane]
 end
 
@@ -61,7 +64,7 @@ local function lanes_of(part)
       if lane_is(lane, STARRED) then ids[#ids + 1] = lane end
     end
   else
-    local names = #part[3] > 0 and redis.call('HMGET', T .. ':lanes', unpack(part[3])) or {}
+    local names = #part[3] > 0 and call('HMGET', T .. ':lanes', unpack(part[3])) or {}
     for _, id in ipairs(names) do
       if id then ids[#ids + 1] = tonumber(id) end
     end
@@ -149,20 +152,17 @@ local function pick_bin(lane, policy)
   end
 end
 
-local function slot_at(lane, bin, pos)
-  return (struct.unpack('>I4', redis.call('GETRANGE', T .. ':b:' .. lane .. ':' .. bin, pos * 4, pos * 4 + 3)))
-end
-
--- One more slot of a cell and its bin, or nil when a draw without replacement has seen them all.
-local function next_slot(cell)
+-- The next pick of a cell: an array cell {lane, bin, pos} or, from a ring, a slot; nil when a draw without replacement
+-- has seen them all.
+local function pick(cell)
   if cell.policy == 'recent' then
     local newest = ring(cell.lane)
     local slot = newest.slots[math.random(#newest.slots)]
-    return slot, newest.bin_of[slot]
+    return { cell = cell, bin = newest.bin_of[slot], slot = slot }
   end
   if cell.policy ~= 'fresh' then
     local bin, pos = pick_bin(cell.lane, cell.policy)
-    return slot_at(cell.lane, bin, pos), bin
+    return { cell = cell, bin = bin, pos = pos }
   end
   cell.swaps, cell.used = cell.swaps or {}, cell.used or 0
   if cell.used >= cell.n then return nil end
@@ -171,23 +171,50 @@ local function next_slot(cell)
   local pos = cell.swaps[at] or at
   cell.swaps[at] = cell.swaps[top] or top
   cell.used = cell.used + 1
-  return slot_at(cell.lane, FRESH, pos), FRESH
+  return { cell = cell, bin = FRESH, pos = pos }
+end
+
+-- Reads the slots of picks, those of one array together.
+local function resolve(picks)
+  local by_array = {}
+  for _, one in ipairs(picks) do
+    if not one.slot then
+      local id = one.cell.lane * BINS + one.bin
+      by_array[id] = by_array[id] or {}
+      table.insert(by_array[id], one)
+    end
+  end
+  for _, group in pairs(by_array) do
+    local key = T .. ':b:' .. group[1].cell.lane .. ':' .. group[1].bin
+    if #group == 1 then
+      local at = group[1].pos * 4
+      group[1].slot = unstruct('>I4', call('GETRANGE', key, at, at + 3))
+    end
+    for from = 1, #group > 1 and #group or 0, MANY do
+      local gets = {}
+      for i = from, math.min(from + MANY - 1, #group) do
+        local at = #gets
+        gets[at + 1], gets[at + 2], gets[at + 3] = 'GET', 'u32', group[i].pos * 32
+      end
+      for i, slot in ipairs(call('BITFIELD', key, unpack(gets))) do group[from + i - 1].slot = slot end
+    end
+  end
 end
 
 local erasing = nil
-if redis.call('SCARD', T .. ':er') > 0 then
+if call('SCARD', T .. ':er') > 0 then
   erasing = {}
-  for _, cust in ipairs(redis.call('SMEMBERS', T .. ':er')) do erasing[cust] = true end
+  for _, cust in ipairs(call('SMEMBERS', T .. ':er')) do erasing[cust] = true end
 end
 
--- What a drawn item is named by: digest, ts, seq, flags, times; nil when it may not leave.
+-- The record of a drawn item as it is stored; nil when it may not leave.
 local function drawable(slot)
   local page, offset = record_at(slot)
-  local raw = redis.call('GETRANGE', page, offset, offset + 37)
-  local digest, ts, seq, cust, _, _, flags, _, _, times = struct.unpack('>c8I4I4c8I2BBI4I4I2', raw)
-  local exempt = has(flags, EXEMPT)
-  if not exempt and ts + cfg.ttl <= cfg.now or erasing and erasing[cust] then return nil end
-  return digest, exempt and 4294967295 or math.floor(ts / cfg.bucket), seq, times
+  local raw = call('GETRANGE', page, offset, offset + RECORD - 1)
+  local overdue = unstruct('>I4', raw, 9) + cfg.ttl <= cfg.now and not exempt(string.byte(raw, 28))
+  if overdue or erasing and erasing[string.sub(raw, 17, 24)] then return nil end
+  if input.lease > 0 then adopt(slot, raw) end
+  return raw
 end
 
 local chances = {}
@@ -247,15 +274,42 @@ local function support()
 end
 
 local function lease(drawn)
+  local deadlines = {}
   for _, slot in ipairs(drawn) do
     local r = record(slot)
-    if live(r) and r.bin ~= LEASED then
+    if live(r) and r[BIN] ~= LEASED then
       take(r)
-      r.prev = r.bin
+      r[PREV], r[TOKEN] = r[BIN], r[TOKEN] % 255 + 1
       place(r, LEASED)
-      redis.call('ZADD', T .. ':ls', cfg.now + input.lease, slot)
+      local at = #deadlines
+      deadlines[at + 1], deadlines[at + 2] = cfg.now + input.lease, slot
     end
   end
+  in_parts(deadlines, 'ZADD', T .. ':ls')
+end
+
+-- Payloads of the rows in their order, and the late notes of those that have some, {row, notes, ...}.
+local function payloads(rows)
+  local values, notes, by_bucket = {}, {}, {}
+  for i, row in ipairs(rows) do
+    local flags = string.byte(row, 28)
+    local bucket = bucket_of(unstruct('>I4', row, 9), flags)
+    by_bucket[bucket] = by_bucket[bucket] or { at = {}, digests = {} }
+    table.insert(by_bucket[bucket].at, i)
+    table.insert(by_bucket[bucket].digests, string.sub(row, 1, 8))
+    if flags >= ANNOTATED then
+      table.insert(notes, i - 1)
+      table.insert(notes, call('HGET', T .. ':a:' .. bucket, string.sub(row, 1, 8)) or '')
+    end
+  end
+  for bucket, wanted in pairs(by_bucket) do
+    for from = 1, #wanted.at, MANY do
+      local last = math.min(from + MANY - 1, #wanted.at)
+      local found = call('HMGET', T .. ':d:' .. bucket, unpack(wanted.digests, from, last))
+      for i = from, last do values[wanted.at[i]] = found[i - from + 1] end
+    end
+  end
+  return values, notes
 end
 
 local cells = plan()
@@ -271,25 +325,31 @@ gather(cells)
 local n, least = support()
 local rows, slots, shares, realised = {}, {}, {}, {}
 for i = 1, #input.parts do shares[i], realised[i] = 0, 0 end
-for _, cell in ipairs(cells) do
-  shares[cell.part] = shares[cell.part] + cell.expected / input.planned
-  local tries = cell.count * 4 + 16
-  while cell.count > 0 and tries > 0 do
-    tries = tries - 1
-    local slot, bin = next_slot(cell)
-    if not slot then break end
-    local digest, bucket, seq, times = drawable(slot)
-    if digest then
-      local p = probability(cell.lane, bin, slot)
-      rows[#rows + 1] = struct.pack('>c8I4I4I4I2I2Bd', digest, bucket, seq, slot, cell.lane, times, cell.part - 1, p)
-      slots[#slots + 1] = slot
+for _, cell in ipairs(cells) do shares[cell.part] = shares[cell.part] + cell.expected / input.planned end
+for _ = 1, 8 do -- what may not leave is drawn again from the same cell
+  local picks = {}
+  for _, cell in ipairs(cells) do
+    for _ = 1, cell.count do picks[#picks + 1] = pick(cell) end
+    cell.count = 0
+  end
+  resolve(picks)
+  for _, one in ipairs(picks) do
+    local raw, cell = drawable(one.slot), one.cell
+    if raw then
+      local p = probability(cell.lane, one.bin, one.slot)
+      rows[#rows + 1] = raw .. pack('>I4Bd', one.slot, cell.part - 1, p)
+      slots[#slots + 1] = one.slot
       realised[cell.part] = realised[cell.part] + 1
-      cell.count = cell.count - 1
       add('smp', cell.counted)
+    else
+      cell.count = cell.count + 1
     end
   end
+  if #rows == input.k or #picks == 0 then break end
 end
 if input.lease > 0 then lease(slots) end
 flush()
+local values, notes = {}, {}
+if input.payloads then values, notes = payloads(rows) end
 for i = 1, #shares do shares[i] = string.format('%.17g', shares[i]) end
-return { 'draw', cfg.now, N.seq, n, string.format('%.17g', least), table.concat(rows), shares, realised }
+return { 'draw', cfg.now, N.seq, n, string.format('%.17g', least), table.concat(rows), shares, realised, values, notes }

@@ -75,7 +75,7 @@ def resume_erasures(tables: Sequence[ReplayBuffer]) -> int:
 
 
 def erased_so_far(tables: Sequence[ReplayBuffer], customers: Sequence[bytes]) -> int:
-    """Samples of these customers that erasures have removed, this one included,, while their tombstones stand."""
+    """Samples of these customers that erasures have removed, this one included, while their tombstones stand."""
     return sum(int(table.client.hget(f"{table.prefix}:gone", c) or 0) for table in tables for c in customers)
 
 

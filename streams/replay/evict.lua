@@ -1,16 +1,60 @@
 -- Which item leaves when a lane or the table is full. Prepended, behind core.lua, to scripts that evict.
+local WINDOW = 64 -- queue entries read at once
+
+-- Reads the records of queue entries whose slots follow each other, as those of one insert do, with one call.
+local function adopt_runs(entries)
+  local i, n = 1, #entries
+  while i <= n do
+    local slot, length = unstruct('>I4', entries[i]), 1
+    while i + length <= n and (slot + length) % PAGE ~= 0 and unstruct('>I4', entries[i + length]) == slot + length do
+      length = length + 1
+    end
+    if length > 1 then
+      local page, offset = record_at(slot)
+      local raw = call('GETRANGE', page, offset, offset + length * RECORD - 1)
+      for k = 0, length - 1 do adopt(slot + k, string.sub(raw, k * RECORD + 1, k * RECORD + RECORD)) end
+    end
+    i = i + length
+  end
+end
+
+-- The entry at the front of a lane's queue, this script's own entries behind those in Redis; nil when there is none.
+local function front(lane)
+  local head = heads[lane]
+  if not head then
+    head = { at = 0, from = 0, entries = {} }
+    heads[lane] = head
+  end
+  local entry = head.entries[head.at - head.from + 1]
+  if entry then return entry end
+  if not head.read then
+    head.from = head.at
+    head.entries = call('LRANGE', T .. ':q:' .. lane, head.at, head.at + WINDOW - 1)
+    head.read = #head.entries < WINDOW -- nothing behind it
+    adopt_runs(head.entries)
+    if head.entries[1] then return head.entries[1] end
+  end
+  return queued[lane] and queued[lane][1]
+end
+
+local function drop_front(lane)
+  local head = heads[lane]
+  if head.entries[head.at - head.from + 1] then
+    head.at = head.at + 1
+  else
+    table.remove(queued[lane], 1)
+  end
+end
+
 -- Oldest live item of a lane's queue; for a reservoir only items that were never trained. Stale entries are dropped.
 local function oldest(lane, untrained)
   while true do
-    local entry = redis.call('LPOP', T .. ':q:' .. lane)
-    if not entry and queued[lane] then
-      entry = table.remove(queued[lane], 1)
-      if #queued[lane] == 0 then queued[lane] = nil end
-    end
+    local entry = front(lane)
     if not entry then return nil end
-    local slot, seq = struct.unpack('>I4I4', entry)
+    drop_front(lane)
+    local slot, seq = unstruct('>I4I4', entry)
     local r = record(slot)
-    if live(r, seq) and r.lane == lane and not (untrained and r.times > 0) then return r end
+    if live(r, seq) and r[LANE] == lane and not (untrained and r[TIMES] > 0) then return r end
   end
 end
 
@@ -51,8 +95,7 @@ local function victim(lane, untrained)
 end
 
 local function evict(r)
-  local what = r.lane .. ':' .. select(3, lane_rules(r.lane))
-  evictions[what] = (evictions[what] or 0) + 1
+  evictions[r[LANE]] = (evictions[r[LANE]] or 0) + 1
   evicted = evicted + 1
   remove(r, 'ev')
 end
@@ -77,7 +120,7 @@ local function fullest()
     local total = lanes[lane * LANE_U32 + TOTAL]
     if total > 0 then
       local most = quotas[lane * 3 + 1]
-      if math.floor(quotas[lane * 3 + 3] / 16777216) == RESERVOIR then
+      if floor(quotas[lane * 3 + 3] / 16777216) == RESERVOIR then
         most = most + quotas[lane * 3 + 2]
       end
       if total > best_fill * most then best, best_fill = lane, total / most end

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from streams.events import Sample
 from streams.replay.buffer import ReplayBuffer
-from streams.replay.shapes import NO_TTL, LaneStats, Stats
+from streams.replay.shapes import NO_TTL, RECORD, LaneStats, Stats
 
 COUNTERS = (
     "n", "bytes", "seq", "ins", "anchors", "smp", "ev", "era", "exp", "ret", "dup", "tomb", "late", "rej", "calls",
@@ -17,7 +17,7 @@ COUNTERS = (
 """What a table counts; metrics and `driftline buffer` name them so."""
 
 _RULES = struct.Struct(">IIBBBB")
-_RECORD = struct.Struct(">8sII8sHBBIIHBBII")
+_RECORD = struct.Struct(RECORD)
 _LIVE, _EXEMPT = 1, 2
 _BINS = 65
 _LEASED, _SPENT = 63, 64

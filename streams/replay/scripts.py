@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.resources import files
 
 import redis
@@ -12,11 +13,28 @@ from streams import ledger
 from streams.replay import offsets
 from streams.replay.config import ServerFull
 
-_FILES = files("streams.replay")
+_PARTS = {
+    "insert": ("core", "flush", "evict", "insert"),
+    "annotate": ("annotate",),
+    "draw": ("core", "flush", "draw"),
+    "update": ("core", "flush", "evict", "update"),
+    "remove": ("core", "flush", "evict", "remove"),
+    "sweep": ("core", "flush", "evict", "sweep"),
+}
+"""Each script's files, in the order in which they are put together."""
+
+_FILING = {"insert", "annotate"}
+"""Scripts that file what became of events and offsets."""
+
+SCRIPTS = tuple(_PARTS)
 
 
-def _text(name: str) -> str:
-    return _FILES.joinpath(f"{name}.lua").read_text()
+@cache
+def text(name: str) -> str:
+    """The whole Lua of a script."""
+    shared = ledger.SCRIPT + offsets.SCRIPT if name in _FILING else ""
+    folder = files("streams.replay")
+    return shared + "".join(folder.joinpath(f"{part}.lua").read_text() for part in _PARTS[name])
 
 
 @contextmanager
@@ -28,18 +46,3 @@ def full_as_error() -> Iterator[None]:
         if "OOM" in str(error) or "maxmemory" in str(error):
             raise ServerFull("the server is at maxmemory; nothing happened") from None
         raise
-
-
-class Scripts:
-    """The scripts of one table; each is loaded again by itself after SCRIPT FLUSH or a restart."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        core = _text("core")
-        evicting = core + _text("evict")
-        shared = ledger.SCRIPT + offsets.SCRIPT
-        self.insert = client.register_script(shared + evicting + _text("insert"))
-        self.annotate = client.register_script(shared + _text("annotate"))
-        self.draw = client.register_script(core + _text("draw"))
-        self.update = client.register_script(evicting + _text("update"))
-        self.remove = client.register_script(evicting + _text("remove"))
-        self.sweep = client.register_script(evicting + _text("sweep"))

@@ -10,19 +10,27 @@ from typing import Literal, NamedTuple
 from streams.events import Sample
 from streams.replay.mix import Mix, effective_size, importance
 
-ROW = struct.Struct(">8sIIIHHBd")
-"""A drawn item: digest8, bucket, seq, slot, lane, times trained, part, probability."""
+RECORD = ">8sII8sHBBIIHBBII"
+"""A stored record: digest8, ts, seq, customer8, lane, bin, flags, position, bytes, times trained, previous bin, lease,
+first and last step."""
+
+ROW = struct.Struct(RECORD + "IBd")
+"""A drawn item: its record, slot, part of the mix, probability."""
 
 NO_TTL = 0xFFFF_FFFF
 """Bucket number of samples in lanes without ttl."""
 
 
 class Handle(NamedTuple):
-    """Names one stored sample: slot and seq tell whether it is still there, the digest feeds the lineage."""
+    """Names one stored sample: slot and seq tell whether it is still there, the digest feeds the lineage.
+
+    `lease` numbers the lease that the sample was drawn under, 1 to 255, and is 0 without: only its holder ends a lease.
+    """
 
     slot: int
     seq: int
     digest: bytes
+    lease: int = 0
 
 
 class Drawn(NamedTuple):

@@ -1,24 +1,24 @@
 -- One bounded piece of housekeeping. ARGV = cursor (page). Answers {next cursor, leases returned, expired, evicted, trimmed}.
 -- Returns overdue leases, removes what is past its ttl on one page of records, trims queues, steps a lowered limit down.
-redis.call('HDEL', T .. ':n', '-') -- marks the script as writing, so that a full memory does not stop it
+call('HDEL', T .. ':n', '-') -- marks the script as writing, so that a full memory does not stop it
 load()
 math.randomseed(N.seq % 2147483647)
 local page = tonumber(ARGV[1])
 
 local returned = 0
-for _, slot in ipairs(redis.call('ZRANGEBYSCORE', T .. ':ls', '-inf', cfg.now, 'LIMIT', 0, LIMIT)) do
+for _, slot in ipairs(call('ZRANGEBYSCORE', T .. ':ls', '-inf', cfg.now, 'LIMIT', 0, LIMIT)) do
   local r = record(tonumber(slot))
-  redis.call('ZREM', T .. ':ls', slot)
-  if live(r) and r.bin == LEASED then
+  unleased[#unleased + 1] = slot
+  if live(r) and r[BIN] == LEASED then
     take(r)
-    place(r, r.prev)
+    place(r, r[PREV])
     returned = returned + 1
   end
 end
 
 -- True while some bucket holds items past their ttl.
 local function due()
-  for _, bucket in ipairs(redis.call('HKEYS', T .. ':bk')) do
+  for _, bucket in ipairs(call('HKEYS', T .. ':bk')) do
     if bucket ~= 'x' and tonumber(bucket) * cfg.bucket + cfg.ttl <= cfg.now then return true end
   end
   return false
@@ -27,12 +27,12 @@ end
 local expired = 0
 local last_page = math.ceil(N.hi / PAGE)
 if due() then
-  local raw = redis.call('GETRANGE', T .. ':m:' .. page, 0, -1)
+  local raw = call('GETRANGE', T .. ':m:' .. page, 0, -1)
   local slot = page * PAGE
   for at = 1, #raw - RECORD + 1, RECORD do
     if expired >= LIMIT then break end
     local flags = string.byte(raw, at + 27)
-    if has(flags, LIVE) and not has(flags, EXEMPT) and struct.unpack('>I4', raw, at + 8) + cfg.ttl <= cfg.now then
+    if flags % 2 == LIVE and not exempt(flags) and unstruct('>I4', raw, at + 8) + cfg.ttl <= cfg.now then
       remove(record(slot), 'exp')
       expired = expired + 1
     end
@@ -63,20 +63,20 @@ while evicted < LIMIT and (N.n > cfg.cap or N.bytes > cfg.max_bytes) do evict_fr
 local trimmed = 0
 for lane = 0, lane_count() - 1 do
   while trimmed < LIMIT do
-    local entry = redis.call('LINDEX', T .. ':q:' .. lane, 0)
+    local entry = front(lane)
     if not entry then break end
-    local slot, seq = struct.unpack('>I4I4', entry)
+    local slot, seq = unstruct('>I4I4', entry)
     local r = record(slot)
-    local wanted = live(r, seq) and r.lane == lane
-    if wanted and (select(3, lane_rules(lane)) ~= RESERVOIR or r.times == 0) then break end
-    redis.call('LPOP', T .. ':q:' .. lane)
+    local wanted = live(r, seq) and r[LANE] == lane
+    if wanted and (select(3, lane_rules(lane)) ~= RESERVOIR or r[TIMES] == 0) then break end
+    drop_front(lane)
     trimmed = trimmed + 1
   end
 end
 
-for _, customer in ipairs(redis.call('ZRANGEBYSCORE', T .. ':tomb', '-inf', cfg.now - cfg.retention, 'LIMIT', 0, LIMIT)) do
-  redis.call('ZREM', T .. ':tomb', customer)
-  redis.call('HDEL', T .. ':gone', customer)
+for _, customer in ipairs(call('ZRANGEBYSCORE', T .. ':tomb', '-inf', cfg.now - cfg.retention, 'LIMIT', 0, LIMIT)) do
+  call('ZREM', T .. ':tomb', customer)
+  call('HDEL', T .. ':gone', customer)
 end
 flush()
 return { page, returned, expired, evicted, trimmed }

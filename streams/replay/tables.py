@@ -11,23 +11,24 @@ import msgspec
 import redis
 
 from streams.events import Annotation, Sample
-from streams.ledger import event_digest
+from streams.ledger import claims, entry_key, event_digest
 from streams.replay.buffer import Limits, ReplayBuffer
 from streams.replay.codec import label_code
 from streams.replay.config import ANCHOR, QUARANTINE, ConfigMismatch, Quota, ReplayConfig, TableConfig, UnsafeServer
 from streams.replay.erasure import erase
 from streams.replay.offsets import Offset
-from streams.replay.scripts import Scripts, full_as_error
+from streams.replay.scripts import full_as_error
+from streams.replay.scripts import text as script_text
 from streams.replay.shapes import ErasureReceipt, InsertReport
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the layout in Redis; a table of another one is refused."""
 
 TABLES = ("train", "val", "test", "golden")
 """Names of the tables; a further training line has `train-<line>`, a shard `train:<n>`."""
 
 _POLICIES = ("fifo", "reservoir", "lowest")
-_UNCHANGEABLE = ("schema", "bucket", "ttl", "key")
+_UNCHANGEABLE = ("schema", "bucket", "ttl", "key", "basis")
 _RULES = struct.Struct(">IIBBBB")
 
 
@@ -76,7 +77,7 @@ def open_table(
         raise ConfigMismatch(f"table {table} was never made; start the writer (driftline clean) first")
     limits = Limits(
         config.ttl_s, config.bucket_s, config.max_item_bytes,
-        config.samples_per_insert, config.min_size, config.error_buffer,
+        config.samples_per_insert, config.min_size, config.error_buffer, config.retention_basis,
     )  # fmt: skip
     return ReplayBuffer(client, table, limits, key, epoch, compress=compress)
 
@@ -129,7 +130,12 @@ class Tables:
         return reports
 
     def annotate(self, annotation: Annotation, source: Offset | None = None) -> str:
-        """Lay a late label and weight over stored replies: `applied`, `duplicate`, or `no_target`."""
+        """Lay a late label and weight over stored replies: `applied`, `duplicate`, or `no_target`.
+
+        With a lane their samples move there first, as far as it has room; a repeated call finds them there.
+        """
+        if annotation.lane:
+            self.relane(annotation.targets, annotation.lane, edits=False)
         request = {
             "epoch": self.epoch,
             "offset": list(source) if source is not None else [],
@@ -140,20 +146,30 @@ class Tables:
         }
         life = [self.config.train.ledger_ttl_s, self.config.train.source_retention_s]
         with full_as_error():
-            answer: bytes = Scripts(self.client).annotate(args=[msgspec.msgpack.encode(request), *life])
+            script = self.client.register_script(script_text("annotate"))
+            answer: bytes = script(args=[msgspec.msgpack.encode(request), *life])
         return answer.decode()
 
-    def relane(self, targets: Sequence[str], lane: str) -> int:
-        """Move training samples that hold these replies as targets to a lane; '' takes them out of every table."""
-        pipe = self.client.pipeline(transaction=False)
-        for target in targets:
-            pipe.hvals(f"{{rb:src}}:t:{event_digest(target, self.key)}")
-        held = {bytes(value) for values in pipe.execute() for value in values}
-        moved = 0
-        for table in (self.train,) if lane else self.all:
-            digests = sorted(value[:8] for value in held if value.endswith(b"|" + table.prefix.encode()))
-            moved += table.relane(digests, lane) if lane else table.retire(digests, "reviewed")
-        return moved
+    def relane(self, targets: Sequence[str], lane: str, *, edits: bool = True) -> int:
+        """Move samples that hold these replies as targets to a lane while it has room; '' takes them out."""
+        held = self._holders(targets, edits=edits)
+        return sum(
+            table.relane(held[table.table], lane) if lane else table.retire(held[table.table], "reviewed")
+            for table in self.all
+            if table.table in held
+        )
+
+    def _holders(self, targets: Sequence[str], *, edits: bool) -> dict[str, list[bytes]]:
+        """Digests of the samples that train these replies, by table."""
+        keys = [entry_key(event_digest(target, self.key)) for target in targets]
+        entries: Any = self.client.mget(keys) if keys else []
+        held: dict[str, set[bytes]] = {}
+        for entry in entries:
+            for kind, holder in claims(entry):
+                digest, _, name = holder.split(":", 2)
+                if edits or not kind.startswith("edit"):
+                    held.setdefault(name, set()).add(bytes.fromhex(digest))
+        return {name: sorted(digests) for name, digests in held.items()}
 
     def fates(self, digests: Iterable[bytes]) -> list[Fate]:
         """Whether samples are stored in any table, and whether any step has trained them: for reconcile."""
@@ -214,6 +230,7 @@ def _fields(config: TableConfig, key: bytes) -> dict[str, str | int]:
         "max_bytes": config.max_bytes,
         "max_item": config.max_item_bytes,
         "ttl": config.ttl_s,
+        "basis": config.retention_basis,
         "bucket": config.bucket_s,
         "max_sampled": config.max_sampled,
         "recent": config.recent,

@@ -334,6 +334,94 @@ def test_buffer_leases_are_disjoint_and_come_back(client: redis.Redis, now: int)
     assert audit(buffer) == []
 
 
+def test_buffer_lease_ends_by_its_holder_only(client: redis.Redis, now: int) -> None:
+    """After the deadline the item goes to a second holder; the first one's late update counts but frees nothing."""
+    start = now + 1_000_000
+    buffer = open_table(client, "train", TableConfig(), KEY, configure=True, test_clock=start)
+    buffer.insert(many(1, start))
+    (first,) = drawn(buffer.draw(FRESH, 1, seed=1, lease_s=5)).records
+    clock(client, start + 6)
+    assert buffer.sweep().leases == 1
+    (second,) = drawn(buffer.draw(FRESH, 1, seed=2, lease_s=5)).records
+    assert (first.handle[:3], first.handle.lease != second.handle.lease) == (second.handle[:3], True)
+    assert buffer.update([first.handle], [4.0], run=1, step=1).applied == 1
+    assert stats(buffer).leased == 1, "the second holder's lease stands"
+    assert isinstance(buffer.draw(UNIFORM, 1, seed=3), Wait)
+    assert audit(buffer) == []
+    assert buffer.update([second.handle], [8.0], run=1, step=2).applied == 1
+    (again,) = drawn(buffer.draw(UNIFORM, 1, seed=3)).records
+    assert (again.times, stats(buffer).leased) == (2, 0)
+    assert seen_by(buffer, first.handle.digest).steps == ((1, 1), (1, 2))
+    assert audit(buffer) == []
+
+
+def test_buffer_held_item_waits_for_its_new_bin(client: redis.Redis, now: int) -> None:
+    """The priority that a foreign update set is the one under which an expired lease returns the item."""
+    start = now + 1_000_000
+    buffer = open_table(client, "train", TableConfig(), KEY, configure=True, test_clock=start)
+    buffer.insert(many(1, start))
+    (free,) = drawn(buffer.draw(FRESH, 1, seed=1)).records
+    drawn(buffer.draw(FRESH, 1, seed=2, lease_s=5))
+    buffer.update([free.handle], [2.0], run=1, step=1)
+    clock(client, start + 6)
+    assert buffer.sweep().leases == 1
+    assert stats(buffer).lanes[0].bins[44] == 1
+    assert audit(buffer) == []
+
+
+def test_buffer_repeated_handles_in_one_update_are_legal(client: redis.Redis, now: int) -> None:
+    """The last priority wins, the step counts once, and a leased handle may be among them."""
+    buffer = table(client, max_sampled=3)
+    buffer.insert(many(3, now))
+    records = drawn(buffer.draw(FRESH, 3, seed=1, lease_s=60)).records
+    a, b, c = (record.handle for record in records)
+    buffer.update([a, b, a, c, a, b], [1.0, 2.0, 4.0, 1.0, 8.0, 2.0], run=1, step=1)
+    bins = stats(buffer).lanes[0].bins
+    assert (bins[52], bins[44], bins[40]) == (1, 1, 1)
+    assert audit(buffer) == []
+    buffer.update([a, a], [1.0, 1.0], run=1, step=2)
+    buffer.update([a, b, a], [1.0, 1.0, 2.0], run=1, step=3)
+    assert stats(buffer).lanes[0].spent == 1
+    assert audit(buffer) == []
+
+
+def test_buffer_sample_is_draw_and_fetch_of_one_moment(client: redis.Redis, now: int) -> None:
+    """The same seed gives the records of `draw` and the samples of `fetch`; a poisoned payload is retired."""
+    buffer = table(client)
+    items = many(40, now)
+    buffer.insert([*items, *(sample(i, received_at=now, lane="anchor") for i in range(50, 60))])
+    mix = Mix((Part("uniform", "*", 0.5), Part("uniform", "anchor", 0.5)))
+    alone = drawn(buffer.draw(mix, 24, seed=5))
+    both = buffer.sample(mix, 24, seed=5)
+    assert not isinstance(both, Wait)
+    assert (both[0].records, both[1].samples) == (alone.records, buffer.fetch(alone).samples)
+    value = client.hget(f"{{rb:train}}:d:{now // DAY}", sample_digest(items[0], KEY))
+    assert isinstance(value, bytes)
+    client.hset(f"{{rb:train}}:d:{now // DAY}", sample_digest(items[0], KEY), value[:12])
+    answer = buffer.sample(FRESH, 50, seed=1)
+    assert not isinstance(answer, Wait)
+    assert (answer[1].missing, answer[1].poisoned) == (1, 1)
+    assert stats(buffer).counters["n"] == 49
+
+
+def test_buffer_retention_by_event_time(client: redis.Redis, now: int) -> None:
+    """With `retention_basis = event` a chat of last month is expired on arrival, and text goes by its own date."""
+    old, new = (
+        msgspec.structs.replace(s, happened_at=at)
+        for s, at in zip(many(2, now), (now - 2 * DAY, now - 100), strict=True)
+    )
+    buffer = table(client, ttl_s=DAY, bucket_s=100)
+    assert buffer.insert([old]).letters == "i"
+    client.flushall()
+    buffer = table(client, ttl_s=DAY, bucket_s=100, retention_basis="event")
+    assert buffer.insert([old, new], offsets(2)).letters == "ei"
+    assert client.exists(f"{{rb:train}}:d:{(now - 100) // 100}")
+    assert buffer.insert([new], offsets(1, 9)).letters == "d"
+    (found,) = buffer.fetch(drawn(buffer.draw(FRESH, 1, seed=1))).samples
+    assert found == new
+    assert audit(buffer, full=True) == []
+
+
 def test_buffer_limiter_is_exact_and_never_stops_inserts(client: redis.Redis, now: int) -> None:
     """With 4 samples an insert, a buffer of 64 and 1,000 inserts the learner gets exactly 4,064; anchors are free."""
     buffer = table(client, samples_per_insert=4.0, error_buffer=64.0)

@@ -36,6 +36,7 @@ from streams.replay.audit import audit
 from streams.replay.codec import sample_digest
 from streams.replay.config import TrainTable
 from streams.replay.erasure import erase, rewrite_aof, tombstone
+from streams.replay.figures import stats
 from streams.replay.lineage import seen_by
 from streams.replay.tables import Fate, Tables
 from tests.replay_fuzz import KEY, sample
@@ -148,6 +149,22 @@ def test_tables_annotation_reaches_the_stored_reply(tables: Tables) -> None:
     assert entry is not None
     assert (entry.outcome, entry.effects) == (Outcome.ACCEPTED, 1)
     assert audit(tables.val) == []
+
+
+def test_tables_annotation_moves_to_a_lane(tables: Tables) -> None:
+    """An annotation that names a lane takes the stored sample there, whatever table holds it; the edit stays."""
+    now = moment(tables)
+    draft = sample(1, received_at=now, split="val")
+    edit = msgspec.structs.replace(draft, sample_id="e1/edit/0")
+    tables.insert([draft, edit, sample(2, received_at=now, split="val")])
+    moved = msgspec.structs.replace(note(1, "e1"), lane="quarantine")
+    assert tables.annotate(moved, Offset("examples", 0, 9)) == "applied"
+    assert tables.annotate(moved, Offset("examples", 0, 9)) == "duplicate"
+    assert {lane.name: lane.total for lane in stats(tables.val).lanes} == {"plain": 2, "quarantine": 1}
+    (stored,) = tables.val.samples([sample_digest(draft, KEY)])
+    assert stored is not None
+    assert [t.label for t in stored.turns if t.is_target] == ["bad"]
+    assert audit(tables.val, full=True) == []
 
 
 def test_tables_annotation_without_target_is_rejected(tables: Tables) -> None:
