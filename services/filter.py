@@ -1,19 +1,24 @@
 """`driftline filter [FILE]`: what the quality filter would do to a history of chats, as a dry run.
 
-JSONL in, from a file (gzip too) or stdin: rows `{"id", "text", "role"?}` (no role: judged as a reply), chat events, or
-conversations with `turns`. The same rows come out on stdout in the same order, with `keep`, `reasons`, `tags` and
-`scores`; in conversations each agent or assistant turn gains them, and the row's own `keep` says whether any reply is
-left. The summary by reason, with examples, goes to stderr. Nothing is stored or sent.
+JSONL in, from a file (gzip too) or stdin: rows `{"id", "text", "role"?}` (no role: judged as a reply), chat events
+(alone or as traffic files hold them, under `value`), or conversations with `turns`. The same rows come out on stdout in
+the same order, with `keep`, `reasons`, `tags` and `scores`; in conversations each agent or assistant turn gains them,
+and the row's own `keep` says whether any reply is left. The summary by reason, with examples, goes to stderr. Nothing
+is stored or sent.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import os
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +28,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from services.settings import Settings
-from streams.events import Turn
+from streams.events import Role, Turn
 from streams.near_copies_store import MemoryCopies, Unit
-from streams.quality import QualityConfig, Reason, Verdict, judge_reply, judge_turn
+from streams.quality import QualityConfig, Reason, Verdict, is_echo, judge_turns
 
 REPLIES = ("agent", "assistant")
 EXAMPLES = 3
+AT_ONCE = 256
+"""Rows that are judged together: much cheaper a text than one by one."""
 SHORT_WORDS = 4
 """A text alone, without its question, is judged as a repetition only from so many words on: "ok, thanks" is no copy."""
 
@@ -40,9 +47,17 @@ class Summary:
     judged: int = 0
     kept: int = 0
     unreadable: int = 0
+    unreadable_lines: list[int] = field(default_factory=list)
+    """Numbers of the first of them, counted from 1."""
     reasons: Counter[str] = field(default_factory=Counter)
     tags: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def skip(self, number: int) -> None:
+        """Count a line that could not be read."""
+        self.unreadable += 1
+        if len(self.unreadable_lines) < EXAMPLES:
+            self.unreadable_lines.append(number)
 
     def add(self, text: str, verdict: Verdict) -> None:
         """Count one verdict."""
@@ -52,8 +67,9 @@ class Summary:
         for reason in verdict.reasons:
             self.reasons[reason.value] += 1
             shown = self.examples.setdefault(reason.value, [])
-            if len(shown) < EXAMPLES:
-                shown.append(" ".join(text.split())[:100])
+            example = " ".join(text.split())[:100]
+            if len(shown) < EXAMPLES and example not in shown:
+                shown.append(example)
 
 
 class BadRow(ValueError):
@@ -69,16 +85,31 @@ class Judge:
         self._copies = MemoryCopies(config)
         self._questions: dict[str, Turn] = {}
         self._count = 0
+        self._verdicts: dict[tuple[str, Role], Verdict] = {}
+
+    def rows(self, rows: Iterable[Any]) -> Iterator[dict[str, Any] | None]:
+        """Each row with its verdict, None where it has no known shape; all their texts are judged in one go."""
+        held = list(rows)
+        texts = dict.fromkeys(said for row in held for said in _texts(row))
+        self._verdicts = dict(zip(texts, judge_turns(list(texts), self.config), strict=True))
+        for row in held:
+            try:
+                yield self.row(row)
+            except BadRow:
+                yield None
 
     def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The row with its verdict. Raises `BadRow` if it has none of the three shapes."""
+        """The row with its verdict. Raises `BadRow` if it has none of the shapes."""
+        if not isinstance(row, dict):
+            raise BadRow("a row is an object")
         if isinstance(row.get("turns"), list):
             return self._conversation(row)
-        if row.get("type") in {"feedback", "conversation_closed"}:
+        event = _event(row)
+        if event.get("type") in {"feedback", "conversation_closed"}:
             return {**row, **_fields(Verdict(keep=True))}
-        if not isinstance(row.get("text"), str):
+        if not isinstance(event.get("text"), str):
             raise BadRow("a row wants `text` or `turns`")
-        return {**row, **_fields(self._text(row))}
+        return {**row, **_fields(self._text(event))}
 
     def _text(self, row: Mapping[str, Any]) -> Verdict:
         """A row alone, or an event of a conversation that goes on."""
@@ -93,8 +124,10 @@ class Judge:
     def _conversation(self, row: Mapping[str, Any]) -> dict[str, Any]:
         context: list[Turn] = []
         turns, left = [], False
+        if not all(isinstance(turn, dict) and isinstance(turn.get("text"), str) for turn in row["turns"]):
+            raise BadRow("every turn wants `text`")
         for turn in row["turns"]:
-            role, text = str(turn.get("role")), str(turn.get("text"))
+            role, text = str(turn.get("role")), turn["text"]
             verdict = self._judge(text, role, context, alone=False)
             turns.append({**turn, **_fields(verdict)} if role in REPLIES else turn)
             left = left or (role in REPLIES and verdict.keep)
@@ -103,14 +136,20 @@ class Judge:
         return {**row, "turns": turns, "keep": left}
 
     def _judge(self, text: str, role: str, context: tuple[Turn, ...] | list[Turn], *, alone: bool) -> Verdict:
+        verdict = self._verdict(text, role)
         if role in REPLIES:
-            verdict = self._with_copies(judge_reply(context, text, self.config), text, context, alone=alone)
-        else:
-            verdict = judge_turn(text, "system" if role == "system" else "customer", self.config)
-            if alone and verdict.keep:
-                verdict = self._with_copies(verdict, text, (), alone=True)
+            if is_echo(context, text):
+                verdict = Verdict(keep=False, reasons=(Reason.DUPLICATE,), scores={Reason.DUPLICATE.value: 1.0})
+            verdict = self._with_copies(verdict, text, context, alone=alone)
+        elif alone and verdict.keep:
+            verdict = self._with_copies(verdict, text, (), alone=True)
         self.summary.add(text, verdict)
         return verdict
+
+    def _verdict(self, text: str, role: str) -> Verdict:
+        said = text, _role(role)
+        found = self._verdicts.get(said)
+        return found if found is not None else judge_turns([said], self.config)[0]
 
     def _with_copies(self, verdict: Verdict, text: str, context: Any, *, alone: bool) -> Verdict:
         """The verdict with near copies among what was read before."""
@@ -136,39 +175,68 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Judge every row. Returns 0, or 1 if a line could not be read (it is passed on as it is)."""
+    """Judge every row. Returns 0, 1 if a line could not be read (it is passed on as it is), 2 if the file cannot."""
     judge = Judge(settings.quality)
     out = sys.stdout.buffer
-    for line in _lines(args.file):
-        try:
-            row = msgspec.json.decode(line)
-            out.write(msgspec.json.encode(judge.row(row)) + b"\n")
-        except (msgspec.DecodeError, ValueError, AttributeError, TypeError):
-            judge.summary.unreadable += 1
-            out.write(line + b"\n")
-    out.flush()
+    try:
+        number = 0
+        for lines in _chunks(_lines(args.file)):
+            for line, row in zip(lines, judge.rows(_decoded(line) for line in lines), strict=True):
+                number += 1
+                if row is None:
+                    judge.summary.skip(number)
+                out.write((line if row is None else msgspec.json.encode(row)) + b"\n")
+        out.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has seen enough
+    except (OSError, EOFError, zlib.error) as error:
+        sys.stderr.write(f"driftline filter: {args.file or 'stdin'}: {getattr(error, 'strerror', None) or error}\n")
+        return 2
     _report(judge.summary, as_json=args.json)
     return 1 if judge.summary.unreadable else 0
 
 
+def _chunks(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while found := list(islice(lines, AT_ONCE)):
+        yield found
+
+
+def _decoded(line: bytes) -> Any:
+    """The line's JSON, None if it is none."""
+    try:
+        return msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
 def _lines(path: Path | None) -> Iterator[bytes]:
-    if path is None:
-        yield from _rows(sys.stdin.buffer)
+    source: Any = nullcontext(sys.stdin.buffer) if path is None else path.open("rb")
+    with source as raw:
+        packed = raw.peek(2)[:2] == b"\x1f\x8b"
+        with gzip.GzipFile(fileobj=raw) if packed else nullcontext(raw) as file:
+            for line in file:
+                if line.strip():
+                    yield line.rstrip(b"\r\n")
+
+
+def _event(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row itself, or the event that a line of a traffic file holds."""
+    held = row.get("value")
+    return held if isinstance(held, dict) and "text" not in row else row
+
+
+def _role(role: str) -> Role:
+    return "agent" if role in REPLIES else "system" if role == "system" else "customer"
+
+
+def _texts(row: Any) -> Iterator[tuple[str, Role]]:
+    """Every text of a row, with the role that it is judged by."""
+    if not isinstance(row, dict):
         return
-    with path.open("rb") as probe:
-        packed = probe.read(2) == b"\x1f\x8b"
-    if packed:
-        with gzip.open(path) as file:
-            yield from _rows(file)
-    else:
-        with path.open("rb") as plain:
-            yield from _rows(plain)
-
-
-def _rows(file: Iterable[bytes]) -> Iterator[bytes]:
-    for line in file:
-        if line.strip():
-            yield line.rstrip(b"\r\n")
+    turns = row["turns"] if isinstance(row.get("turns"), list) else [_event(row)]
+    for turn in turns:
+        if isinstance(turn, dict) and isinstance(turn.get("text"), str):
+            yield turn["text"], _role(str(turn.get("role") or ("" if "turns" in row else "agent")))
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:
@@ -184,7 +252,14 @@ def _report(summary: Summary, *, as_json: bool) -> None:
     if as_json:
         sys.stderr.buffer.write(msgspec.json.encode(summary) + b"\n")
         return
-    table = Table(title=f"{summary.judged} judged, {summary.kept} kept, {summary.unreadable} lines unreadable")
+    title = f"{summary.judged} judged, {summary.kept} kept"
+    if summary.unreadable:
+        first = ", ".join(map(str, summary.unreadable_lines))
+        title += f", {summary.unreadable} lines unreadable (first: {first}; wanted: `text`, `turns` or an event)"
+    if not summary.reasons and not summary.tags:
+        sys.stderr.write(f"{title}\n")
+        return
+    table = Table(title=title)
     for heading in ("reason", "rejected", "share", "examples"):
         table.add_column(heading, overflow="fold")
     ordered = [reason.value for reason in Reason if reason.value in summary.reasons]

@@ -95,6 +95,10 @@ class QualityConfig:
     """Samples an hour by which a cluster of near copies may grow, whoever sends them."""
     template_count: int = 5
     """A reply that occurred so often before is tagged `template`."""
+    model: str = ""
+    """A transformers sequence classifier, on disk or from a hub, whose scores join; empty for none."""
+    model_deadline_s: float = 2.0
+    """Longest wait for that model's scores of a batch, seconds; past it the linear model's stand alone."""
     near_ttl_s: int = 7 * 24 * 3600
     """How long bands and clusters of near copies are remembered, seconds."""
 
@@ -107,6 +111,8 @@ class QualityConfig:
         for name in ("min_chars", "max_tokens", "customer_daily", "cluster_hourly", "template_count", "near_ttl_s"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: wants at least 1")
+        if not self.model_deadline_s > 0:
+            raise ValueError(f"model_deadline_s = {self.model_deadline_s}: wants more than 0")
         if self.max_chars <= self.min_chars:
             raise ValueError(f"max_chars = {self.max_chars}: wants more than min_chars = {self.min_chars}")
         for code in self.languages:

@@ -14,7 +14,7 @@ from streams.quality.config import QualityConfig, Reason, Tag, Verdict
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
-    from streams.quality.classifier import Classifier
+    from streams.quality.backend import Scorer
 
 _ANGER = re.compile(
     r"\b(?:ridiculous|unacceptable|furious|pissed|angry|outrage(?:ous|d)|terrible|horrible|awful|worst|useless|scam\w*"
@@ -31,17 +31,18 @@ _BIAS = re.compile(
 )
 _REPLIES = frozenset({"agent", "assistant"})
 _LEARNED = (Reason.SPAM, Reason.TOXIC, Reason.GIBBERISH, Reason.NON_DIALOGUE)
+_PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]*_\d+>")
 _ECHO_WORDS = 4
 _SURE = 0.8
 """Probability from which a language is named; code-mixed and short texts stay below."""
 
 
-def judge_turn(text: str, role: Role, config: QualityConfig, model: Classifier | None = None) -> Verdict:
+def judge_turn(text: str, role: Role, config: QualityConfig, model: Scorer | None = None) -> Verdict:
     """Judge a turn that is context: a customer's is never rejected for anger, which is tagged `tone`."""
     return _remembered(text, role, config) if model is None else judge_turns([(text, role)], config, model)[0]
 
 
-def judge_reply(context: Sequence[Turn], text: str, config: QualityConfig, model: Classifier | None = None) -> Verdict:
+def judge_reply(context: Sequence[Turn], text: str, config: QualityConfig, model: Scorer | None = None) -> Verdict:
     """Judge a reply that would be learned: `context` are the turns before it, newest last (may be empty)."""
     return _rejected(Reason.DUPLICATE) if is_echo(context, text) else judge_turn(text, "agent", config, model)
 
@@ -57,13 +58,11 @@ def _remembered(text: str, role: Role, config: QualityConfig) -> Verdict:
     return judge_turns([(text, role)], config)[0]
 
 
-def judge_turns(
-    turns: Sequence[tuple[str, Role]], config: QualityConfig, model: Classifier | None = None
-) -> list[Verdict]:
+def judge_turns(turns: Sequence[tuple[str, Role]], config: QualityConfig, model: Scorer | None = None) -> list[Verdict]:
     """Judge many turns (text, role) at once: much cheaper a turn than one by one, with the same verdicts."""
     formal = [_formal(text, role, config) for text, role in turns]
     open_texts = [text for (text, _), found in zip(turns, formal, strict=True) if found is None]
-    scores = iter((model or _classifier()).scores(open_texts))
+    scores = iter((model or _classifier(config)).scores(open_texts))
     return [
         _rejected(found) if found else _weigh(text, role, next(scores), config)
         for (text, role), found in zip(turns, formal, strict=True)
@@ -101,8 +100,8 @@ def _formal_reply(text: str, lower: str, config: QualityConfig) -> Reason | None
 
 def _weigh(text: str, role: Role, scores: dict[str, float], config: QualityConfig) -> Verdict:
     """Compare the classifier's scores with the thresholds of the role."""
-    if len(text) < config.gibberish_chars or sum(map(str.isdigit, text)) * 2 > len(text):
-        scores[Reason.GIBBERISH] = 0.0  # short answers and numbers that were asked for
+    if scores[Reason.GIBBERISH] >= config.unsure and _was_asked(text, config):
+        scores[Reason.GIBBERISH] = 0.0
     if role in _REPLIES:
         reasons = tuple(code for code in _LEARNED if scores[code] >= getattr(config, code.value))
         unsure = not reasons and max(scores.values()) >= config.unsure
@@ -113,15 +112,26 @@ def _weigh(text: str, role: Role, scores: dict[str, float], config: QualityConfi
     return Verdict(not reasons, reasons, (Tag.TONE.value,) if angry else (), scores)
 
 
+def _was_asked(text: str, config: QualityConfig) -> bool:
+    """True for short answers, numbers, and placeholders for as many words as are left: none of that is gibberish."""
+    if len(text) < config.gibberish_chars or sum(map(str.isdigit, text)) * 2 > len(text):
+        return True
+    masked = len(_PLACEHOLDER.findall(text)) if "<" in text else 0
+    return masked > 0 and len(_PLACEHOLDER.sub(" ", text).split()) <= masked
+
+
 def _rejected(reason: Reason) -> Verdict:
     return Verdict(keep=False, reasons=(reason,), scores={reason.value: 1.0})
 
 
-@lru_cache(maxsize=1)
-def _classifier() -> Classifier:
-    from streams.quality.classifier import shipped  # noqa: PLC0415 - numpy; settings import this package
+def _classifier(config: QualityConfig) -> Scorer:
+    if not config.model:
+        from streams.quality.classifier import shipped  # noqa: PLC0415 - numpy; settings import this package
 
-    return shipped()
+        return shipped()
+    from streams.quality.backend import joined  # noqa: PLC0415 - the same
+
+    return joined(config.model, config.model_deadline_s)
 
 
 @lru_cache(maxsize=1)

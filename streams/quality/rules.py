@@ -35,7 +35,8 @@ _AUTO_REPLY = re.compile(
     r"|\b(?:i am|i'm|i will be|i'll be) (?:currently )?"
     r"(?:on (?:annual |sick |parental |maternity )?(?:leave|holiday|vacation)"
     r"(?=.{0,120}\b(?:until|return|e-?mails?|back on|urgent))|away from (?:my (?:desk|e-?mail)|the office))"
-    r"|\bundeliverable\b|\bdelivery (?:status notification|has failed|to the following recipient)"
+    r"|\bundeliverable(?: (?:e-?)?mail| message|:)"
+    r"|\bdelivery (?:status notification|has failed|to the following recipient)"
     r"|\bmessage could not be delivered\b|\bmail delivery (?:failed|subsystem)\b",
     re.IGNORECASE | re.DOTALL,
 )

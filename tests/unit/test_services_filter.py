@@ -88,3 +88,36 @@ def test_filter_never_rejects_short_repetitions() -> None:
     """What every chat says ("ok, thanks") is no copy of itself."""
     judge = Judge(QualityConfig())
     assert all(judge.row({"text": "ok, thanks"})["keep"] for _ in range(3))
+
+
+def test_filter_reads_traffic_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line that holds an event under `value` is judged by that event and comes out whole."""
+    event = {"type": "message", "conversation_id": "c", "role": "agent", "text": SPAM}
+    path = tmp_path / "traffic.jsonl"
+    path.write_text(json.dumps({"offset_ms": 5, "key": "c", "value": event}) + "\n")
+    code, lines, _ = _run(path, capsys)
+    row = json.loads(lines[0])
+    assert code == 0
+    assert (row["value"], row["keep"], row["reasons"]) == (event, False, ["spam"])
+
+
+@pytest.mark.parametrize("bad", [{"turns": [{"role": "agent"}]}, {"turns": [1]}, {"turns": "x"}, [1], "x", None])
+def test_filter_says_where_it_could_not_read(bad: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What has no text is passed on, counted, and its line named."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": GOOD}) + "\n" + json.dumps(bad) + "\n")
+    code, lines, err = _run(path, capsys)
+    assert code == 1
+    assert json.loads(lines[1]) == bad
+    assert "1 lines unreadable (first: 2" in err.replace("\n", " ")
+
+
+def test_filter_refuses_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that is missing, a folder or broken gzip is named in one line; exit code 2."""
+    broken = tmp_path / "broken.gz"
+    broken.write_bytes(b"\x1f\x8b\x08garbage")
+    for path in (tmp_path / "missing.jsonl", tmp_path, broken):
+        code, lines, err = _run(path, capsys)
+        assert (code, lines) == (2, [])
+        assert err.startswith(f"driftline filter: {path}: ")
+        assert err.count("\n") == 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.events import Turn
+from streams.events import Role, Turn
 from streams.quality import QualityConfig, Reason, Tag, judge_reply, judge_turn, judge_turns
 from streams.quality.invented import keysmash, letter_shuffle, patterns, random_characters, texts
 
@@ -197,3 +197,22 @@ def test_quality_config_travels() -> None:
     """The configuration can be copied and compared, and is a key of caches."""
     assert copy.deepcopy(CONFIG) == CONFIG
     assert hash(copy.deepcopy(CONFIG)) == hash(CONFIG)
+
+
+@pytest.mark.parametrize("role", ["customer", "agent"])
+@pytest.mark.parametrize(
+    "text",
+    ["<PERSON_1> <PERSON_2>", "<ORDER_1> <ORDER_2> <ORDER_3>", "user <USERNAME_1> pass <PASSWORD_1>", "<EMAIL_1>",
+     "Name: <PERSON_1>\nEmail: <EMAIL_1>\nPhone: <PHONE_1>"],
+)  # fmt: skip
+def test_quality_keeps_what_is_masked(text: str, role: Role) -> None:
+    """A turn of placeholders is what was asked for, not gibberish."""
+    assert judge_turn(text, role, CONFIG).keep
+
+
+def test_quality_knows_parcels_from_bounces() -> None:
+    """A parcel that was deemed undeliverable is a reply, an undeliverable mail is none."""
+    assert judge_turn(
+        "I am sorry, your parcel was damaged and deemed undeliverable by the carrier.", "agent", CONFIG
+    ).keep
+    assert judge_turn("Undeliverable: Re: your order", "agent", CONFIG).reasons == (Reason.AUTO_REPLY,)
