@@ -24,6 +24,8 @@ from streams.replay.tables import TABLES, Tables, open_tables
 from streams.scrub.identity import ledger_key
 from streams.scrub.masking import Quarantined
 
+UNUSABLE = "wants an object with question and answer, or with turns of role and text, one of them an agent's"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """One sub-command each; without one, `stats`."""
@@ -36,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     listed = actions.add_parser("top", help="the samples worth a look")
     listed.add_argument("--table", choices=TABLES, default="train")
     listed.add_argument("--by", choices=("priority", "age", "unlabelled"), default="priority")
-    listed.add_argument("--count", type=int, default=10)
+    listed.add_argument("--count", type=_positive, default=10)
     add = actions.add_parser("add", help="store curated examples: JSON lines with question and answer, or turns")
     add.add_argument("file", type=Path)
     where = add.add_mutually_exclusive_group(required=True)
@@ -44,13 +46,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--lane", choices=("anchor",), help="rehearsed by the learner")
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}: wants at least 1")
+    return number
+
+
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Show, check or add. Returns 1 if the audit finds a violation or a row is unusable, 2 if Redis is unreachable."""
     actions = {"lanes": _lanes, "audit": _audit, "top": _top, "add": _add}
     try:
+        key = ledger_key(settings.keys.keys())
+    except ValueError as error:
+        sys.stderr.write(f"driftline buffer: {error}\n")
+        return 2
+    try:
         connection = client(settings.redis.url, settings.redis.timeout_s)
-        tables = open_tables(connection, settings.replay, ledger_key(settings.keys.keys()))
-        return actions.get(args.action or "", _stats)(args, tables)
+        return actions.get(args.action or "", _stats)(args, open_tables(connection, settings.replay, key))
     except (redis.RedisError, ReplayError, OSError) as error:
         sys.stderr.write(f"driftline buffer: {error}\n")
         return 2
@@ -126,13 +139,14 @@ def _top(args: argparse.Namespace, tables: Tables) -> int:
 def _add(args: argparse.Namespace, tables: Tables) -> int:
     table = tables.golden if args.table else tables.train
     now = float(tables.client.time()[0])
-    rows = [line for line in args.file.read_text().splitlines() if line.strip()]
+    rows = [line for line in args.file.read_bytes().splitlines() if line.strip()]
     samples, bad = [], 0
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         try:
             samples.append(curated(json.loads(row), args.lane or "golden", now, golden=bool(args.table)))
-        except (ValueError, KeyError, TypeError, Quarantined):
+        except (ValueError, KeyError, TypeError, AttributeError, Quarantined) as error:
             bad += 1
+            sys.stderr.write(f"driftline buffer: row {number}: {type(error).__name__}: {UNUSABLE}\n")
     report = table.insert(samples)
     done = {"inserted": report.inserted, "duplicate": report.duplicate, "rejected": report.rejected, "unusable": bad}
     if args.json:

@@ -50,9 +50,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Forget. Returns 0 with a complete receipt, 1 for an unknown customer or an incomplete erasure, 2 unreachable."""
-    connection = client(settings.redis.url, settings.redis.timeout_s)
+    if not args.customer.strip():
+        return _refused("customer is empty: it must be an id as your systems know it")
     try:
         key = ledger_key(settings.keys.keys())
+    except ValueError as error:
+        return _refused(f"{error}; customers are found under the deployment's own keys only")
+    connection = client(settings.redis.url, settings.redis.timeout_s)
+    try:
         tables = open_tables(connection, settings.replay, key)
         customers, conversations = whom(connection, settings, args)
         request, erased = erase(tables, customers, conversations)
@@ -62,13 +67,19 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         receipt = prove(tables, request, erased, answers, threading.Event())
         receipt["state"] = state
         receipt["known"] = receipt["known"] or any(state.values())
-    except (redis.RedisError, ReplayError) as error:
-        sys.stderr.write(f"driftline forget: nothing is certain, repeat it: {error}\n")
-        return 2
+    except redis.RedisError as error:
+        return _refused(f"nothing is certain, repeat it: {error}")
+    except ReplayError as error:
+        return _refused(str(error))
     sys.stdout.write(json.dumps(receipt, indent=2) + "\n")
     if not receipt["known"]:
         sys.stderr.write("driftline forget: nothing is stored of this customer; the tombstone is set\n")
     return 0 if receipt["known"] and receipt["complete"] else 1
+
+
+def _refused(why: str) -> int:
+    sys.stderr.write(f"driftline forget: {why}\n")
+    return 2
 
 
 def whom(connection: redis.Redis, settings: Settings, args: argparse.Namespace) -> tuple[list[str], list[str]]:

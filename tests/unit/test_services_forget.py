@@ -12,11 +12,13 @@ import pytest
 from services import cli
 from services.local.redis_server import client
 from services.settings import Settings, load
+from streams.events import Turn
 from streams.ledger import Entry, Ledger, Outcome
 from streams.replay import UNIFORM, Draw, open_tables
 from streams.replay.tables import Tables
 from streams.scrub.identity import ledger_key, pseudonym
 from tests.replay_fuzz import sample
+from tests.servers import RedisServer, executables
 
 FIXED = "f" * 64
 
@@ -134,6 +136,60 @@ def test_forget_unreachable_redis_is_no_success(
     assert capsys.readouterr().out == ""
 
 
+def test_forget_leaves_no_byte_on_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a customer wrote stands in the server's files before the command, and nowhere after it, in RDB neither."""
+    secret = "zanzibar-4711"
+    for name in sorted(executables()):
+        (tmp_path / name).mkdir()
+        options = ("--rdbcompression", "no", "--appendfsync", "always")
+        with RedisServer(executables()[name], tmp_path / name, *options) as server:
+            values = {"REDIS__URL": f"redis://127.0.0.1:{server.port}/0", "REPLAY__COMPRESS": "false"}
+            values |= {"KEYS__RING": json.dumps({"k1": "a" * 64}), "KEYS__FIXED": FIXED}
+            for key, value in values.items():
+                monkeypatch.setenv(f"DRIFTLINE_{key}", value)
+            redis_client, settings = server.start(), load()
+            keys = settings.keys.keys()
+            tables = open_tables(redis_client, settings.replay, ledger_key(keys), "ep", configure=True)
+            item = sample(1, received_at=float(redis_client.time()[0]), customer=pseudonym(keys, "customer", "jane"))
+            turns = (*item.turns, Turn(role="customer", text=secret))
+            other = sample(7, received_at=float(redis_client.time()[0]))
+            tables.insert([msgspec.structs.replace(item, turns=turns), other])
+            redis_client.sadd(f"asm:cust:{item.customer}", "fixed:abc")
+            redis_client.hset("asm:c:fixed:abc", mapping={"e:ev1": f'{{"text":"{secret}"}}'})
+            assert _on_disk(server.folder, secret)
+            assert cli.main(["forget", "jane", "--data-only"]) == 0
+            assert json.loads(capsys.readouterr().out)["complete"]
+            redis_client.save()
+            assert not _on_disk(server.folder, secret)
+            assert _on_disk(server.folder, "answer 7"), "the search itself works on what is left"
+
+
+def _on_disk(folder: Path, needle: str) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and needle.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("command", [["forget", "jane", "--data-only"], ["buffer"]])
+def test_forget_and_buffer_say_which_key_is_missing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    """Without keys nothing can be found: exit code 2 and the setting's name, never the 1 of an unknown customer."""
+    del settings
+    monkeypatch.setenv("DRIFTLINE_KEYS__RING", "{}")
+    assert cli.main(command) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, "keys.ring" in shown.err) == ("", True)
+
+
+def test_forget_wants_an_id(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """A blank id is refused before anything is touched, and so is a deployment that was never made."""
+    del settings
+    for customer, why in ((" ", "empty"), ("jane", "never made")):
+        assert cli.main(["forget", customer, "--data-only"]) == 2
+        assert why in capsys.readouterr().err
+
+
 def test_buffer_command_shows_and_checks(
     tables: Tables, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,9 +216,12 @@ def test_buffer_add_stores_scrubbed_examples_once(
 ) -> None:
     """Curated rows are masked, stored in the lane or in golden, and adding the file again adds nothing."""
     rows = tmp_path / "faq.jsonl"
-    rows.write_text('{"question": "mail jo.doe@example.com?", "answer": "Write to us."}\n{"question": "no answer"}\n')
+    rows.write_bytes(
+        b'{"question": "mail jo.doe@example.com?", "answer": "Write to us."}\n{"question": "no answer"}\n'
+        b'\xff\xfe\n[1]\n{"turns": [{"role": "agent"}]}\n'
+    )
     assert cli.main(["buffer", "--json", "add", str(rows), "--lane", "anchor"]) == 1
-    assert json.loads(capsys.readouterr().out) == {"inserted": 1, "duplicate": 0, "rejected": 0, "unusable": 1}
+    assert json.loads(capsys.readouterr().out) == {"inserted": 1, "duplicate": 0, "rejected": 0, "unusable": 4}
     assert cli.main(["buffer", "--json", "add", str(rows), "--lane", "anchor"]) == 1
     assert json.loads(capsys.readouterr().out)["duplicate"] == 1
     assert cli.main(["buffer", "--json", "add", str(rows), "--table", "golden"]) == 1
