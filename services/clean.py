@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 LINGER_MS = 5
 
+HOLD_MOST_S = 30.0
+"""Longest time that a turn may be held: a worker that dies meanwhile reads all of it again."""
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Takes no arguments of its own."""
@@ -51,8 +54,8 @@ def _config(settings: Settings) -> StreamConfig:
     from streams.admin import broker_epoch, ensure_topics, touch_topics  # noqa: PLC0415 - confluent-kafka
     from streams.topics import CHATS_CLEAN, CHATS_RAW, EXAMPLES  # noqa: PLC0415 - with it
 
-    if settings.scrub.hold_s:
-        raise SettingsError(f"scrub.hold_s = {settings.scrub.hold_s}: the worker masks pieces at once; set it to 0")
+    if settings.scrub.hold_s > HOLD_MOST_S:
+        raise SettingsError(f"scrub.hold_s = {settings.scrub.hold_s}: wants at most {HOLD_MOST_S}; offsets wait for it")
     kafka = settings.kafka
     config = replace(
         settings.stream, bootstrap=kafka.bootstrap, prefix=kafka.prefix, epoch=kafka.epoch, extra=kafka.extra
@@ -76,6 +79,7 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     from streams.assemble_stage import AssembleStage  # noqa: PLC0415
     from streams.clock import StreamClock  # noqa: PLC0415
     from streams.decision_stage import DecisionStage  # noqa: PLC0415
+    from streams.held_turns import HeldTurns  # noqa: PLC0415
     from streams.insert_stage import InsertStage  # noqa: PLC0415
     from streams.kafka_figures import KafkaFigures  # noqa: PLC0415
     from streams.near_copies_store import RedisCopies  # noqa: PLC0415
@@ -102,7 +106,8 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
         keys,
         report=lambda event_id, label: runtime.log.warning("pii_audit", where=event_id, reason=label),
     )
-    scrub = ScrubStage(Scrubber(settings.scrub, keys), states, keys, config, metrics, audit=audit)
+    held = HeldTurns(settings.scrub.hold_s, time.monotonic)
+    scrub = ScrubStage(Scrubber(settings.scrub, keys), states, keys, config, metrics, audit=audit, held=held)
     watch(settings.scrub, keys, metrics.planted, runtime.stop, lambda error: runtime.caught("canaries", error))
     store = AssembleStore(client, config, settings.quality, key, config.epoch)
     assemble = AssembleStage(
@@ -113,7 +118,7 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     erasures = partial(Erasures, settings, client, assemble.forget, time.monotonic)
     answer_erasures(erasures, runtime.stop, lambda error: runtime.caught("erasures", error))
     return Parts(
-        scrub=scrub, assemble=assemble, insert=InsertStage(tables, offsets, config, key, metrics),
+        scrub=scrub, holder=scrub, assemble=assemble, insert=InsertStage(tables, offsets, config, key, metrics),
         decide=DecisionStage(store, states, keys, settings.scrub, config), producer=producer,
         move=_mover(client, key, config),
         resume=partial(_resume, offsets), skip=partial(_skip, offsets), effects_to=partial(_effects_to, offsets),

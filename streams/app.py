@@ -22,7 +22,7 @@ from mode.supervisors import CrashingSupervisor
 from streams.assemble_stage import AssembleStage, Place
 from streams.config import StreamConfig
 from streams.insert_stage import InsertStage
-from streams.lanes import Counters, Incoming, Lane, Stage
+from streams.lanes import Counters, Holder, Incoming, Lane, Stage
 from streams.lean import transport_with
 from streams.ledger import Entry
 from streams.metrics import StreamMetrics
@@ -76,6 +76,8 @@ class Parts:
     metrics: StreamMetrics
     caught: Callable[[str, BaseException], None]
     """Count and log an error that was handled."""
+    holder: Holder | None = None
+    """The scrub stage, where it holds turns for the next one."""
     beat: Callable[[], None] = lambda: None
     """The main loop is alive."""
 
@@ -208,6 +210,7 @@ def _lane(worker: Worker, topic: str, stage: Stage, size: int) -> None:
         stage, outbox, counters, batch=size, limit=config.in_flight,
         skip=lambda partition, gap: parts.skip(topic, partition, gap),
         hold=partial(_is_ahead, worker, CHATS_CLEAN, AHEAD_CLEAN) if topic == CHATS_RAW else lambda: False,
+        holder=parts.holder if topic == CHATS_RAW else None,
     )  # fmt: skip
     worker.lanes[topic] = lane
 
@@ -267,6 +270,8 @@ def _supervise(worker: Worker, tasks: Sequence[asyncio.Task[Any]]) -> None:
         worker.fail(RuntimeError("no partitions assigned"))
     for topic, lane in worker.lanes.items():
         worker.parts.metrics.held(topic, lane.outbox.waiting)
+    if worker.parts.holder is not None:
+        worker.parts.metrics.holding(worker.parts.holder.holding)
 
 
 async def _watch(worker: Worker) -> None:
@@ -295,6 +300,7 @@ async def _stop(worker: Worker, *, drain: bool) -> None:
     """No more reads, deliver and acknowledge what is under way, commit, leave the group."""
     consumer = worker.app.consumer
     consumer.stop_flow()
+    worker.lanes[CHATS_RAW].finish()
     if drain:
         try:
             await asyncio.wait_for(_drained(worker), worker.config.stop_s)

@@ -11,7 +11,9 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -23,6 +25,9 @@ T = TypeVar("T")
 
 RETRY_S = (0.05, 0.1, 0.2, 0.5)
 """Pauses before a batch is tried again while Redis is away; the last one repeats."""
+
+HELD_LOOK_S = 0.1
+"""Between two looks at held events while nothing arrives."""
 
 _TRANSIENT = ("OOM", "LOADING", "BUSY", "MISCONF", "READONLY", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNBLOCKED")
 
@@ -74,6 +79,20 @@ class Stage(Protocol):
         """The dead letter of a record on which `run` failed."""
 
 
+class Holder(Protocol):
+    """A stage that may hold an event for the next one."""
+
+    @property
+    def holding(self) -> int:
+        """Events that are held now."""
+
+    def release(self, *, everything: bool) -> list[Output]:
+        """What becomes of held events that have waited long enough, or of all. Raises redis.RedisError."""
+
+    def revoke(self, partition: int) -> None:
+        """Drop what is held of a partition that another worker reads now; from any thread."""
+
+
 @dataclass
 class Counters:
     """What a lane tells its metrics."""
@@ -99,8 +118,11 @@ class Lane:
     def __init__(
         self, stage: Stage, outbox: Outbox, counters: Counters, *, batch: int, limit: int,
         skip: Callable[[int, range], None] = lambda _partition, _gap: None, hold: Callable[[], bool] = lambda: False,
+        holder: Holder | None = None,
     ) -> None:  # fmt: skip
         self._skip = skip
+        self._holder = holder
+        self._ending = False
         self._hold = hold
         self._taken: dict[int, int] = {}
         self.stage = stage
@@ -145,12 +167,19 @@ class Lane:
         )
         self._arrived.set()
 
+    def finish(self) -> None:
+        """No more is read: what is held goes on as it is."""
+        self._ending = True
+        self._arrived.set()
+
     async def run(self) -> None:
         """Work off the queue, for ever."""
         while True:
+            await self._arrival()
+            if self._holder is not None and self._holder.holding:
+                await self._release(self._holder)
             if not self._queue:
-                self._arrived.clear()
-                await self._arrived.wait()
+                continue
             while self._hold():  # noqa: ASYNC110 - what it waits for is another topic's lag
                 await asyncio.sleep(RETRY_S[0])
             records = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
@@ -163,6 +192,24 @@ class Lane:
             self._counters.took(perf_counter() - started, len(records))
             await self.outbox.put(records, outputs, done)
             self._working = 0
+
+    async def _arrival(self) -> None:
+        """Wait for a record, or for the moment to look at what is held."""
+        if self._queue:
+            return
+        self._arrived.clear()
+        if self._holder is None or not self._holder.holding:
+            await self._arrived.wait()
+        else:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), HELD_LOOK_S)
+
+    async def _release(self, holder: Holder) -> None:
+        """Held events that are due go on; all of them when nothing else could be acknowledged before them."""
+        everything = self._ending or self.outbox.waiting + self._batch >= self._limit
+        outputs = await self.call(partial(holder.release, everything=everything))
+        if outputs:
+            await self.outbox.put((), outputs, lambda: None)
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
         """Run something in the stage's thread, again and again while Redis is away."""
@@ -188,6 +235,8 @@ class Lane:
         self._queue.clear()
         self._queue.extend(kept)
         self._lives[partition] += 1
+        if self._holder is not None:
+            self._holder.revoke(partition)
         self.done.pop(partition, None)
         self._taken.pop(partition, None)
         self.seen_at.pop(partition, None)

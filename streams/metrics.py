@@ -47,6 +47,10 @@ class StreamMetrics:
         self._unacknowledged = Gauge(
             "driftline_unacknowledged_events", "Events read and not yet acknowledged", ["stage"], registry=registry
         )
+        self._held = Gauge(
+            "driftline_scrub_held_turns", "Turns that wait for the next one, which may be the rest of a value",
+            registry=registry,
+        )  # fmt: skip
         self._unaccounted = Gauge(
             "driftline_unaccounted_events", "Acknowledged events without a recorded outcome", ["topic"],
             registry=registry,
@@ -143,6 +147,10 @@ class StreamMetrics:
     def held(self, stage: str, unacknowledged: int) -> None:
         """Events that a stage has not acknowledged."""
         self._unacknowledged.labels(stage).set(unacknowledged)
+
+    def holding(self, turns: int) -> None:
+        """Turns that scrub holds."""
+        self._held.set(turns)
 
     def open(self, conversations: int) -> None:
         """Conversations in the assembler."""

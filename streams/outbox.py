@@ -29,11 +29,22 @@ class Record(NamedTuple):
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
+class Hold:
+    """Keeps an event unacknowledged until another output frees it and the records of that one are delivered."""
+
+    def __init__(self) -> None:
+        self.parcel: _Parcel | None = None
+
+
 class Output(NamedTuple):
     """What a stage made of one event: records, and ledger entries (digest, entry) that follow their delivery."""
 
     records: tuple[Record, ...] = ()
     moves: tuple[tuple[str, Entry], ...] = ()
+    hold: Hold | None = None
+    """The event waits: what becomes of it comes with a later output."""
+    frees: tuple[Hold, ...] = ()
+    """Events that waited and of which these records are."""
 
 
 NOTHING = Output()
@@ -93,19 +104,27 @@ class Outbox:
         self._queue.append(parcel)
         self._work.set()
         self._waiting += len(taken)
-        report = partial(self._reported, parcel)  # one for all records of the batch: this is the hot path
+        plain = partial(self._reported, (parcel,))  # one for all records of the batch: this is the hot path
         for output in outputs:
-            for record in output.records:
+            waited = tuple(hold.parcel for hold in output.frees if hold.parcel is not None)
+            report = partial(self._reported, (parcel, *waited)) if waited else plain
+            if output.hold is not None:
+                output.hold.parcel = parcel
                 parcel.outstanding += 1
+            for record in output.records:
+                for one in (parcel, *waited):
+                    one.outstanding += 1
                 if not self._hand_over(record, report):
                     await self._insist(record, report)
+            for one in waited:
+                one.outstanding -= 1
 
     async def produce(self, record: Record, delivered: Callable[[], None]) -> None:
         """Hand one record to librdkafka that belongs to no event; waits while its queue is full."""
         parcel = _Parcel((), [], delivered, outstanding=1)
 
         def report(error: Any, message: Any) -> None:
-            self._reported(parcel, error, message)
+            self._reported((parcel,), error, message)
             if error is None:
                 delivered()
 
@@ -133,10 +152,11 @@ class Outbox:
         self._unreported += 1
         return True
 
-    def _reported(self, parcel: _Parcel, error: Any, _message: Any) -> None:
+    def _reported(self, parcels: Sequence[_Parcel], error: Any, _message: Any) -> None:
         self._unreported -= 1
         if error is None:
-            parcel.outstanding -= 1
+            for parcel in parcels:
+                parcel.outstanding -= 1
         else:
             self.fatal(RuntimeError(f"record not delivered: {error.name()}"))
 

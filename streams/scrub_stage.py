@@ -1,7 +1,7 @@
 """chats.raw -> chats.clean, or a dead letter: the scrubber with its conversations' states in Redis.
 
 States, offset bits and generations are written by one script a batch, before anything is produced: the same event then
-gives the same output wherever it is read again.
+gives the same output wherever it is read again. A turn that may be a piece of a value waits in memory for the next one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from streams import cloudevents, dead_letters
 from streams.config import StreamConfig
 from streams.dead_letters import Letter
 from streams.events import BadEvent, ChatEvent, CleanEvent, DeadLetter, decode, encode_record, from_object
+from streams.held_turns import HeldTurns, Kept
 from streams.lanes import Incoming
 from streams.ledger import Entry, Outcome, event_digest, record_digest
 from streams.outbox import Output, Record
@@ -79,7 +81,7 @@ class ScrubStage:
 
     def __init__(
         self, scrubber: Scrubber, store: ScrubStore, keys: Keys, config: StreamConfig, count: Any = None, *,
-        audit: LeakAudit | None = None,
+        audit: LeakAudit | None = None, held: HeldTurns | None = None,
     ) -> None:  # fmt: skip
         self._scrubber = scrubber
         self._store = store
@@ -88,11 +90,22 @@ class ScrubStage:
         self._config = config
         self._count = count
         self._audit = audit
+        self._held = held or HeldTurns(0.0, lambda: 0.0)
         self._clean = config.topic(CHATS_CLEAN)
         self._letters = config.topic(CHATS_DEAD_LETTER)
 
+    @property
+    def holding(self) -> int:
+        """Turns that wait for the next one."""
+        return self._held.waiting
+
+    def revoke(self, partition: int) -> None:
+        """Drop what is held of a partition that another worker reads now."""
+        self._held.revoke(partition)
+
     def run(self, batch: Sequence[Incoming]) -> list[Output]:
         """One output a record: clean events under their conversation's pseudonym, or a dead letter."""
+        gone = self._held.gone()
         read = [self._read(record) for record in batch]
         names = [
             None if isinstance(event, Output) else conversation_pseudonym(self._keys, event.conversation_id, tenant)
@@ -101,19 +114,49 @@ class ScrubStage:
         for _ in range(_TRIES):
             states = self._store.load(sorted({name for name in names if name is not None}))
             changed: dict[str, tuple[int, ConversationState]] = {}
-            outputs, turns = [], list[Turn]()
+            outputs, turns, kept = [], list[Turn](), dict(self._held.kept)
             for record, (event, tenant), name in zip(batch, read, names, strict=True):
                 if isinstance(event, Output) or name is None:
                     outputs.append(event if isinstance(event, Output) else Output())
                     continue
                 generation, state = changed.get(name, states[name])
-                output, after = self._scrub(record, event, tenant, state, turns)
+                waiting = kept.get(name)
+                output, after = self._next(record, event, tenant, _joined(state, waiting), waiting, turns)
+                if after.held and waiting is None:
+                    kept[name] = self._held.keep(after.held[0], record)
+                    output = output._replace(hold=kept[name].hold)
+                elif waiting is not None and not after.held:
+                    output = output._replace(frees=(kept.pop(name).hold,))
                 if after is not state:
                     changed[name] = (generation, after)
                 outputs.append(output)
             if self._store.save(changed, [(record.partition, record.offset) for record in batch]):
+                self._held.kept = kept
+                self._held.told()
                 self._audited(turns)
-                return outputs
+                return [*outputs[:-1], _both(outputs[-1], Output(frees=gone))]
+        raise redis.ConnectionError("states change under this worker; it is no longer their owner")
+
+    def release(self, *, everything: bool) -> list[Output]:
+        """What becomes of held turns behind which nothing came in time, or of all."""
+        gone = self._held.gone()
+        names = self._held.due(everything=everything)
+        for _ in range(_TRIES):
+            states = self._store.load(names)
+            changed: dict[str, tuple[int, ConversationState]] = {}
+            found, turns = [], list[Turn]()
+            for name in names:
+                generation, state = states[name]
+                kept = self._held.kept[name]
+                output, after = self._alone(kept, _joined(state, kept), turns)
+                changed[name] = (generation, after)
+                found.append(output._replace(frees=(kept.hold,)))
+            if not names or self._store.save(changed, []):
+                for name in names:
+                    del self._held.kept[name]
+                self._held.told()
+                self._audited(turns)
+                return [*found, Output(frees=gone)] if gone else found
         raise redis.ConnectionError("states change under this worker; it is no longer their owner")
 
     def poison(self, record: Incoming, error: BaseException) -> Output:
@@ -131,17 +174,44 @@ class ScrubStage:
             entry = self._entry(record, bad.event_id)
             return self._letter(record, bad.reason.value, "BadEvent", entry), tenant
 
+    def _next(  # noqa: PLR0917 - an event, what it meets, and where its masked text is noted
+        self, record: Incoming, event: ChatEvent, tenant: str, state: ConversationState, waiting: Kept | None,
+        turns: list[Turn],
+    ) -> tuple[Output, ConversationState]:  # fmt: skip
+        """What goes on of an event, with the turn that was held for it, and its conversation's state after it."""
+        try:
+            return self._scrub(record, event, tenant, state, turns)
+        except Quarantined as reason:
+            quarantined = reason.reason
+        if waiting is not None:
+            with suppress(Quarantined):  # then the event itself is at fault, and the turn goes on waiting
+                output, after = self._scrub(record, event, tenant, _without_held(state), turns)
+                return _both(self._refused(waiting.record, quarantined, waiting.turn.event.event_id), output), after
+        return self._refused(record, quarantined, event.event_id), state
+
     def _scrub(
         self, record: Incoming, event: ChatEvent, tenant: str, state: ConversationState, turns: list[Turn]
     ) -> tuple[Output, ConversationState]:
-        """What goes on of an event and its conversation's state after it; masked texts are added to `turns`."""
+        """As `_next`. Raises `Quarantined`."""
+        cleaned, after = self._scrubber.scrub_event(
+            event, state, received_at=record.at, offset=(record.partition, record.offset), tenant=tenant
+        )
+        return self._out(cleaned, record, turns), after
+
+    def _alone(self, kept: Kept, state: ConversationState, turns: list[Turn]) -> tuple[Output, ConversationState]:
+        """A held turn as it is, because nothing follows."""
         try:
-            cleaned, after = self._scrubber.scrub_event(
-                event, state, received_at=record.at, offset=(record.partition, record.offset), tenant=tenant
-            )
-        except Quarantined as reason:
-            entry = self._entry(record, event.event_id)
-            return self._letter(record, reason.reason, "Quarantined", entry), state
+            cleaned, after = self._scrubber.close(state)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, its message may hold text
+            reason = error.reason if isinstance(error, Quarantined) else "scrub_failed"
+            return self._refused(kept.record, reason, kept.turn.event.event_id), _without_held(state)
+        return self._out(cleaned, kept.record, turns), after
+
+    def _refused(self, record: Incoming, reason: str, event_id: str) -> Output:
+        return self._letter(record, reason, "Quarantined", self._entry(record, event_id))
+
+    def _out(self, cleaned: Sequence[CleanEvent], record: Incoming, turns: list[Turn]) -> Output:
+        """The records of clean events; their masked texts are added to `turns`."""
         carried = tuple(header for header in record.headers if header[0] in CARRIED)
         records = tuple(
             Record(self._clean, clean.conversation.encode(), encode_record(clean), carried) for clean in cleaned
@@ -151,7 +221,7 @@ class ScrubStage:
             self._count.outcome("scrub", "accepted", count=len(cleaned))
             for entity, count in _masked(cleaned).items():
                 self._count.redacted(entity, count)
-        return Output(records), after
+        return Output(records)
 
     def _audited(self, turns: Sequence[Turn]) -> None:
         """Search a share of what goes on again, while the raw text can still be read."""
@@ -175,6 +245,29 @@ class ScrubStage:
             self._count.outcome("scrub", "dead_lettered", reason)
         made = dead_letters.record(self._letters, letter, record, self._key)
         return Output((made,), ((entry, Entry(Outcome.DEAD_LETTERED, reason, 0)),))
+
+
+def _joined(state: ConversationState, kept: Kept | None) -> ConversationState:
+    """The state with the turn that is held; Redis never has it."""
+    if kept is None or state.held:
+        return state
+    found = state.copy()
+    found.held = [kept.turn]
+    return found
+
+
+def _without_held(state: ConversationState) -> ConversationState:
+    found = state.copy()
+    found.held = []
+    return found
+
+
+def _both(first: Output, second: Output) -> Output:
+    """Two outputs as one; at most one of them holds."""
+    return Output(
+        first.records + second.records, first.moves + second.moves, first.hold or second.hold,
+        first.frees + second.frees,
+    )  # fmt: skip
 
 
 def _masked(cleaned: Sequence[CleanEvent]) -> Counter[str]:

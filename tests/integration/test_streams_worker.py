@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import redis
 
+from services.stream_lag import lag
+from streams.events import Message, encode
 from streams.ledger import Outcome
 from streams.topics import CHATS_CLEAN, CHATS_DEAD_LETTER, EXAMPLES
 from tests.kafka_reading import read_all
@@ -108,6 +110,29 @@ def test_streams_worker_survives_kills(workers: Workers, mock_broker: dict[str, 
             if turn.get("is_target"):
                 targets.setdefault(turn["event_id"], set()).add(sample["sample_id"])
     assert all(len(names) == 1 for names in targets.values())
+
+
+def test_streams_worker_holds_a_piece_of_a_value(workers: Workers, mock_broker: dict[str, Any]) -> None:
+    """A turn that may be a piece waits for the next, a last one until the time is over; nothing stays behind."""
+    workers.values["scrub"] = {"hold_s": 1.0}
+    process = workers.start()
+    records = [
+        (name, encode(Message(
+            event_id=f"{name.decode()}-{seq}", conversation_id=name.decode(), seq=seq, ts="2026-01-02T03:04:05Z",
+            role="customer", text=text,
+        )))
+        for name, seq, text in [(b"joined", 0, "starts 400"), (b"joined", 1, "then 0012 3456"), (b"lone", 0, "so 300")]
+    ]  # fmt: skip
+    produce(mock_broker["bootstrap"], records)
+    settled(workers, records, 30)
+    said = {
+        event["event_id"]: event["text"]
+        for event in (json.loads(read.value) for read in read_all(mock_broker["bootstrap"], CHATS_CLEAN))
+    }
+    assert said["joined-0"] == "starts <ACCOUNT_ID_1>"
+    assert set(said) == {"joined-0", "joined-1", "lone-0"}
+    assert until(lambda: not any(lag(workers.settings).values()), 10)
+    assert workers.stop(process) == 0
 
 
 def test_streams_worker_answers_erasures(workers: Workers, mock_broker: dict[str, Any], redis_url: str) -> None:

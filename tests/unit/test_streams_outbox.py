@@ -13,7 +13,7 @@ import redis
 
 from streams.lanes import Counters, Incoming, Lane, is_transient
 from streams.ledger import Entry, Outcome
-from streams.outbox import NOTHING, Outbox, Output, Record
+from streams.outbox import NOTHING, Hold, Outbox, Output, Record
 
 
 @dataclass
@@ -114,6 +114,32 @@ def test_outbox_files_the_ledger_between_delivery_and_acknowledgment() -> None:
         return log
 
     assert asyncio.run(run()) == [["d1"], 0, "done"]
+
+
+def test_outbox_held_event_waits_for_what_frees_it() -> None:
+    """It is acknowledged when the records that it became, with a later event, are delivered; so are those behind it."""
+
+    async def run() -> list[Any]:
+        log: list[Any] = []
+        producer = Producer()
+        box = outbox(producer, log)
+        task = asyncio.create_task(box.run())
+        held = Hold()
+        await box.put([Event(0, log)], [Output(hold=held)], lambda: None)
+        await box.put([Event(1, log)], [NOTHING], lambda: None)
+        await turns()
+        log.append("still")
+        producer.hold = True
+        record = Record("t", b"k", b"v")
+        await box.put([Event(2, log)], [Output((record, record), frees=(held,))], lambda: None)
+        await turns()
+        log.append("produced")
+        producer.hold = False
+        await turns()
+        task.cancel()
+        return log
+
+    assert asyncio.run(run()) == ["still", "produced", 0, 1, 2]
 
 
 def test_outbox_fatal_delivery_error_acknowledges_nothing() -> None:
