@@ -28,8 +28,9 @@ class Rig:
 
     def __init__(
         self, folder: Path, libs: Path, count: int, stream: Mapping[str, object],
-        entry: Sequence[str] = ("services.cli", "clean"),
+        entry: Sequence[str] = ("services.cli", "clean"), more: Mapping[str, Mapping[str, object]] = {},
     ) -> None:  # fmt: skip
+        """`more` settings of the workers, by section."""
         self.kafka = KafkaBroker(libs, folder / "kafka", free_port(), free_port())
         (folder / "redis").mkdir(parents=True)
         self.redis = RedisServer(next(reversed(executables().values())), folder / "redis")
@@ -37,6 +38,7 @@ class Rig:
         self.redis.start()
         url = f"redis://127.0.0.1:{self.redis.port}/0"
         self.workers = Workers(folder, {"bootstrap": self.kafka.bootstrap}, url, stream, entry)
+        self.workers.values.update(more)
         self.restarts = 0
         self._folder = folder
         self._gateway: subprocess.Popen[bytes] | None = None

@@ -52,10 +52,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--kafka-libs", type=Path)
     args = parser.parse_args(argv)
     chats = raw_chats(args.turns // TURNS_A_CHAT, args.seed)
+    chats = {name: with_piece(events) if at % 7 == 0 else events for at, (name, events) in enumerate(chats.items())}
     records = with_poison(interleaved(chats, args.seed, repeats=0.03), args.turns // 1_000)
     entry = ("tests.faulty_worker", str(args.refuse), str(args.seed))
     with tempfile.TemporaryDirectory() as folder:
-        rig = Rig(Path(folder), jars(args.kafka_libs), args.workers, STREAM, entry)
+        rig = Rig(Path(folder), jars(args.kafka_libs), args.workers, STREAM, entry, {"scrub": {"hold_s": 1.0}})
         try:
             ended: Counter[str] = Counter()
             with (
@@ -77,6 +78,12 @@ def main(argv: list[str]) -> int:
             return 1 if verdict[1] else 0
         finally:
             rig.close()
+
+
+def with_piece(events: Sequence[Record]) -> list[Record]:
+    """A chat whose third turn may be a piece of a value, so that it is held for the next."""
+    key, value = events[2]
+    return [*events[:2], (key, json.dumps({**json.loads(value), "text": "it starts 400"}).encode()), *events[3:]]
 
 
 def with_poison(records: Sequence[Record], count: int) -> list[Record]:
