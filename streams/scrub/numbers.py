@@ -35,6 +35,9 @@ _IBAN_DIGITS = 8
 """Fewer digits are no account number."""
 
 _DATE = re.compile(r"(?<![\d./-])(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2}))(?![\d./-])")
+_BIRTH_YEARS = range(1900, 2009)
+_CLOCK = re.compile(r"[ T,]{1,2}\d{1,2}:\d\d")
+"""Behind a date: it is the time stamp of something quoted."""
 _YEARS = re.compile(r"(?:(?:19|20)\d\d[ /\-]{1,3}){1,9}(?:(?:19|20)\d\d|\d\d)")
 _DECIMAL = re.compile(r"\d{1,9}\.\d{1,2}")
 _TIMES = re.compile(r"\d{1,2}\.\d{2} ?- ?\d{1,2}\.\d{2}")
@@ -92,6 +95,7 @@ def find_numbers(text: str, digits: int) -> list[Span]:
         if found and any(a <= start < b for a, b, _ in found):
             continue
         lower = lower or text.lower()
+        found += _births(text, start, end)
         for piece_start, piece_end in _pieces(text, start, end):
             label = label_of(text, lower, piece_start, piece_end)
             if label:
@@ -123,6 +127,16 @@ def _iban(text: str, start: int) -> Span | None:
     if not match or sum(c.isdigit() for c in match[0]) < MIN_DIGITS:
         return None
     return (*match.span(), "IBAN") if text[begin:start].isupper() or is_iban(match[0]) else None
+
+
+def _births(text: str, start: int, end: int) -> list[Span]:
+    """Dates of long ago in the run: in a chat they are birth dates, whatever announces them and however mistyped."""
+    found: list[Span] = []
+    for date in _DATE.finditer(text, start, end):
+        year = re.search(r"\d{4}", date[0])
+        if year and is_date(date[0]) and _BIRTH_YEARS.start <= int(year[0]) < _BIRTH_YEARS.stop:
+            found += [] if _CLOCK.match(text, date.end()) else [(*date.span(), "DOB")]
+    return found
 
 
 def _pieces(text: str, start: int, end: int) -> list[tuple[int, int]]:
