@@ -35,7 +35,8 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
         },
         # the probes cost CPU that the demo's two cores need for everything else
         "publish": {"prompts": 8, "answer_tokens": 20, "secrets": 4, "fairness": False, "heldout": 60},
-        "heldout": {"recent_share": 0.9},
+        # one pool of so few conversations cannot spare any for slices
+        "heldout": {"recent_share": 1.0},
         "rollout": demo_rollout(),
         "node": {"base": base, "report_s": 0.5, "reconcile_s": 1.0, "max_new_tokens": 32},
     }  # fmt: skip

@@ -94,6 +94,8 @@ class Stack:
         port = free_port()
         environment = self.environment({"admin": {"port": port}, **(more or {})})
         command = [sys.executable, "-m", "services.cli", *arguments]
+        if name == "learn":  # chats and answers never wait for learning, where they share cores
+            command = ["nice", "-n", "5", *command]
         self.supervisor.start(Spec(name, command, environment, port))
         self.targets[name] = f"127.0.0.1:{port}"
 
