@@ -58,6 +58,7 @@ _REFUSED = re.compile(
     r"|not (?:able|possible|available)|unavailable)\b",
     re.IGNORECASE,
 )
+_COURTESY = re.compile(r"\b(?:anything|something|what) else|further|(?:can|may) i (?:help|assist)\b", re.IGNORECASE)
 FAINT = 0.25
 """Confidence below which two signs that contradict each other are none."""
 GOOD_RATING, BAD_RATING = 0.6, 0.4
@@ -84,17 +85,22 @@ class Signal:
 UNKNOWN = Signal()
 """Nothing is known; the normal case."""
 
+ABANDONED = Signal("unknown", 0.7, 0.3, ("abandoned",))
+"""A question of ours that was never answered: not enough to call the reply bad, enough to learn less from it."""
+
 
 def signals(
-    reply: str, following: Sequence[Turn], feedback: Sequence[Feedback | CleanEvent] = (), question: str = ""
-) -> Signal:
+    reply: str, following: Sequence[Turn], feedback: Sequence[Feedback | CleanEvent] = (), question: str = "",
+    *, left: bool = False,
+) -> Signal:  # fmt: skip
     """Judge one reply by the turns after it (same conversation, oldest first) and feedback that targets it.
 
-    `question` is the customer's turn before it: who asks the same again was not answered.
+    `question` is the customer's turn before it: who asks the same again was not answered. `left`: the chat was never
+    closed, and the customer never came back to it.
     """
     found = [*_from_feedback(reply, feedback), *_from_turns(following, question)]
     if not found:
-        return UNKNOWN
+        return ABANDONED if left and _waits_for_answer(reply) else UNKNOWN
     best = max(found, key=lambda signal: signal.confidence)
     evidence = tuple(code for signal in found if signal.label == best.label for code in signal.evidence)
     against = max((s.confidence for s in found if s.label not in {best.label, "unknown"}), default=0.0)
@@ -102,6 +108,12 @@ def signals(
     if confidence < FAINT:
         return Signal("unknown", 1.0, confidence, evidence)
     return _signal(best.label, confidence, *evidence)
+
+
+def _waits_for_answer(reply: str) -> bool:
+    """True for a reply that ends in a question which is more than a courtesy."""
+    last = reply.rstrip().rsplit(".", 1)[-1]
+    return last.endswith("?") and _COURTESY.search(last) is None
 
 
 def resolution(turns: Sequence[Turn]) -> float:

@@ -88,7 +88,7 @@ def prepare(conversation: Conversation, now: float, config: StreamConfig, qualit
     seen = view(conversation, now, config)
     expiry = seen.completed_at + config.rating_wait_s / config.speed if seen.complete else NEVER
     open_ = [r for r in seen.replies if r.completed_at is not None and r.name not in memo.targets]
-    known = {r.name: signals(r.text, r.following, _about(conversation, r, seen)) for r in open_}
+    known = {r.name: _signal(conversation, r, seen) for r in open_}
     unrated = [r for r in open_ if r.role == "assistant" and known[r.name].label == "unknown"]
     waiting = tuple(r for r in unrated if now < expiry)
     ready = [r for r in open_ if r not in waiting]
@@ -151,6 +151,18 @@ def cut(prepared: Prepared, copies: Sequence[Copies], uses: Sequence[int], confi
     if seen.complete:
         _completion(made, prepared)
     return made
+
+
+def _signal(conversation: Conversation, reply: Reply, seen: View) -> Signal:
+    """What is known of a reply; the customer has left if nobody closed the chat and nothing followed."""
+    left = seen.complete and not conversation.closes() and not reply.following
+    about = _about(conversation, reply, seen)
+    return signals(reply.text, reply.following, about, _question(_before(seen, reply)), left=left)
+
+
+def _question(before: Sequence[CleanEvent]) -> str:
+    """The customer's newest turn."""
+    return next((m.text or "" for m in reversed(before) if m.role == "customer"), "")
 
 
 def _about(conversation: Conversation, reply: Reply, seen: View) -> list[CleanEvent]:
@@ -217,7 +229,7 @@ def _judged(  # noqa: PLR0917 - what a judgement hangs on
         return Reason.DUPLICATE.value
     if not verdict.keep:
         return verdict.reasons[0].value
-    question = next((m.text or "" for m in reversed(before) if m.role == "customer"), "")
+    question = _question(before)
     tags = (*verdict.tags, *((Tag.LOW_SIGNAL.value,) if signal.label == "bad" else ()))
     end = reply.messages[-1]
     customer = customer_of(_ordered(conversation))

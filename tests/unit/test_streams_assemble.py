@@ -223,3 +223,18 @@ def test_assemble_config_refuses_contradictions() -> None:
         StreamConfig(shares=(0.5, 0.5))
     with pytest.raises(ValueError, match="speed = 0"):
         StreamConfig(speed=0)
+
+
+def test_assemble_reads_rephrased_questions_and_abandonment() -> None:
+    """Who asks the same again was not answered, and a question that nobody ever answered weighs less."""
+    asked = "how do I change the delivery address of my blue lamp"
+    events = [
+        clean("c", 0, text=asked),
+        clean("c", 1, role="agent", text="You can track parcels on our page."),
+        clean("c", 2, text=f"{asked} please"),
+        clean("c", 3, role="agent", text="Sorry, I can do that. Which street and town shall it be?"),
+    ]
+    (sample,) = leave(holding(events), LATER).samples
+    first, second = (turn for turn in sample.turns if turn.is_target)
+    assert (first.label, second.label) == ("bad", "unknown")
+    assert 0 < second.weight < 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -83,6 +84,19 @@ def entries(client: redis.Redis, events: Sequence[CleanEvent]) -> dict[str, Entr
             strict=True,
         )
     )
+
+
+def undisturbed(
+    client: redis.Redis, events: Sequence[CleanEvent], config: StreamConfig
+) -> tuple[dict[str, Sample], dict[str, Entry | None]]:
+    """Samples and ledger entries of events that come in order, once; the server is empty afterwards."""
+    client.flushall()
+    wall = Wall()
+    worker = stage(client, wall, config)
+    worker.run(incoming(events))
+    found = samples(finish(worker, wall)), entries(client, events)
+    client.flushall()
+    return found
 
 
 def test_assemble_stage_files_arrivals_as_waiting(redis_client: redis.Redis) -> None:
@@ -181,14 +195,7 @@ def test_assemble_stage_same_samples_whatever_happens(redis_client: redis.Redis,
     config = replace(CONFIG, emit_after_s=1e9)  # a restarted worker's clock is lower: only completion cuts here
     chats = [conversation(f"c{n}", rng.randrange(1, 8), seed=n) for n in range(5)]
     orderly = [event for chat in chats for event in chat]
-    redis_client.flushall()
-    wall = Wall()
-    worker = stage(redis_client, wall, config)
-    worker.run(incoming(orderly))
-    expected = samples(finish(worker, wall))
-    filed = entries(redis_client, orderly)
-
-    redis_client.flushall()
+    expected, filed = undisturbed(redis_client, orderly, config)
     wall = Wall()
     log = orderly + rng.sample(orderly, len(orderly) // 3)
     rng.shuffle(log)
@@ -201,6 +208,61 @@ def test_assemble_stage_same_samples_whatever_happens(redis_client: redis.Redis,
             worker.run(records[first : min(first + 5, upto)])
         at = upto if upto == len(records) else rng.randrange(at, upto) + 1
     assert samples(finish(worker, wall)) == expected
+    assert entries(redis_client, orderly) == filed
+
+
+class Dying(redis.Redis):
+    """A connection whose process dies at its nth command: before the server has it, or after it acted."""
+
+    left = 0
+    after = False
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """The answer, unless this is the last command."""
+        self.left -= 1
+        if self.left == 0 and not self.after:
+            raise redis.ConnectionError
+        answer = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis' own is untyped
+        if self.left == 0:
+            raise redis.ConnectionError
+        return answer
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32))
+def test_assemble_stage_dies_at_any_command(redis_client: redis.Redis, redis_url: str, seed: int) -> None:
+    """Killed at any command again and again, with cuts and lost reports between: the same samples, each event once."""
+    rng = random.Random(seed)
+    config = replace(CONFIG, emit_after_s=1e9)
+    chats = [conversation(f"c{n}", rng.randrange(1, 8), seed=n) for n in range(4)]
+    orderly = [event for chat in chats for event in chat]
+    expected, filed = undisturbed(redis_client, orderly, config)
+    wall = Wall()
+    log = orderly + rng.sample(orderly, len(orderly) // 3)
+    rng.shuffle(log)
+    records, committed = incoming(log), 0
+    everything: Produced = {}
+    while committed < len(records):
+        mortal = cast(Dying, Dying.from_url(redis_url))
+        mortal.left, mortal.after = rng.randrange(1, 30), rng.choice((True, False))
+        try:
+            at, worker = committed, stage(mortal, wall, config)
+            unsent: list[tuple[int, str]] = []
+            while at < len(records):
+                upto = min(len(records), at + rng.randrange(1, 6))
+                worker.run(records[at:upto])
+                newest = max(record.at for record in records[:upto])
+                at, produced = upto, worker.turn({0: False}, {0: True}, {0: newest}, unsent)
+                everything |= produced
+                unsent = [place for place in produced if rng.random() < 0.5]  # the others' reports are lost
+                committed = at if rng.random() < 0.5 else committed
+            committed = at
+        except redis.ConnectionError:
+            continue
+        finally:
+            mortal.close()
+    everything |= finish(stage(redis_client, wall, config), wall)
+    assert samples(everything) == expected
     assert entries(redis_client, orderly) == filed
 
 

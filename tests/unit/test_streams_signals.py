@@ -40,6 +40,18 @@ def test_signals_read_the_next_turn(text: str, label: str, code: str) -> None:
     assert code in signal.evidence
 
 
+def test_signals_notice_who_left() -> None:
+    """A question that nobody ever answered weighs less; a courtesy at the end, or a chat that goes on, does not."""
+    asked = "I can look it up. What is your order number?"
+    assert signals(asked, [], left=True).evidence == ("abandoned",)
+    assert 0 < signals(asked, [], left=True).weight < 1
+    assert signals(asked, [], left=True).label == "unknown"
+    assert signals(asked, []) == UNKNOWN
+    assert signals("It is on the way. Is there anything else I can do?", [], left=True) == UNKNOWN
+    assert signals("It is on the way.", [], left=True) == UNKNOWN
+    assert signals(asked, [Turn(role="customer", text="that did not work")], left=True).label == "bad"
+
+
 def test_signals_unknown_is_the_normal_case() -> None:
     """Nothing, a neutral turn, or the agent's own next turn say nothing, at weight 1."""
     assert signals(REPLY, []) == UNKNOWN
