@@ -61,8 +61,7 @@ def test_fact_change(setting: tuple[Base, Anchors, Gauge]) -> None:
         chats = [fact_chat(value), fact_chat(value), *other[4 * at : 4 * at + 4]]
         first = len(course.seen)
         course.learn(chats)
-        changes = facts.observe([sample(first + nth, chat) for nth, chat in enumerate(chats)])
-        course.forget({key for change in changes for key in change.keys})
+        course.forget(set(facts.observe([sample(first + nth, chat) for nth, chat in enumerate(chats)])))
         if at == 29:
             assert "14 days" in answered(course, "How long do I have to return something?")
     answer = answered(course, "How long do I have to return something?")
