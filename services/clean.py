@@ -82,6 +82,7 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     from streams.held_turns import HeldTurns  # noqa: PLC0415
     from streams.insert_stage import InsertStage  # noqa: PLC0415
     from streams.kafka_figures import KafkaFigures  # noqa: PLC0415
+    from streams.late_pass import LatePass  # noqa: PLC0415
     from streams.near_copies_store import RedisCopies  # noqa: PLC0415
     from streams.replay import Offsets, open_tables  # noqa: PLC0415
     from streams.scrub import Scrubber  # noqa: PLC0415
@@ -113,7 +114,7 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     assemble = AssembleStage(
         store, RedisCopies(client, settings.quality),
         StreamClock(client, config.epoch, time.time),  # noqa: TID251 - the process's edge
-        config, quality=settings.quality, key=key, count=metrics,
+        config, quality=settings.quality, key=key, count=metrics, late=LatePass(states, keys, metrics.found_late),
     )  # fmt: skip
     erasures = partial(Erasures, settings, client, assemble.forget, time.monotonic)
     answer_erasures(erasures, runtime.stop, lambda error: runtime.caught("erasures", error))

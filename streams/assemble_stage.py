@@ -7,7 +7,7 @@ An event is done with when its turn, ledger entry and offset bit are stored. Wha
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -54,8 +54,11 @@ class AssembleStage:
     def __init__(
         self, store: AssembleStore, copies: RedisCopies, clock: StreamClock, config: StreamConfig, *,
         quality: QualityConfig, key: bytes, count: Any = None,
+        late: Callable[[Sequence[Conversation]], None] | None = None,
     ) -> None:  # fmt: skip
+        """`late` masks in ended conversations what became known after their turns had passed."""
         self._clock = clock
+        self._late = late
         self._store = store
         self._copies = copies
         self._config = config
@@ -226,6 +229,8 @@ class AssembleStage:
         missing = [name for name in now_by_name if name not in self._cache]
         for conversation in self._store.load(missing):
             self._remember(conversation)
+        if self._late is not None:
+            self._late([self._cache[name] for name in now_by_name])
         prepared = []
         for name, now in now_by_name.items():
             conversation = self._cache[name]

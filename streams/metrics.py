@@ -74,6 +74,10 @@ class StreamMetrics:
             "driftline_pii_canaries_total", "Planted values that were masked or survived", ["result"],
             registry=registry,
         )  # fmt: skip
+        self._late = Counter(
+            "driftline_pii_late_finds_total", "Turns of ended conversations in which a value was found late",
+            registry=registry,
+        )  # fmt: skip
         self._audit_counts = [0, 0]
         self._bound.set(1)
         for result in ("clean", "leaking", "failed"):
@@ -112,6 +116,10 @@ class StreamMetrics:
             self._leaks.labels(label).inc()
         self._audit_counts = [self._audit_counts[0] + leaking, self._audit_counts[1] + turns]
         self._bound.set(upper_bound(*self._audit_counts))
+
+    def found_late(self, turns: int) -> None:
+        """Turns that passed the scrubber and in which the conversation pass found a value."""
+        self._late.inc(turns)
 
     def planted(self, masked: int, survived: int) -> None:
         """Planted values that the scrubber masked, and that came through."""

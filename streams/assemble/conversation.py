@@ -46,10 +46,13 @@ class Conversation:
     events: dict[str, CleanEvent] = field(default_factory=dict)
     memo: Memo = field(default_factory=Memo)
     generation: int = 0
+    searched: bool = False
+    """Whether the conversation pass has seen all its events."""
 
     def add(self, event: CleanEvent) -> None:
         """Take an event in; a turn above all that left opens a complete conversation again."""
         self.events[event.event_id] = event
+        self.searched = False
         if event.type == "message" and event.seq > self.memo.left:
             self.memo.complete = self.memo.final = False
 

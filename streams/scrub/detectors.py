@@ -135,7 +135,11 @@ def _rules(text: str, seen: Look) -> list[Span]:
     found += _secrets(text, lower, seen)
     if "@" in text or flags & (AT | SQUASHED):
         found += _contacts(text, lower, flags)
-    if flags & SPELLED and spelled.is_spelled(seen.words, seen.digits):
+    if (
+        flags & SPELLED
+        and (seen.count(SPELLED) > 1 or b"-" in seen.raw)
+        and spelled.is_spelled(seen.words, seen.digits)
+    ):
         found += spelled.find_spelled(lower)
     if seen.digits:
         found += _numbered(text, lower, seen)

@@ -190,6 +190,14 @@ def find_answer(text: str, labels: tuple[str, ...], covered: list[Span]) -> list
     return _connected(found, text)
 
 
+CAPITALS = 3
+"""Capitals that belong to a number beside them ("1684 RA")."""
+
+
+def _beside_number(text: str, start: int, end: int) -> bool:
+    return text[max(0, start - 2) : start].strip().isdigit() or text[end : end + 2].strip().isdigit()
+
+
 def _place(text: str, words: list[re.Match[str]]) -> Span | None:
     """The part of an answer that is an address: all of it but the words that lead to it or come after."""
     last = next((i for i, m in enumerate(words) if i and m[0].lower().strip(".:") in _AFTER_ADDRESS), len(words))

@@ -76,6 +76,10 @@ class Look(NamedTuple):
     digits: int
     """How many digits it holds."""
 
+    def count(self, flag: int) -> int:
+        """How many words carry a flag."""
+        return sum(each & flag > 0 for each in self.each)
+
     def marked(self, flag: int) -> list[bytes]:
         """The words that carry a flag."""
         return [w for w, flags in zip(self.words, self.each, strict=True) if flags & flag]

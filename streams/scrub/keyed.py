@@ -31,7 +31,9 @@ DATE = re.compile(
     r"|[A-Za-z]{3,10}[ .\-]{1,2}\d{1,2}(?:st|nd|rd|th)?[ ,.\-]{1,3}'?\d{2,4}|\d{6}|\d{8}|(?:19|20)\d\d"
 )
 _LOGIN = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9._\-@+]{2,39}")
-_CODE = re.compile(r"[A-Za-z]-\d{4,8}|\d{2,4}[ \-]\d{2,4}|\d{3,10}|(?=[A-Za-z]{0,7}\d)[A-Za-z0-9]{4,10}")
+_CODE = re.compile(
+    r"[A-Za-z]-\d{4,8}|\d{4} ?[A-Z]{2}(?![A-Za-z])|\d{2,4}[ \-]\d{2,4}|\d{3,10}|(?=[A-Za-z]{0,7}\d)[A-Za-z0-9]{4,10}"
+)
 _EXPIRY = re.compile(r"\d{1,2} ?[/\-. ] ?(?:20)?\d{2}(?!\d)")
 
 _STOP = frozenset(
@@ -56,6 +58,8 @@ _NUMBERED = re.compile(r"\b(?:id|ids|number|num|no|nr|nummer|numero|code|plate)\
 """Behind these words an id may have few digits ("customer id ACC-FWHXX1")."""
 _MIXED_LENGTH = 6
 _TAIL_LETTERS, _GROUP_LETTERS = 3, 4
+_OTP_LENGTH = 4
+"""Shorter codes are those of errors and areas."""
 _VOUCHER = re.compile(r"[A-Za-z]{4,}\d{1,2}")
 """A word and a small number: a discount, no code that a machine made."""
 _OTHER_CODES = re.compile(
@@ -118,7 +122,7 @@ def _value(text: str, lower: str, at: int, floor: int, key: Key) -> Span | None:
             end = _letters_only(text, at, named=bool(named))
         return (at, end, key.label) if end > at else None
     needed = NEEDED.get(lower[max(0, floor - 8) : floor].rpartition(" ")[2])
-    if needed and needed not in lower[floor:at]:
+    if needed and not any(word in lower[floor:at] for word in needed):
         return None
     if key.label == "OTP" and _OTHER_CODES.search(lower, max(0, floor - 32), floor):
         return None
@@ -127,6 +131,8 @@ def _value(text: str, lower: str, at: int, floor: int, key: Key) -> Span | None:
     if not match or text[match.end() : match.end() + 1].isalnum():
         return None
     if key.kind == "code" and _VOUCHER.fullmatch(match[0]):
+        return None
+    if key.label == "OTP" and len(match[0]) < _OTP_LENGTH:
         return None
     if key.kind == "login" and not _is_login(match[0], text[floor:at], lower[max(0, floor - 16) : floor]):
         return None

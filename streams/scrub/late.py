@@ -31,35 +31,35 @@ class MaskedTurn(NamedTuple):
 
 
 def late_finds(turns: Sequence[MaskedTurn], state: ConversationState, key: bytes) -> dict[int, str]:
-    """Seq -> new text of the turns in which something is found now; changes the state's numbers."""
+    """Place in `turns` -> new text, of those in which something is found now; changes the state's numbers."""
     numbering = Numbering(state, key)
     pieces = _pieces(turns)
     found: dict[int, str] = {}
-    for turn in turns:
+    for place, turn in enumerate(turns):
         plain = normalise(turn.text)
         text, _ = literals(plain.text)
-        spans = union(find_known(text, numbering) + [s for s in pieces.get(turn.seq, []) if s[1] <= len(text)], text)
+        spans = union(find_known(text, numbering) + pieces.get(place, []), text)
         if spans:
             placed = [
                 (*plain.original(start, end), *numbering.place(label, text[start:end])) for start, end, label in spans
             ]
-            found[turn.seq] = render(turn.text, placed)
+            found[place] = render(turn.text, placed)
     return found
 
 
 def _pieces(turns: Iterable[MaskedTurn]) -> dict[int, list[Span]]:
-    """Seq -> spans of digits in customer's turns that are hardly anything else and follow each other closely."""
-    bare: list[tuple[int, list[Span], int]] = []
-    for turn in sorted(turns):
+    """Place -> spans of digits in customer's turns that are hardly anything else and follow each other closely."""
+    bare: list[tuple[int, int, list[Span], int]] = []
+    for place, turn in sorted(enumerate(turns), key=lambda pair: pair[1].seq):
         text, _ = literals(normalise(turn.text).text)
         if turn.role == "customer" and is_rich(text):
             spans = [(i, i + 1, "ACCOUNT_ID") for i, char in enumerate(text) if char.isdigit()]
-            bare.append((turn.seq, union(spans, text), len(spans)))
-    runs: list[list[tuple[int, list[Span], int]]] = [bare[:1]] if bare else []
+            bare.append((turn.seq, place, union(spans, text), len(spans)))
+    runs: list[list[tuple[int, int, list[Span], int]]] = [bare[:1]] if bare else []
     for before, after in pairwise(bare):
         if after[0] - before[0] <= REACH:
             runs[-1].append(after)
         else:
             runs.append([after])
     long = [run for run in runs if len(run) > 1 and sum(count for *_, count in run) >= JOINED_DIGITS]
-    return {seq: spans for run in long for seq, spans, _ in run}
+    return {place: spans for run in long for _, place, spans, _ in run}

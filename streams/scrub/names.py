@@ -12,6 +12,7 @@ import json
 import re
 from functools import cache
 from importlib.resources import files
+from operator import itemgetter
 from typing import NamedTuple
 
 from streams.scrub.lexicon import COMMON, FIRST, FOREIGN, GERMAN, NAME, OFTEN, PROPER, lexicon
@@ -49,7 +50,6 @@ THRESHOLD = -56
 
 CACHE_WORDS = 50_000
 """Words whose letters' score is remembered; the cache is emptied when it is full and never leaves memory."""
-
 
 LONGEST_WORD = 40
 """Letters of a word that are looked at; longer words are not remembered."""
@@ -98,6 +98,10 @@ class Known(NamedTuple):
     candidate: bool
     votes: int
     """What it says of its text's style: counts of words of English, of others, of German, of capitals."""
+
+
+_CANDIDATE = Known._fields.index("candidate")
+_votes = itemgetter(Known._fields.index("votes"))
 
 
 @cache
@@ -240,7 +244,6 @@ def _known(token: str, model: Weights, kind: int | None = None) -> Known:
 
 
 _ENGLISH_VOTE, _FOREIGN_VOTE, _GERMAN_VOTE, _CAPITAL_VOTE = 1, 1 << 16, 1 << 32, 1 << 48
-STYLES = 6
 
 
 def votes_of(token: str, kind: int) -> int:
@@ -276,10 +279,13 @@ def tag(text: str) -> list[Span]:
     known = [start, start, *map(_tokens.__getitem__, tokens), end, end]
     model = weights()
     names: set[int] = set()
-    style = style_of(sum(k.votes for k in known))
+    candidates = [i for i, each in enumerate(known) if each[_CANDIDATE]]
+    if not candidates:
+        return []
+    style = style_of(sum(map(_votes, known)))
     least = LEXICAL if style > 3 else 0  # who writes another language with capitals gives names theirs
-    for i in range(2, len(known) - 2):
-        if not known[i].candidate or known[i].kind < least:
+    for i in candidates:
+        if known[i].kind < least:
             continue
         if score(model, known, i, style, follows=i - 3 in names) > THRESHOLD:
             names.add(i - 2)

@@ -31,6 +31,11 @@ _IP6 = re.compile(
 _IBAN = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ \-]{0,2}[A-Za-z0-9]{4}){2,7}(?:[ \-]{0,2}[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])"
 )
+_IBAN_COUNTRIES = frozenset(
+    "AD AE AL AT AZ BA BE BG BH BR BY CH CR CY CZ DE DK DO EE EG ES FI FO FR GB GE GI GL GR GT HR HU IE IL IQ IS IT JO "
+    "KW KZ LB LC LI LT LU LV LY MC MD ME MK MR MT MU NL NO PK PL PS PT QA RO RS SA SC SE SI SK SM ST SV TL TN TR UA VA "
+    "VG XK".split()
+)
 _IBAN_DIGITS = 8
 """Fewer digits are no account number."""
 
@@ -51,7 +56,7 @@ _MONEY_BEFORE = re.compile(r"(?:[$]|\b(?:usd|eur|gbp|inr|rs\.?|cad|aud|chf|sek|p
 _VERSION_BEFORE = re.compile(
     r"\b(?:version|ver|v|firmware|build|release|ios|android|windows|macos|update|kernel) ?[.:]? ?$"
 )
-_CONTEXT = {
+_CONTEXT = {word: keys[0].label for word, keys in KEYS.items()} | {
     word: label
     for label, words in {
         "CARD": "card cards visa mastercard amex maestro cc debit credit paid tarjeta karte kreditkarte carte carta "
@@ -99,10 +104,25 @@ def find_numbers(text: str, digits: int) -> list[Span]:
         for piece_start, piece_end in _pieces(text, start, end):
             label = label_of(text, lower, piece_start, piece_end)
             if label:
-                found.append((piece_start, piece_end, label))
+                found.append((*_lettered(text, piece_start, piece_end), label))
     if text.count(":") > 1:
         found += [(*m.span(), "IP") for m in _IP6.finditer(text) if _is_ip6(m[0])]
     return found
+
+
+def _lettered(text: str, start: int, end: int) -> tuple[int, int]:
+    """A number with the one or two capitals in front of it, or the one behind, that belong to it: "AB 12 34 56 C"."""
+    if text[start - 1 : start] == " " and text[start - 2 : start - 1].isupper():
+        before = _CAPITALS_BEFORE.search(text, max(0, start - 4), start)
+        start = before.start() if before else start
+    if text[end : end + 1] == " " and text[end + 1 : end + 2].isupper():
+        behind = _CAPITAL_BEHIND.match(text, end)
+        end = behind.end() if behind else end
+    return start, end
+
+
+_CAPITALS_BEFORE = re.compile(r"(?<![A-Za-z'.])[A-HJ-Z][A-Z]? $")
+_CAPITAL_BEHIND = re.compile(r" [A-HJ-Z](?![A-Za-z'.])")
 
 
 def _ibans(text: str) -> list[Span]:
@@ -126,7 +146,9 @@ def _iban(text: str, start: int) -> Span | None:
     match = _IBAN.match(text, begin)
     if not match or sum(c.isdigit() for c in match[0]) < MIN_DIGITS:
         return None
-    return (*match.span(), "IBAN") if text[begin:start].isupper() or is_iban(match[0]) else None
+    country = text[begin:start]
+    sure = country.isupper() or country.upper() in _IBAN_COUNTRIES or is_iban(match[0])
+    return (*match.span(), "IBAN") if sure else None
 
 
 def _births(text: str, start: int, end: int) -> list[Span]:
@@ -209,8 +231,6 @@ def context_of(lower: str, start: int) -> str:
     """The label that the nearest key word in the 32 characters before suggests."""
     for word in reversed(_LETTERS.findall(lower, max(0, start - 32), start)):
         label = _CONTEXT.get(word)
-        if label is None and word in KEYS:
-            label = KEYS[word][0].label
         if label is not None:
             return label
     return ""

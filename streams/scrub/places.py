@@ -14,9 +14,9 @@ from streams.scrub.spans import Span
 
 MIN_CODED = 5
 """Digits of a postal code and a house number."""
-WHOLE = 400
+WHOLE = 160
 """Characters up to which a text is one window."""
-BEFORE, BEHIND = 120, 260
+BEFORE, BEHIND = 90, 220
 """Characters of an address on both sides of what shows it."""
 MAX_SPOTS = 200
 """Spots looked at in one turn; further ones are near them, or the turn is a flood of street names."""

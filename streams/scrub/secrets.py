@@ -102,6 +102,7 @@ def _announced(text: str, lower: str, end: int) -> Span | None:
     word = value[0].rstrip(".,;:)\"'") if len(value[0].rstrip(".,;)\"'")) >= 3 else value[0]
     strong = bool(re.search(r"[:=]|->| - |\b(?:is|was|ist|es|est)\b", between))
     odd = any(c.isdigit() or not c.isalnum() for c in word.rstrip("!?")) or word[1:] != word[1:].lower()
+    odd = odd and not _CONTRACTION.fullmatch(word.lower())
     if text[start + len(word) : start + len(word) + 3] == " / " and (
         pair := _SECRET.match(text, start + len(word) + 3)
     ):
@@ -111,6 +112,7 @@ def _announced(text: str, lower: str, end: int) -> Span | None:
     return None
 
 
+_CONTRACTION = re.compile(r"[a-z]+n't|(?:it|that|he|she|what|there)'s|i'm|i've|we've")
 _NUMBERS = frozenset({"no:", "nr:", "number:", "id:", "no.", "nr."})
 """Words that lead to a value of another kind ("pass no:")."""
 _USED_AS = re.compile(r"(?:^|[\s\"'])([^\s\"']{3,64})[\"']? (?:as|for) (?:my |the |a |our |its |your )?(?:new |old )?$")

@@ -18,6 +18,8 @@ LONGEST = 48
 """Tokens of the longest stretch; a longer one is cut."""
 LONG_NUMBER = 10
 """Digits in a row that no address has."""
+_ARTICLES = frozenset("am im an in zum zur auf oude nieuwe alte neue old new great upper lower little san st".split())
+"""What a street's name may begin with, in capitals."""
 _TALK = frozenset(
     "i please pls thanks thank hi hello hey and but my the is it we you he she they so or if when why how what where "
     "kindly sorry ok okay yes no can could would will do not order call let".split()
@@ -65,6 +67,7 @@ def _end(tokens: list[Token], at: int, member: int) -> int:
         token = tokens[end]
         if not (
             token.kind & member
+            or (token.text == ":" and tokens[end - 1].kind & PART)
             or (token.kind & CAPITAL and token.lower not in _TALK)
             or (token.kind & PART and _touches_number(tokens, end))
         ):
@@ -112,6 +115,8 @@ def _judge(tokens: list[Token], first: int, end: int) -> Span | None:
     if evidence < ENOUGH:
         return None
     begin = first if lead > 1 else min([*_starts(tokens, first, numbers[0]), *(i for i in ways if i >= first)])
+    if begin > 0 and tokens[begin - 1].lower in _ARTICLES and tokens[begin - 1].kind & CAPITAL:
+        begin -= 1
     return tokens[begin].start, tokens[end - 1].end, "ADDRESS"
 
 

@@ -26,12 +26,12 @@ _COUNTRY = re.compile(r"[A-Za-z]{2}(?:\d{0,2})$")
 
 def may_hold(text: str, *, keyed: bool) -> bool:
     """Whether a text has such signs; commas and spaces count only beside a key word."""
-    if not _SIGN_SET.isdisjoint(text):
+    if _SIGN.search(text):
         return True
     return keyed and (text.count(", ") > 2 or " - " in text or "..." in text or bool(_SINGLES.search(text)))
 
 
-_SIGN_SET = frozenset(SIGNS)
+_SIGN = re.compile(f"[{re.escape(SIGNS)}]")
 _SINGLES = re.compile(r" \d {1,2}\d {1,2}\d ")
 
 

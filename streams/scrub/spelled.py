@@ -74,10 +74,17 @@ MIN_RUN = 4
 
 
 def is_spelled(words: list[bytes], digits: int) -> bool:
-    """Whether a text has number words enough for a run."""
-    spelled = sum(map(_RAW_WORDS.__contains__, map(bytes.lower, words)))
-    spelled += sum(_compound(word) for word in words if b"-" in word)
-    return spelled >= MIN_RUN - 1 or (spelled > 1 and digits > 2)  # half typed, half spelled
+    """Whether a text has number words enough in a row for a run, figures and compounds among them."""
+    run = longest = 0
+    for word in words:
+        if word.lower() in _RAW_WORDS:
+            run += 1
+        elif b"-" in word and (count := _compound(word)):
+            run += count
+        elif not word.isdigit():
+            longest, run = max(longest, run), 0
+    longest = max(longest, run)
+    return longest >= MIN_RUN - 1 or (longest > 1 and digits > 2)  # half typed, half spelled
 
 
 def _compound(word: bytes) -> int:

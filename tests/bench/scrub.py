@@ -22,7 +22,7 @@ from typing import Any
 from streams.scrub import find, find_record
 from streams.scrub.spans import Span
 from tests.bench._heading import heading, table
-from tests.bench._scrub_set import turns
+from tests.bench._scrub_set import Turn, turns
 
 GATES = {"covered": 0.94, "precision": 0.95, "overmasked": 0.025, "touched": 0.05}
 """scrub.md's targets: shares of values, of masks, of other characters, of clean turns."""
@@ -56,13 +56,22 @@ Row = tuple[str, list[Span], list[Span], list[Span]]
 def main(argv: list[str]) -> int:
     """Print the tables. Returns 1 if a gate fails."""
     args = _arguments(argv)
-    rows: list[Row] = [(t.text, [t.value] if t.value else [], [], find(t.text)) for t in turns()]
-    print(heading("scrub", argv))  # noqa: T201 - a benchmark prints
-    failed = _report("generated wording", rows)
+    sets = {"generated wording": [_own(turn) for turn in turns()]}
     if args.pii:
-        failed |= _report("labelled set", list(_labelled(args.pii / "messages.jsonl")))
-    _speed(args, [row[0] for row in rows])
-    return int(_hostile() or failed)
+        sets["labelled set"] = list(_labelled(args.pii / "messages.jsonl"))
+    rates, theirs = _peers(args, sets)
+    print(heading("scrub", argv))  # noqa: T201 - a benchmark prints
+    failed = [_report(name, rows, theirs[name]) for name, rows in sets.items()]
+    base = rates.get("presidio, all")
+    lines = [[name, f"{rate:,.0f}", f"{rate / base:.1f}" if base else "-"] for name, rate in rates.items()]
+    print("\n" + table([["system", "messages/s", "x presidio"], *lines]))  # noqa: T201
+    return int(_hostile() or any(failed))
+
+
+def _own(turn: Turn) -> Row:
+    """A generated turn, scrubbed with the question before it."""
+    spans = find_record({"text": turn.text, "prev": turn.question})
+    return turn.text, [turn.value] if turn.value else [], [], spans
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
@@ -82,8 +91,8 @@ def _labelled(path: Path) -> Iterable[Row]:
         yield row["text"], values, free, find_record(row)
 
 
-def _report(name: str, rows: list[Row]) -> bool:
-    """One table of a set; whether a gate failed."""
+def _report(name: str, rows: list[Row], peers: dict[str, dict[str, int]]) -> bool:
+    """One table of a set, with what peers cover; whether a gate failed."""
     total, covered, masks, right = Counter[str](), Counter[str](), 0, 0
     other = over = clean = touched = 0
     for text, values, free, spans in rows:
@@ -103,9 +112,13 @@ def _report(name: str, rows: list[Row]) -> bool:
         "overmasked": over / other,
         "touched": touched / clean,
     }
-    lines = [[label, str(n), f"{100 * covered[label] / n:.1f}"] for label, n in total.most_common()]
+    ours = {"ours": dict(covered), **peers}
+    lines = [
+        [label, str(n), *(f"{100 * found.get(label, 0) / n:.1f}" for found in ours.values())]
+        for label, n in total.most_common()
+    ]
     print(f"\n{name}: {len(rows)} turns, " + ", ".join(f"{k} {100 * v:.1f} %" for k, v in shares.items()))  # noqa: T201
-    print(table([["label", "values", "covered %"], *lines]))  # noqa: T201
+    print(table([["covered %", "values", *ours], *lines]))  # noqa: T201
     return any(shares[k] < GATES[k] for k in ("covered", "precision")) or any(
         shares[k] > GATES[k] for k in ("overmasked", "touched")
     )
@@ -115,25 +128,30 @@ def _inside(spans: list[Span]) -> set[int]:
     return {i for start, end, _ in spans for i in range(start, end)}
 
 
-def _speed(args: argparse.Namespace, texts: list[str]) -> None:
-    """Messages a second, and the ratio to Presidio in the same run."""
+def _peers(
+    args: argparse.Namespace, sets: dict[str, list[Row]]
+) -> tuple[dict[str, float], dict[str, dict[str, dict[str, int]]]]:
+    """Messages a second of all systems in one run, and what each peer covers of each set, by label."""
+    texts = [row[0] for row in sets["generated wording"]]
     if args.pii:
         lines = (args.pii / "speed.jsonl").read_text(encoding="utf-8").splitlines()
         texts = [json.loads(line)["text"] for line in lines]
+    rates: dict[str, float] = {}
+    theirs: dict[str, dict[str, dict[str, int]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "texts.json"
-        path.write_text(json.dumps(texts))
-        command = [
-            args.peers or sys.executable,
-            str(Path(__file__).with_name("_scrub_peers.py")),
-            str(path),
-            str(args.rounds),
-        ]
-        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rates: dict[str, float] = json.loads(answer.splitlines()[-1])
-    base = rates.get("presidio, all")
-    lines = [[name, f"{rate:,.0f}", f"{rate / base:.1f}" if base else "-"] for name, rate in rates.items()]
-    print("\n" + table([["system", "messages/s", "x presidio"], *lines]))  # noqa: T201
+        for name, rows in sets.items():
+            path = Path(folder) / "input.json"
+            path.write_text(json.dumps({"texts": texts, "rows": [[row[0], row[1]] for row in rows]}))
+            rounds = args.rounds if not rates else 1
+            command = [
+                args.peers or sys.executable, str(Path(__file__).with_name("_scrub_peers.py")), str(path), str(rounds),
+            ]  # fmt: skip
+            answer = json.loads(
+                subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+            )
+            rates = rates or answer["rates"]
+            theirs[name] = answer["covered"]
+    return rates, theirs
 
 
 def _hostile() -> bool:
