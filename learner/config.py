@@ -70,6 +70,8 @@ class TrainConfig:
     rehearsal_share: float = 0.50
     anchor_share: float = 0.25
     """Shares of a step's tokens, together 1."""
+    recent_share: float = 0.0
+    """Share of rehearsal that is drawn from the newest samples instead of from all: a line whose facts change often."""
     fresh_batch: int = 8
     """Fresh conversations of a step."""
     fresh_wait_s: float = 2.0
@@ -107,8 +109,6 @@ class TrainConfig:
     """Sharpness of the rating objective on summed log-probabilities."""
     dpo_beta: float = 2.0
     """Sharpness of the edit objective on length-normalised log-probabilities."""
-    heads_weight: float = 0.1
-    """Weight of the auxiliary classification losses."""
     gauge_budget: float = 0.15
     """KL(base, candidate) on anchors that is no alarm, nats; calibrate as 1.5 x the plateau of a run."""
     curated_anchors: bool = False
@@ -133,7 +133,8 @@ class TrainConfig:
             "snapshot_every", "average", "decide_every", "checkpoint_every", "keep_checkpoints", "lease_s",
             "weight_min", "spike_factor", "threads", "anchor_tokens",
         )  # fmt: skip
-        _shares(self, "fresh_share", "rehearsal_share", "anchor_share", "signal_share", "customer_share")
+        _shares(self, "fresh_share", "rehearsal_share", "anchor_share", "recent_share")
+        _shares(self, "signal_share", "customer_share")
         total = self.fresh_share + self.rehearsal_share + self.anchor_share
         if abs(total - 1) > 1e-6:  # rounding of decimal shares
             raise ValueError(f"TrainConfig 'fresh_share', 'rehearsal_share', 'anchor_share' sum to {total}: must be 1")

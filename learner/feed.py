@@ -23,7 +23,6 @@ from streams.replay.mix import Mix, Part, draw_seed
 from streams.replay.shapes import Handle, Wait
 
 FRESH = Mix((Part("fresh", "*", 1.0),))
-REHEARSAL = Mix((Part("uniform", "*", 1.0),))
 CURATED = Mix((Part("uniform", ANCHOR, 1.0),))
 
 ACTIVE_CUSTOMERS = 50
@@ -58,6 +57,11 @@ class Item:
         """Tokens of its documents."""
         return sum(len(document.ids) for document in self.documents)
 
+    @property
+    def rated(self) -> int:
+        """Tokens of its documents with rated or edited replies."""
+        return sum(len(document.ids) for document in self.documents if document.drawn.signal)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -82,6 +86,8 @@ class Feed:
         self._anchors = anchors
         self._by_key = {anchor.drawn.key: anchor for anchor in anchors}
         self._config = config
+        parts = (Part("uniform", "*", 1 - config.recent_share), Part("recent", "*", config.recent_share))
+        self._rehearsed = Mix(tuple(part for part in parts if part.share > 0))
         self._pending: deque[Item] = deque()
         self._since = 0.0
         self._used: deque[dict[str, int]] = deque(maxlen=SHARE_STEPS)
@@ -225,7 +231,7 @@ class Feed:
         if isinstance(answer, Wait):
             self.waits[answer.reason] += 1
             return []
-        component: Component = "fresh" if mix is FRESH else "rehearsal" if mix is REHEARSAL else "anchor"
+        component: Component = "fresh" if mix is FRESH else "anchor" if mix is CURATED else "rehearsal"
         items = []
         for record, sample in zip(answer[0].records, answer[1].samples, strict=True):
             if sample is None or sample.line != self._config.line or (component == "rehearsal" and not record.times):
@@ -271,13 +277,15 @@ class Feed:
             self.debt["rehearsal"] = wanted
             return []
         taken, heavy = list[Item](), self._heavy()
-        for item in self._draw(REHEARSAL, k, draw_seed(run, step, "rehearsal")):
+        rated = self._config.signal_share * tokens / self._shares()["rehearsal"] - sum(item.rated for item in fresh)
+        for item in self._draw(self._rehearsed, k, draw_seed(run, step, "rehearsal")):
             customer, key = item.sample.customer, item.handle.digest.hex()
             if key not in self.superseded and self.outdated(item.sample):
                 self.superseded.add(key)
                 self.retire([key])
-            if customer in customers or customer in heavy or key in self.superseded:
+            if customer in customers or customer in heavy or key in self.superseded or item.rated > max(rated, 0):
                 continue
+            rated -= item.rated
             customers.add(customer)
             taken.append(item)
         got = sum(item.tokens for item in taken)

@@ -154,6 +154,27 @@ def test_train_mix_keeps_its_shares(base: Base, redis_client: redis.Redis, tmp_p
         assert total[component] / sum(total.values()) == pytest.approx(share, abs=0.02), total
 
 
+def test_train_ratings_hold_their_share(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """Where every reply is rated, fresh and rehearsed text together hold the declared share of a step."""
+    config = replace(CONFIG, decide_every=1000, signal_share=0.35, recent_share=0.3)
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path, config)
+
+    def rated(number: int) -> Sample:
+        return msgspec.structs.replace(
+            sample(number), turns=tuple(msgspec.structs.replace(turn, label="good") for turn in sample(number).turns)
+        )
+
+    for at in range(30):
+        buffer.insert([rated(number) for number in range(at * 5, at * 5 + 5)])
+        assert made.learner.turn() is not None
+    documents = [document for plan in made.plans[10:] for document in plan.documents]
+    tokens = {name: sum(len(d.ids) for d in documents if d.drawn.component == name) for name in ("fresh", "rehearsal")}
+    assert tokens["rehearsal"] > 0
+    # a step's size is four times its fresh text
+    assert sum(tokens.values()) / (4 * tokens["fresh"]) < 0.36
+
+
 def test_train_one_conversation_per_customer(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
     """A customer stands once in a step; the other conversations wait for later steps and are not lost."""
     buffer = table(redis_client)
