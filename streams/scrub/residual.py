@@ -12,6 +12,8 @@ from enum import StrEnum
 LONG_NUMBER = 7
 """Digits in a row, single separators allowed, that no sentence needs."""
 
+HEX_DIGITS = 8
+"""Digits of an error code such as 0x80070057."""
 _SEPARATORS = frozenset(" -./()_+")
 _AMOUNT_WORDS = ("$", "€", "£", "¥", "₹", "%", "usd", "eur", "gbp", "rs", "inr")
 
@@ -84,6 +86,8 @@ def _run_end(text: str, start: int) -> int:
 
 
 def _harmless(text: str, start: int, end: int) -> bool:
+    if text[max(0, start - 2) : start] in {"0x", "0X"} and end - start <= HEX_DIGITS and text[start:end].isdecimal():
+        return not text[end : end + 1].isalnum()
     groups = "".join(c if c.isdecimal() else " " for c in text[start:end]).split()
     if text[end : end + 1].isalnum() or text[max(0, start - 1) : start].isalnum():
         return False

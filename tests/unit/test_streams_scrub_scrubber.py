@@ -142,6 +142,14 @@ def test_scrubber_second_look_catches_misses(monkeypatch: pytest.MonkeyPatch, te
         scrub(message(0, f"so {text} then", "agent"), ConversationState())
 
 
+def test_scrubber_second_look_leaves_error_codes() -> None:
+    """A hexadecimal error code of eight digits is no number of a person; a longer run behind 0x stays one."""
+    text = "the installer stops with error 0x80070057 every time I try"
+    assert scrub(message(0, text), ConversationState())[0] == text
+    with pytest.raises(Quarantined, match="residual_digits"):
+        scrub(message(0, "what does the long code 0x4000001234567899 mean in the logs", "agent"), ConversationState())
+
+
 def test_scrub_messages_gives_masks_and_originals() -> None:
     """A prompt is masked with one numbering, and the map fills the placeholders of the answer."""
     masked, originals = scrub_messages(
