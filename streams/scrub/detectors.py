@@ -22,6 +22,7 @@ from streams.scrub import (
 )
 from streams.scrub.config import ScrubConfig
 from streams.scrub.gate import (
+    AFTER,
     AT,
     CLASSES,
     DOMAIN,
@@ -36,6 +37,7 @@ from streams.scrub.gate import (
     STREET,
     STREET_ALONE,
     STREET_SMALL,
+    TRIGGER,
     UNUSUAL,
     Look,
     digit_count,
@@ -149,7 +151,7 @@ def _rules(text: str, seen: Look) -> list[Span]:
         found += keyed.find_keyed(text, lower, seen.of(LOGIN, keywords.LOGINS))
     if flags & KEYED and flags & UNUSUAL and not seen.digits and keyed.LETTERS_ONLY.search(text):
         found += keyed.find_keyed(text, lower, seen.of(KEYED, keywords.CODED))
-    if flags & UNUSUAL or flags & NAMED:
+    if (flags & UNUSUAL and flags & (TRIGGER | AFTER)) or flags & NAMED:
         announced = seen.announced()
         if announced or flags & NAMED:
             found += persons.find_persons(text, lower, announced, named=bool(flags & NAMED))
