@@ -28,7 +28,7 @@ class Rig:
 
     def __init__(
         self, folder: Path, libs: Path, count: int, stream: Mapping[str, object],
-        entry: Sequence[str] = ("services.cli", "clean"), more: Mapping[str, Mapping[str, object]] = {},
+        entry: Sequence[str] = ("services.cli", "clean"), *, more: Mapping[str, Mapping[str, object]] = {},
     ) -> None:  # fmt: skip
         """`more` settings of the workers, by section."""
         self.kafka = KafkaBroker(libs, folder / "kafka", free_port(), free_port())

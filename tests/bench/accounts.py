@@ -120,8 +120,9 @@ def replay(file: Path, url: str, speed: float, refused: Path) -> Counter[int]:
         waiting.append(pools[at].submit(send, doors[at], line))
     for future in waiting:
         future.result()
-    for pool in pools:
+    for pool, door in zip(pools, doors, strict=True):
         pool.shutdown()
+        door.close()
     left.close()
     return counts
 
@@ -132,6 +133,10 @@ class Door:
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
         self._connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
 
     def post(self, body: bytes) -> int:
         """Post until it is taken or refused for good, waiting as long as the answer says; the last status."""

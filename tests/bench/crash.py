@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     records = with_poison(interleaved(chats, args.seed, repeats=0.03), args.turns // 1_000)
     entry = ("tests.faulty_worker", str(args.refuse), str(args.seed))
     with tempfile.TemporaryDirectory() as folder:
-        rig = Rig(Path(folder), jars(args.kafka_libs), args.workers, STREAM, entry, {"scrub": {"hold_s": 1.0}})
+        rig = Rig(Path(folder), jars(args.kafka_libs), args.workers, STREAM, entry, more={"scrub": {"hold_s": 1.0}})
         try:
             ended: Counter[str] = Counter()
             with (

@@ -17,6 +17,7 @@ from services.gateway.intake import events_of, record, refused
 from services.gateway.limits import Rates, Refusal, depth, parse, read_body, unpacked
 from services.gateway_config import GatewayConfig
 from streams.events import BadEvent, decode
+from tests.bench._mutations import BREAKS
 
 CONFIG = GatewayConfig(max_body_bytes=1000, max_unpacked_bytes=5000, body_timeout_s=0.05)
 EVENT = {
@@ -187,3 +188,17 @@ def test_gateway_config_refuses_bad_values() -> None:
         with pytest.raises(ValueError, match=f"{next(iter(change))}|zendesk|standard"):
             replace(GatewayConfig(), **change)
     assert "secret-key" not in repr(GatewayConfig(api_keys={"secret-key": "t"}, webhooks={"slack/t": "secret-key"}))
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_gateway_and_worker_refuse_every_breakage_alike(how: str) -> None:
+    """Over HTTP, as a line of a file or as the body alone, and from Kafka: the same reason."""
+    reason, damage = BREAKS[how]
+    made = damage({**EVENT, "event_id": "broken", "conversation_id": "broken"})
+    line = {"key": "broken", "value_raw": made} if isinstance(made, str) else {"key": "broken", "value": made}
+    raw = made.encode() if isinstance(made, str) else json.dumps(made).encode()
+    with pytest.raises(BadEvent) as over_http:
+        record(line, "", {})
+    with pytest.raises(BadEvent) as from_kafka:
+        decode(b"broken", raw)
+    assert {over_http.value.reason, from_kafka.value.reason} == {reason}
