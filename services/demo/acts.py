@@ -23,7 +23,7 @@ ASK_RATE = 7.0
 PLANTED_RATE = 10.0
 """The same once the learner has left its core to the nodes."""
 FIRST_VERSION_S = 70.0
-NEW_FACT_S = 60.0
+NEW_FACT_S = 30.0
 REFUSAL_S = 20.0
 ROLLBACK_S = 40.0
 
@@ -61,13 +61,16 @@ class Acts(Run):
         self.screen.say(f"asked {self.question!r}: {self.ask()!r} (learned before the policy changed)")
         self.customers.use(chats.questions(self.args.seed + 200, (self.fact,)))
         self.watched("the changed policy is answered the new way", self.knows_new_fact, NEW_FACT_S)
-        self.evidence.facts.append(
-            {"question": self.question, "answer_before": before, "answer_after": self.ask(), "expected": self.fact.new}
-        )
         self.stack.supervisor.end("learn")
-        self.screen.say("the learner is stopped: what follows is planted")
+        self.screen.say("the learner is stopped: its last version goes its way, what follows is planted")
         self.customers.hurry(PLANTED_RATE)
         planter.prepare_regression(self.watch.rollout.stable, self.args.seed)
+        self.idle()
+        after = self.ask()
+        self.screen.say(f"asked {self.question!r}: {after!r}")
+        self.evidence.facts.append(
+            {"question": self.question, "answer_before": before, "answer_after": after, "expected": self.fact.new}
+        )
         if self.watch.promoted():
             self.unchanged(planter)
             self.refused(planter)
@@ -132,8 +135,8 @@ class Acts(Run):
         )  # fmt: skip
 
     def idle(self) -> None:
-        """Wait until no canary runs."""
-        self.watched("the rollout is idle", lambda: self.watch.rollout.canary is None, 40)
+        """Wait until no canary runs and none is about to."""
+        self.watched("the rollout is idle", lambda: self.watch.idle, 40)
 
     @property
     def question(self) -> str:

@@ -51,6 +51,13 @@ class Watch:
         """The newest rollout record."""
         return self.rollouts[-1].record if self.rollouts else RolloutRecord()
 
+    @property
+    def idle(self) -> bool:
+        """Whether no canary runs and the newest version waits for none."""
+        now, newest = self.rollout, next(reversed(self.versions.values()), None)
+        waits = newest is not None and newest.decision == "promote" and newest.id not in {now.stable, *now.deny}
+        return now.canary is None and not waits
+
     def promoted(self) -> list[str]:
         """Versions that became stable, in order."""
         found: list[str] = []
