@@ -30,6 +30,8 @@ class Norms:
     rated: int
     """Rated replies that have a reference."""
     pairs: int
+    replies: int
+    """All replies: an edit weighs as one of them, or the only one of a step would outweigh everything else in it."""
 
 
 def norms(chosen: Sequence[Document]) -> Norms:
@@ -39,6 +41,7 @@ def norms(chosen: Sequence[Document]) -> Norms:
         weight=sum(reply.weight * (reply.stop - reply.start) for reply in replies),
         rated=sum(reply.label != "unknown" and not reply.draft and reply.reference is not None for reply in replies),
         pairs=sum(reply.draft and reply.reference is not None for reply in replies),
+        replies=len(replies),
     )
 
 
@@ -67,7 +70,7 @@ def losses(
     total = (summed * torch.tensor([s.weight * k for s, k in zip(spans, kept, strict=True)], device=device)).sum()
     total = total / max(whole.weight, 1e-9)
     total = total + _ratings(spans, kept, summed, config.apo_beta) / max(whole.rated, 1)
-    total = total + _edits(spans, kept, summed, config.dpo_beta) / max(whole.pairs, 1)
+    total = total + _edits(spans, kept, summed, config.dpo_beta) / max(whole.replies, 1)
     return Losses(total, summed.detach())
 
 

@@ -91,7 +91,7 @@ def test_objective_equals_its_formulas() -> None:
     margin = (-0.9 + 4.0) / 3 - (-2.5 + 2.0) / 2
     dpo = -math.log(sigmoid(2.0 * margin))
     found = losses(pack(chosen), entropy, whole, CONFIG)
-    assert found.total.item() == pytest.approx(sft + apo + dpo, rel=1e-5)
+    assert found.total.item() == pytest.approx(sft + apo + dpo / 4, rel=1e-5)
     assert found.replies.tolist() == pytest.approx([3.0, 0.75, 2.5, 0.9])
 
 
