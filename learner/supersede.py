@@ -58,11 +58,12 @@ class Change:
     old: str
     new: str
     """Empty when an operator named the old value alone."""
-    wordings: tuple[Statement, ...]
+    wordings: tuple[tuple[str, Statement], ...]
+    """Each with the key of its sample, empty for an operator's."""
 
     def covers(self, what: Statement) -> bool:
         """Whether a statement states the old value of the same thing."""
-        return what.kind == self.kind and what.value == self.old and any(alike(what, one) for one in self.wordings)
+        return what.kind == self.kind and what.value == self.old and any(alike(what, one) for _, one in self.wordings)
 
 
 class FactChanges:
@@ -81,7 +82,7 @@ class FactChanges:
             for what in stated(sample, by_people=True):
                 self._said.append(Said(key, sample.customer, sample.agent_id or sample.customer, what))
                 for old in self._contradicted(what):
-                    found |= dict.fromkeys(self._retire(what, old, what.value))
+                    found |= dict.fromkeys(self._retire(key, what, old, what.value))
             if self.outdated(sample):
                 found[key] = None
         return list(found)
@@ -94,11 +95,14 @@ class FactChanges:
     def name(self, named: Iterable[Statement]) -> list[str]:
         """An operator says that these values hold no more; gives the keys of the samples that state them."""
         self.named += 1
-        return list(dict.fromkeys(key for what in named for key in self._retire(what, what.value, "")))
+        return list(dict.fromkeys(key for what in named for key in self._retire("", what, what.value, "")))
 
     def forget(self, keys: Sequence[str]) -> None:
-        """Drop the statements of erased samples."""
+        """Drop the statements of erased samples, those that changes are known by included."""
         gone = set(keys)
+        self.changes = tuple(
+            replace(one, wordings=tuple(pair for pair in one.wordings if pair[0] not in gone)) for one in self.changes
+        )
         self._said = deque((one for one in self._said if one.key not in gone), maxlen=HISTORY)
 
     def state(self) -> dict[str, Any]:
@@ -106,7 +110,10 @@ class FactChanges:
         return {
             "named": self.named,
             "said": [[one.key, one.customer, one.agent, row_of(one.what)] for one in self._said],
-            "changes": [[one.kind, one.old, one.new, [row_of(what) for what in one.wordings]] for one in self.changes],
+            "changes": [
+                [one.kind, one.old, one.new, [[key, row_of(what)] for key, what in one.wordings]]
+                for one in self.changes
+            ],
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -115,24 +122,26 @@ class FactChanges:
         said = (Said(key, customer, agent, read_row(row)) for key, customer, agent, row in state["said"])
         self._said = deque(said, maxlen=HISTORY)
         self.changes = tuple(
-            Change(kind, old, new, tuple(read_row(row) for row in rows)) for kind, old, new, rows in state["changes"]
+            Change(kind, old, new, tuple((key, read_row(row)) for key, row in rows))
+            for kind, old, new, rows in state["changes"]
         )
 
     def _contradicted(self, what: Statement) -> list[str]:
         """The values that a new statement shows to hold no more."""
-        about = [one for one in self._said if alike(one.what, what)]
+        about = [one for one in self._said if one.what.kind == what.kind and alike(one.what, what)]
         values = {one.what.value for one in about}
         proven = {one.old for one in self.changes if (one.kind, one.new) == (what.kind, what.value)}
         again = [old for old in proven if values == {old, what.value}]
         changed = _changed(about)
         return again if changed is None or changed in again else [*again, changed]
 
-    def _retire(self, what: Statement, old: str, new: str) -> list[str]:
+    def _retire(self, key: str, what: Statement, old: str, new: str) -> list[str]:
         """Book that a statement's old value holds no more; gives the keys of what states it and leaves the memory."""
         known = [one for one in self.changes if (one.kind, one.old, one.new) == (what.kind, old, new)]
-        wordings = [w for one in known for w in one.wordings] + [what]
-        wordings += [one.what for one in self._said if one.what.value in {old, new} and alike(one.what, what)]
-        change = Change(what.kind, old, new, tuple(dict.fromkeys(wordings))[-WORDINGS:])
+        same = [one for one in self._said if one.what.value in {old, new} and alike(one.what, what)]
+        wordings = {one: at for change in known for at, one in change.wordings} | {what: key}
+        wordings |= {one.what: one.key for one in same}
+        change = Change(what.kind, old, new, tuple((at, one) for one, at in wordings.items())[-WORDINGS:])
         # a value that comes back is an old one no longer
         others = [one for one in self.changes if one not in known and not one.covers(replace(what, value=new))]
         self.changes = (*others[-CHANGES + 1 :], change)

@@ -135,6 +135,7 @@ def test_supersede_follows_a_fact_back_and_survives_a_checkpoint() -> None:
     assert not again.outdated(sample(99, "You may return it within 14 days.")[1])
     again.forget([f"{number:04x}" for number in range(30)])
     assert again.state()["said"] == []
+    assert not any(change.wordings for change in again.changes)
 
 
 def test_supersede_an_operator_names_a_fact() -> None:
