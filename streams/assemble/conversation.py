@@ -56,6 +56,10 @@ class Conversation:
         if event.type == "message" and event.seq > self.memo.left:
             self.memo.complete = self.memo.final = False
 
+    def ordered(self) -> list[CleanEvent]:
+        """All its events by seq."""
+        return sorted(self.events.values(), key=lambda event: (event.seq, event.event_id))
+
     def messages(self) -> list[CleanEvent]:
         """Its messages by seq; two under one seq by id, so that the order never hangs on their arrival."""
         found = [event for event in self.events.values() if event.type == "message"]

@@ -13,7 +13,7 @@ from typing import cast
 import msgspec
 
 from streams.assemble.conversation import NEVER, Conversation, Memo, Reply, View, reply_of, view
-from streams.assemble.source import lane_of, topic_of
+from streams.assemble.source import customer_of, lane_of, topic_of
 from streams.assemble.split import split_of
 from streams.claims import Stance
 from streams.config import StreamConfig
@@ -232,7 +232,7 @@ def _judged(  # noqa: PLR0917 - what a judgement hangs on
     question = _question(before)
     tags = (*verdict.tags, *((Tag.LOW_SIGNAL.value,) if signal.label == "bad" else ()))
     end = reply.messages[-1]
-    customer = customer_of(_ordered(conversation))
+    customer = customer_of(conversation.ordered())
     unit = Unit(reply.name, question, reply.text, split, customer, end.agent_id or "", end.received_at)
     return Candidate(reply, signal, tags, unit)
 
@@ -319,7 +319,7 @@ def _build(
         spans[f"chats.raw-{partition}"] = (min(low, offset), max(high, offset))
     completed_at = max([last.completed_at or end.received_at, *(m.received_at for m in held)])
     return Sample(
-        sample_id=sample_id, conversation=made.conversation.name, customer=customer_of(_ordered(made.conversation)),
+        sample_id=sample_id, conversation=made.conversation.name, customer=customer_of(made.conversation.ordered()),
         lane=lane_of(end.channel), split=cast(Split, made.memo.split), turns=turns, received_at=end.received_at,
         completed_at=completed_at, happened_at=timestamp(end.ts), tenant=end.tenant, line=end.line,
         adapter=end.adapter, arm=end.arm, p=end.p, agent_id=end.agent_id,
@@ -327,15 +327,6 @@ def _build(
         topic=topic_of(turn.text for turn in turns if turn.role == "customer"), source=end.channel or "chat",
         event_ids=(*(m.event_id for m in held), *notes), offsets=spans,
     )  # fmt: skip
-
-
-def _ordered(conversation: Conversation) -> list[CleanEvent]:
-    return sorted(conversation.events.values(), key=lambda event: (event.seq, event.event_id))
-
-
-def customer_of(ordered: Sequence[CleanEvent]) -> str:
-    """The customer's pseudonym where any event names one, else the conversation's."""
-    return next((event.customer for event in ordered if event.customer), ordered[0].conversation)
 
 
 def _weight(signal: Signal) -> float:

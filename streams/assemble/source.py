@@ -1,4 +1,4 @@
-"""Where a sample belongs by what its chat is: its lane by the channel, its topic by the customer's words.
+"""Where a sample belongs: its customer, its lane by the channel of its chat, its topic by the customer's words.
 
 The topic is a cheap guess for slices and spread, never a filter: words vote, and without a clear majority it is
 `other`.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from streams.events import CleanEvent
 
 LANES: Mapping[str, str] = {
     "email": "email", "mail": "email", "faq": "faq", "bitext": "faq", "page": "documents", "document": "documents",
@@ -62,3 +64,8 @@ def topic_of(said: Iterable[str]) -> str:
     best, count = ranked[0]
     alone = len(ranked) == 1
     return best if alone or (count >= LEAST and count > ranked[1][1]) else OTHER
+
+
+def customer_of(ordered: Sequence[CleanEvent]) -> str:
+    """The customer's pseudonym where any event names one, else the conversation's."""
+    return next((event.customer for event in ordered if event.customer), ordered[0].conversation)
