@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from streams.scrub.keyed import DATE
-from streams.scrub.lexicon import is_common, is_frequent, is_name
+from streams.scrub.lexicon import is_common, is_foreign, is_frequent, is_name
 from streams.scrub.spans import Span, union
 from streams.scrub.streets import STRONG
 
@@ -234,7 +234,7 @@ def _answers(word: str, label: str, labels: tuple[str, ...], *, alone: bool) -> 
         in {"ORDER_ID", "ACCOUNT_ID", "VEHICLE", "NATIONAL_ID", "PASSPORT", "DRIVER_LICENSE", "TRACKING", "ZIP", "OTP"}
         and len(lower) <= 4
     ):
-        return not is_common(lower) or len(lower) == 1
+        return not is_common(lower) or is_foreign(lower) or len(lower) == 1
     if label == "PERSON" and alone:  # a word that is the whole answer to "your name?"
         return not is_frequent(lower)
     return not is_common(lower) or (label == "ADDRESS" and word[0].isupper()) or (label == "PERSON" and is_name(lower))

@@ -29,6 +29,11 @@ def is_common(word: str) -> bool:
     return bool(lexicon().get(word, 0) & COMMON)
 
 
+def is_foreign(word: str) -> bool:
+    """Whether a lower-case word is ordinary in another language and not in English."""
+    return bool(lexicon().get(word, 0) & FOREIGN)
+
+
 def is_frequent(word: str) -> bool:
     """Whether a lower-case word is among the commonest of English, or is ordinary in another language."""
     return bool(lexicon().get(word, 0) & (OFTEN | FOREIGN))
