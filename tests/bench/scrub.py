@@ -118,6 +118,8 @@ def _report(name: str, rows: list[Row], peers: dict[str, dict[str, int]]) -> boo
         [label, str(n), *(f"{100 * found.get(label, 0) / n:.1f}" for found in ours.values())]
         for label, n in total.most_common()
     ]
+    everything = [f"{100 * sum(found.values()) / total.total():.1f}" for found in ours.values()]
+    lines.insert(0, ["all", str(total.total()), *everything])
     print(f"\n{name}: {len(rows)} turns, " + ", ".join(f"{k} {100 * v:.1f} %" for k, v in shares.items()))  # noqa: T201
     print(table([["covered %", "values", *ours], *lines]))  # noqa: T201
     return any(shares[k] < GATES[k] for k in ("covered", "precision")) or any(
