@@ -36,7 +36,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     listed = actions.add_parser("list", help="the items that matter most")
     listed.add_argument("--count", type=int, default=20)
-    for name, text in (("show", "one item in full"), ("approve", "a good reply"), ("reject", "a reply to unlearn")):
+    for name, text in (
+        ("show", "one item in full"),
+        ("approve", "a good reply; out of quarantine if it waits there"),
+        ("reject", "a reply to unlearn; deleted if it waits in quarantine"),
+    ):
         actions.add_parser(name, help=text).add_argument("sample_id")
     rate = actions.add_parser("rate", help="1 (bad) to 5 (good)")
     rate.add_argument("sample_id")
@@ -46,6 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     edit.add_argument("text", nargs="?")
     for action in actions.choices.values():
         action.add_argument("--reviewer", default="", help="who decides; kept with the decision")
+        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as before the action")
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
@@ -54,7 +59,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     try:
         return _list(queue, args.count, as_json=args.json) if args.action == "list" else _one(queue, args, settings)
     except redis.RedisError as error:
-        sys.stderr.write(f"driftline review: Redis: {type(error).__name__}\n")
+        sys.stderr.write(f"driftline review: Redis does not answer ({type(error).__name__}); see redis.url\n")
     except ValueError as error:
         sys.stderr.write(f"driftline review: {error}\n")
     return 2

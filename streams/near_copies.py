@@ -26,6 +26,8 @@ HEADLINE: Final = 3
 """Capitals of a headline, at least; "Hi Bob" is none."""
 SHORT: Final = 6
 """Units of fewer words are copies only when equal: one word of five is another answer."""
+ASKED: Final = 4
+"""Words of a question to which different replies are a matter of fact."""
 BEGINS: Final = 5
 """Words in which a reply says yes or no: "I'm afraid not", "No, that is"."""
 MOST_WORDS: Final = 600
@@ -143,6 +145,11 @@ def contradicts(a: bytes, b: bytes) -> bool:
     if _same_words(one.reply, other.reply, slack=2):
         return _facts(one.reply, other.reply)
     return min(len(one.question.words), len(other.question.words)) >= SHORT and _says(one) * _says(other) < 0
+
+
+def asks(signature: bytes) -> bool:
+    """True if there is a question to speak of: what is said to "Hi there" is no claim."""
+    return len(read(signature).question.words) >= ASKED
 
 
 def _says(unit: Unit) -> int:

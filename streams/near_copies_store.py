@@ -177,7 +177,8 @@ def relate(unit: Unit, candidates: Iterable[Held]) -> Copies:
     if not denied:
         return NEW
     # who contradicts a contradiction takes the old side
-    against = tuple(dict.fromkeys(held.cluster for held in denied if not held.against))
+    asked = near_copies.asks(signature)
+    against = tuple(dict.fromkeys(held.cluster for held in denied if asked and not held.against))
     return Copies(tags=(Tag.CONTRADICTS.value,), contradicts=tuple(held.member for held in denied), against=against)
 
 

@@ -70,6 +70,8 @@ def test_review_shows_items(queue: ReviewQueue, redis_url: str, capsys: pytest.C
     assert queue.list(1)
     assert command.run(_args("--json", "list"), _settings(redis_url)) == 0
     assert json.loads(capsys.readouterr().out)["sample_id"] == "r2/sft/0"
+    assert command.run(_args("list", "--json"), _settings(redis_url)) == 0
+    assert json.loads(capsys.readouterr().out)["sample_id"] == "r2/sft/0"
     assert command.run(_args("list"), _settings(redis_url)) == 0
     assert "[Sunday]" in capsys.readouterr().out
     assert command.run(_args("show", "r2/sft/0"), _settings(redis_url)) == 0

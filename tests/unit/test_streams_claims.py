@@ -63,6 +63,17 @@ def _tell(store: MemoryCopies | RedisCopies, name: str, reply: str, customer: st
     return found
 
 
+def test_claims_need_a_question() -> None:
+    """Greetings by different names contradict each other, but nothing waits for that."""
+    store = MemoryCopies(CONFIG)
+    for n, name in enumerate(("Maya", "Maya", "Maya", "Maya", "Tom")):
+        unit = Unit(f"g{n}", "Hi there", f"Welcome aboard, {name} is at the helm today.", "train", f"customer-{n}")
+        found = store.look([unit])[0]
+        store.say(unit, found) if found.reason else store.file(unit, found, unit.member, "", 0.0)
+    assert found.tags == (Tag.CONTRADICTS,)
+    assert found.stance is Stance.ADMIT
+
+
 def _history(store: MemoryCopies | RedisCopies, *, agents: bool) -> list[Copies]:
     """Four customers are told the truth, then an account lies twice, then others say so too."""
     found = [_tell(store, f"t{n}", KNOWN, f"customer-{n}", f"agent-{n}") for n in range(4)]

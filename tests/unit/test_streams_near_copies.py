@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams import near_copies
+from streams.events import Split
 from streams.near_copies_store import NEW, Copies, MemoryCopies, RedisCopies, Unit
 from streams.quality import QualityConfig, Reason, Tag
 
 CONFIG = QualityConfig()
+_SPLITS: tuple[Split, ...] = ("train", "val", "test")
 QUESTION = "How long do I have to send the blue jacket back to you?"
 REPLY = "You can send it back within 30 days of delivery, and the label is in the box."
 
@@ -156,3 +158,28 @@ def test_near_copies_template_weight_falls_with_use() -> None:
     assert near_copies.template_weight(0) == 1.0
     assert 0.4 < near_copies.template_weight(3) < 0.6
     assert near_copies.template_weight(10_000) == 0.1
+
+
+_WORDS = (
+    "parcel", "invoice", "router", "lamp", "delivery", "card", "window",
+    "garden", "bottle", "ladder", "pencil", "orange", "castle", "doctor",
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["", "quite ", "really "]), st.sampled_from(_SPLITS))))
+def test_near_copies_never_leak_across_splits(said: list[tuple[int, str, Split]]) -> None:
+    """Whatever comes in whatever order, no stored unit of one split is a copy of one that another split holds."""
+    store, kept = MemoryCopies(CONFIG), list[Unit]()
+    for number, (which, more, split) in enumerate(said):
+        topic = " and ".join(_WORDS[which * 2 : which * 2 + 4])
+        unit = Unit(
+            f"u{number}", f"What about my {topic} please?", f"We have {more}sent the {topic} out to you.", split
+        )
+        found = store.look([unit])[0]
+        if found.reason is None:
+            store.file(unit, found, unit.member, "", 0.0)
+            kept.append(unit)
+    for one in kept:
+        for other in kept:
+            assert one.split == other.split or not near_copies.similar(one.signature, other.signature)
