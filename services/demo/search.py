@@ -63,8 +63,11 @@ class Needles:
     def within(self, haystack: bytes) -> set[str]:
         """The values that these bytes hold."""
         folded = haystack.decode(errors="replace").casefold().encode()
-        near = _beginnings(folded, {needle[:_PREFIX] for needle in self._texts})
-        found = {value for needle, value in self._texts.items() if needle[:_PREFIX] in near and needle in folded}
+        likely: Collection[bytes] = self._texts
+        if len(folded) > _PIECE:
+            near = _beginnings(folded, {needle[:_PREFIX] for needle in self._texts})
+            likely = [needle for needle in self._texts if needle[:_PREFIX] in near]
+        found = {self._texts[needle] for needle in likely if needle in folded}
         if self._digits:
             runs = b" ".join({re.sub(rb"\D", b"", run) for run in _RUN.findall(haystack)})
             found |= {value for needle, value in self._digits.items() if needle in runs}
