@@ -24,7 +24,7 @@ def event(seq: int, text: str | None, role: str = "customer") -> CleanEvent:
     return CleanEvent(
         event_id=f"e{seq}", conversation=NAME, seq=seq, ts="2024-05-01T10:00:00Z", received_at=1.0 + seq,
         offset=(0, seq),
-        split_key="s", text=text, **kind,  # type: ignore[arg-type] # one of the two kinds above
+        split_key="s", text=text, **kind,
     )  # fmt: skip
 
 
