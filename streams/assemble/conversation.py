@@ -35,7 +35,7 @@ class Memo(msgspec.Struct, omit_defaults=True):
     """Split of all samples, fixed at the first cut."""
     complete: bool = False
     final: bool = False
-    """Complete, and no reply waits for a rating any more."""
+    """Complete, no reply waits for a rating any more, and all feedback and closes are settled."""
 
 
 @dataclass
@@ -50,10 +50,16 @@ class Conversation:
     """Whether the conversation pass has seen all its events."""
 
     def add(self, event: CleanEvent) -> None:
-        """Take an event in; a turn above all that left opens a complete conversation again."""
+        """Take an event in; a turn above all that left opens a complete conversation again.
+
+        Feedback and a close that are not settled make it less than final: they postpone its completion, so the cut
+        that they cause at once may leave one of them for the moment when that has come.
+        """
         self.events[event.event_id] = event
         self.searched = False
-        if event.type == "message" and event.seq > self.memo.left:
+        if event.type != "message":
+            self.memo.final = self.memo.final and event.event_id in self.memo.dropped
+        elif event.seq > self.memo.left:
             self.memo.complete = self.memo.final = False
 
     def ordered(self) -> list[CleanEvent]:

@@ -170,15 +170,14 @@ def _about(conversation: Conversation, reply: Reply, seen: View) -> list[CleanEv
 
 
 def _has_news(conversation: Conversation, seen: View) -> bool:
-    """Whether a feedback waits that speaks of a reply which has left, or of none that ever will."""
+    """Whether a feedback waits that speaks of a reply which has left."""
     memo = conversation.memo
-    for event in conversation.feedback():
-        if event.event_id in memo.dropped:
-            continue
-        targets = reply_of(event, seen.replies)
-        if memo.final or any(memo.targets.get(r.name) == KEPT for r in targets):
-            return True
-    return memo.final and any(close.event_id not in memo.dropped for close in conversation.closes())
+    return any(
+        memo.targets.get(reply.name) == KEPT
+        for event in conversation.feedback()
+        if event.event_id not in memo.dropped
+        for reply in reply_of(event, seen.replies)
+    )
 
 
 def _split(conversation: Conversation, config: StreamConfig) -> Split:

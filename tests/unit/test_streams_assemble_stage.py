@@ -266,6 +266,47 @@ def test_assemble_stage_dies_at_any_command(redis_client: redis.Redis, redis_url
     assert entries(redis_client, orderly) == filed
 
 
+LATE = START + 5_000
+"""Longer than `idle_s` after the last turn of a short chat."""
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize(
+    ("late", "becomes"),
+    [
+        ([{"type": "feedback", "rating": 1.0, "target_seq": 0}], [Entry(Outcome.REJECTED, "no_target", 1)]),
+        ([{"type": "conversation_closed", "turns": 9}], [Entry(Outcome.ACCEPTED, "", 1)]),
+        (
+            [{"type": "feedback", "rating": 0.0}, {"type": "feedback", "rating": 1.0, "target_seq": 0}],
+            [Entry(Outcome.WAITING, "", 1), Entry(Outcome.REJECTED, "no_target", 1)],
+        ),
+    ],
+    ids=["feedback on no reply", "close that counts missing turns", "an annotation beside it"],
+)
+def test_assemble_stage_settles_what_comes_after_an_idle_conversation_ended(
+    redis_client: redis.Redis, late: list[dict[str, Any]], becomes: list[Entry], *, restarted: bool
+) -> None:
+    """Behind a gap, it is looked at once while the conversation may still go on, and settled when that has ended.
+
+    An annotation that was cut waits on `examples`, where the next stage settles it.
+    """
+    wall = Wall()
+    worker = stage(redis_client, wall)
+    worker.run(incoming(conversation("c", 4, close=False)))
+    for _ in range(2):
+        worker.turn({0: False}, {0: True}, {0: LATE}, [])
+        wall.now += 2 * SETTLE_S
+    assert redis_client.hget("asm:c:c", "l") == b"3"
+    assert not redis_client.exists("asm:open:0")
+    events = [clean("c", 5 + n, received_at=LATE, **fields) for n, fields in enumerate(late)]
+    worker.run(incoming(events, first=10))
+    worker.turn({0: False}, {0: True}, {0: LATE}, [])
+    worker = stage(redis_client, wall) if restarted else worker
+    finish(worker, wall)
+    assert list(entries(redis_client, events).values()) == becomes
+    assert not redis_client.exists("asm:open:0")
+
+
 def _told(name: str, reply: str, customer: str, agent: str) -> list[CleanEvent]:
     """A closed chat of one question and one reply."""
     question = "How long do I have to send the blue jacket back to you?"
