@@ -47,8 +47,8 @@ FIRING = (
     " my name is Ines, card 4000 0012 3456 7899, pass: x9!kk, a dot b at gmail dot com, 12 Oak St Apt 4, "
     "http://u:p@h 1.2.3.4"
 )
-LINEAR = 2.6
-"""Time of 16 KB over that of 8 KB: 2 and the noise of a busy machine."""
+LINEAR = 5.3
+"""Time of 16 KB over that of 4 KB: 4 and the noise of a busy machine."""
 
 Row = tuple[str, list[Span], list[Span], list[Span]]
 """A text, its values, what may be masked or not, and what was masked."""
@@ -162,10 +162,10 @@ def _hostile() -> bool:
     worst, steepest = 0.0, 0.0
     for unit in HOSTILE:
         for tail in ("", FIRING):
-            small, middle, large = (_cpu((unit * size)[:size] + tail) for size in (4096, 8192, 16_384))
+            small, large = (_cpu((unit * size)[:size] + tail) for size in (4096, 16_384))
             worst = max(worst, small)
-            steepest = max(steepest, large / middle if middle > 2e-3 else 0.0)
-    print(f"\nhostile 4 KB: at most {1e3 * worst:.1f} ms; 16 KB over 8 KB: at most x{steepest:.2f}")  # noqa: T201
+            steepest = max(steepest, large / small if small > 1e-3 else 0.0)
+    print(f"\nhostile 4 KB: at most {1e3 * worst:.1f} ms; 16 KB over 4 KB: at most x{steepest:.2f}")  # noqa: T201
     return steepest > LINEAR
 
 
