@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,13 @@ _LEAST_DIGITS = 7
 """Shorter numbers occur by chance."""
 
 
+_WORD = 8
 _PREFIX = 6
 """Bytes of a value by which all values are looked for at once; only those whose beginning occurs are searched whole."""
 
 _TABLE_BITS = 20
+_FEW = 16
+"""Values that are faster looked for one by one."""
 _AT_ONCE = 500
 """Redis keys of one round trip."""
 
@@ -64,7 +69,7 @@ class Needles:
         """The values that these bytes hold."""
         folded = haystack.decode(errors="replace").casefold().encode()
         likely: Collection[bytes] = self._texts
-        if len(folded) > _PIECE:
+        if len(folded) > _PIECE and len(self._texts) > _FEW:
             near = _beginnings(folded, {needle[:_PREFIX] for needle in self._texts})
             likely = [needle for needle in self._texts if needle[:_PREFIX] in near]
         found = {self._texts[needle] for needle in likely if needle in folded}
@@ -80,11 +85,12 @@ def _beginnings(haystack: bytes, wanted: Collection[bytes]) -> set[bytes]:
     table = np.zeros(1 << _TABLE_BITS, dtype=bool)
     table[_hashed(np.fromiter(keys, dtype=np.uint64, count=len(keys)))] = True
     found = {start for start in wanted if len(start) < _PREFIX}
+    padded = haystack + bytes(_WORD)
     for at in range(0, len(haystack), _PIECE):
-        piece = np.frombuffer(haystack[at : at + _PIECE + _PREFIX - 1], dtype=np.uint8)
-        size = max(len(piece) - _PREFIX + 1, 0)
-        windows = sum(piece[n : n + size].astype(np.uint64) << np.uint64(8 * n) for n in range(_PREFIX))
-        likely = np.unique(np.asarray(windows)[table[_hashed(np.asarray(windows))]]) if size else ()
+        size = min(_PIECE, len(haystack) - at)
+        # every offset is read as a word of eight bytes, of which the first ones count
+        words = np.ndarray((size,), np.uint64, padded, offset=at, strides=(1,)) & np.uint64((1 << 8 * _PREFIX) - 1)
+        likely = np.unique(words[table[_hashed(words)]])
         found |= {keys[key] for key in map(int, likely) if key in keys}
     return found
 
@@ -95,12 +101,14 @@ def _hashed(windows: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def search(needles: Needles, places: Sequence[tuple[str, bytes]]) -> list[Found]:
-    """Every planted value found, once a place: all places at once first, each by itself only for what was found."""
-    everything = needles.within(b"\n".join(content for _, content in places))
-    if not everything:
-        return []
-    fewer = Needles(everything)
-    return [Found(value, place) for place, content in places for value in sorted(fewer.within(content))]
+    """Every planted value found, once a place: all places at once, then the halves in which something was found."""
+    found = needles.within(b"\n".join(content for _, content in places))
+    if not found or len(places) < 2:
+        return [Found(value, place) for place, _ in places for value in sorted(found)]
+    sizes = list(accumulate(len(content) for _, content in places))
+    half = min(max(bisect(sizes, sizes[-1] / 2), 1), len(places) - 1)
+    fewer = Needles(found)
+    return [*search(fewer, places[:half]), *search(fewer, places[half:])]
 
 
 def redis_contents(client: Any) -> Iterator[tuple[str, bytes]]:
