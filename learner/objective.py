@@ -32,6 +32,8 @@ class Norms:
     pairs: int
     replies: int
     """All replies: an edit weighs as one of them, or the only one of a step would outweigh everything else in it."""
+    fresh: int
+    """Documents of fresh samples."""
 
 
 def norms(chosen: Sequence[Document]) -> Norms:
@@ -42,6 +44,7 @@ def norms(chosen: Sequence[Document]) -> Norms:
         rated=sum(reply.label != "unknown" and not reply.draft and reply.reference is not None for reply in replies),
         pairs=sum(reply.draft and reply.reference is not None for reply in replies),
         replies=len(replies),
+        fresh=sum(document.drawn.component == "fresh" for document in chosen),
     )
 
 

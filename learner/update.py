@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -56,20 +57,29 @@ class Trajectory:
         self.warm = 0
         self.spikes.clear()
 
-    def rate(self) -> float:
-        """Learning rate of the next step: linear warm-up, then constant."""
-        warm = min((self.warm + 1) / max(self.config.warmup_steps, 1), 1.0)
-        return self.config.learning_rate * self.rate_factor * warm
+    def rate(self, fresh: int = 0) -> float:
+        """Learning rate of the next step: linear warm-up, then constant; less for a batch that is not full.
 
-    def apply(self) -> tuple[float, bool]:
-        """Clip and apply the gradient that stands in the flat vector. Gives its norm and whether it was applied."""
+        Square-root scaling (Malladi et al. 2022, arXiv 2205.10287): Adam's steps are as long for few samples as for
+        many, and at low traffic their noise undid what full batches had learned.
+        """
+        config = self.config
+        warm = min((self.warm + 1) / max(config.warmup_steps, 1), 1.0)
+        full = min(fresh / config.fresh_batch, 1.0) if fresh else 1.0
+        return config.learning_rate * self.rate_factor * warm * math.sqrt(full)
+
+    def apply(self, fresh: int = 0) -> tuple[float, bool]:
+        """Clip and apply the gradient that stands in the flat vector. Gives its norm and whether it was applied.
+
+        `fresh` is the number of fresh documents of the whole step; 0 where that says nothing.
+        """
         gradient = self.lora.flat.grad
         assert gradient is not None
         norm = gradient.norm().item()
         accepted = self.spikes.accepts(norm)
         if accepted:
             gradient.mul_(min(1.0, self.config.clip_norm / max(norm, 1e-12)))
-            self.optimizer.param_groups[0]["lr"] = self.rate()
+            self.optimizer.param_groups[0]["lr"] = self.rate(fresh)
             self.optimizer.step()
             self.warm += 1
         self.optimizer.zero_grad()
@@ -129,7 +139,7 @@ def step(
         if trajectory.lora.flat.grad is None:  # a rank without documents still takes part
             trajectory.lora.flat.grad = torch.zeros_like(trajectory.lora.flat)
         reduce(trajectory.lora.flat.grad)
-    norm, accepted = trajectory.apply()
+    norm, accepted = trajectory.apply(whole.fresh)
     back = guard.observe(judged)
     return StepReport(
         trajectory.step,
