@@ -1,5 +1,5 @@
 -- Which item leaves when a lane or the table is full. Prepended, behind core.lua, to scripts that evict.
-local WINDOW = 64 -- queue entries read at once
+local WINDOW = 4 -- queue entries read at once; an insert of many raises it
 
 -- Reads the records of queue entries whose slots follow each other, as those of one insert do, with one call.
 local function adopt_runs(entries)

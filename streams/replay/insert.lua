@@ -30,6 +30,8 @@ for bucket, digests in pairs(probes) do
   end
 end
 
+WINDOW = math.min(64, math.max(WINDOW, #items))
+
 local function usable(numbers)
   for _, x in ipairs(numbers) do
     if type(x) ~= 'number' or x ~= x or x <= 0 or x == math.huge then return false end

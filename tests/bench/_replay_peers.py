@@ -34,7 +34,7 @@ def driftline(port: int, items: int, size: int, lanes: int, database: int) -> di
     import redis
 
     from streams.events import Sample, Turn
-    from streams.replay import DEFAULT, Draw, Offset, Quota, TableConfig, open_table
+    from streams.replay import DEFAULT, Draw, Offset, Quota, TableConfig, Wait, open_table
 
     client = redis.Redis(port=port, db=database)
     config = TableConfig(capacity=items, max_bytes=2**32, quotas={"*": Quota(items)})
@@ -70,9 +70,14 @@ def driftline(port: int, items: int, size: int, lanes: int, database: int) -> di
 
     def sample(k: int) -> None:
         state["seed"] = state.get("seed", 0) + 1
+        answer = table.sample(DEFAULT, k, seed=state["seed"])
+        assert not isinstance(answer, Wait)
+        state["draw"] = answer[0]
+
+    def draw_fetch(k: int) -> None:
+        state["seed"] = state.get("seed", 0) + 1
         drawn = table.draw(DEFAULT, k, seed=state["seed"])
         assert isinstance(drawn, Draw)
-        state["draw"] = drawn
         table.fetch(drawn)
 
     def update(k: int) -> None:
@@ -80,7 +85,9 @@ def driftline(port: int, items: int, size: int, lanes: int, database: int) -> di
         handles = [d.handle for d in state["draw"].records][:k]
         table.update(handles, [rng.uniform(0.1, 5) for _ in handles], run=1, step=state["step"])
 
-    return {"prepare": prepare, "insert": insert, "one": insert, "sample": sample, "update": update}
+    return {
+        "prepare": prepare, "insert": insert, "one": insert, "sample": sample, "client": draw_fetch, "update": update,
+    }  # fmt: skip
 
 
 def reverb_server(port: int, items: int, size: int) -> dict[str, Operation]:

@@ -1,9 +1,12 @@
 """The replay buffer against its peers: all alive in one run, operations interleaved, best of the rounds, ratios.
 
-    driftline bench replay [--items N] [--rounds R] [--peer reverb=PYTHON] [--peer torchrl=PYTHON] [--peer cpprb=PYTHON]
+    driftline bench replay [--items N] [--rounds R] [--lanes 1,64] [--no-naive]
+                           [--peer reverb=PYTHON] [--peer torchrl=PYTHON] [--peer cpprb=PYTHON]
 
 A peer is run by the interpreter of an environment that has it (dm-reverb[tensorflow], torchrl, cpprb); without one its
 rows are missing, and the table says so. Ours hands out checked sample objects with probabilities; peers hand out bytes.
+`sample` is each system's best way, ours draw and fetch in one script; `client` is Reverb's client.sample, ours draw and
+fetch apart.
 """
 
 from __future__ import annotations
@@ -57,12 +60,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
     parser.add_argument("--lanes", default="1,16,64,256", help="lanes of our tables, one table each")
+    parser.add_argument(
+        "--no-naive", action="store_true", help="leave out the layout of tutorials: it reads every weight"
+    )
     args = parser.parse_args(argv)
     interpreters = dict(text.split("=", 1) for text in args.peer)
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer(_newest(), Path(folder))
         client = server.start()
-        names = [name for name in OURS if name.split("-")[1] in args.lanes.split(",")] + ["naive", *OPTIONAL]
+        names = [name for name in OURS if name.split("-")[1] in args.lanes.split(",")]
+        names += [*([] if args.no_naive else ["naive"]), *OPTIONAL]
         peers = []
         try:
             peers = [p for p in (_start(name, interpreters, server.port, args.items) for name in names) if p]
@@ -190,7 +197,7 @@ def _report(peers: list[Peer], memory: dict[str, float], interpreters: dict[str,
                 cells.append("-")
                 continue
             wall, cpu = peer.best[operation]
-            against = ours.get(operation if operation[0] != "client" else ("sample", 32))
+            against = ours.get(operation if operation[0] != "client" else ("sample", 32))  # the best way of each
             ratio = f" x{cpu / against[1]:.2f}" if against and peer is not peers[0] else ""
             cells.append(f"{1e3 * wall:.2f}/{1e3 * cpu:.2f}{ratio}")
         rows.append([peer.name, *cells, f"{memory[peer.name]:.0f}" if peer.name in memory else "-"])
