@@ -13,6 +13,7 @@ from learner.adapter import (
     Lora,
     Said,
     Sampling,
+    Tree,
     adapter_bytes,
     adapter_files,
     answer_ids,
@@ -28,6 +29,7 @@ from learner.adapter import (
     tree_of,
 )
 from learner.adapter.padded import hidden_padded, logits, pad
+from learner.adapter.steps import Reader, fits
 from learner.registry import WEIGHTS_FILE
 from learner.shape import ShapeError, adapter_shapes, shape_of
 from tests.bases import TEXTS, tiny_base
@@ -128,6 +130,19 @@ def test_adapter_cache_equals_full_forward(tmp_path: Path, architecture: str) ->
         assert int(logits(base, last).argmax()) == token
         row.append(token)
     assert ids
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"])
+def test_adapter_steps_equal_torch(tmp_path: Path, architecture: str) -> None:
+    """The numpy path gives torch's logits for a prompt and for every token behind it, with and without an adapter."""
+    base = load_base(tiny_base(tmp_path / "b", architecture=architecture))
+    for tree in (Tree(base), tree_of(base, adapter(base))):
+        assert fits(tree)
+        reader, row = Reader(tree, 40), list[int]()
+        for ids in ([1, 17, 9, 30, 2], [11], [5, 6], [40]):
+            row += ids
+            full = logits(base, hidden_padded(base, tree.low, pad([row], base.device))[-1:])[0]
+            assert torch.allclose(torch.from_numpy(reader.read(ids)), full, atol=1e-4, rtol=1e-4)
 
 
 def test_adapter_generate_stops(base: Base) -> None:
