@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +98,16 @@ def _hashed(windows: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return (windows * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _TABLE_BITS)
 
 
+def present(needles: Needles, places: Sequence[tuple[str, bytes]]) -> set[str]:
+    """The planted values that stand anywhere, in one pass over everything."""
+    return needles.within(b"\n".join(content for _, content in places))
+
+
 def search(needles: Needles, places: Sequence[tuple[str, bytes]]) -> list[Found]:
-    """Every planted value found, once a place: all places at once, then the halves in which something was found."""
-    found = needles.within(b"\n".join(content for _, content in places))
-    if not found or len(places) < 2:
-        return [Found(value, place) for place, _ in places for value in sorted(found)]
-    sizes = list(accumulate(len(content) for _, content in places))
-    half = min(max(bisect(sizes, sizes[-1] / 2), 1), len(places) - 1)
-    fewer = Needles(found)
-    return [*search(fewer, places[:half]), *search(fewer, places[half:])]
+    """Every planted value found, once a place; what is nowhere is not looked for in each."""
+    there = present(needles, places)
+    fewer = Needles(there)
+    return [Found(v, place) for place, content in places for v in sorted(fewer.within(content))] if there else []
 
 
 def redis_contents(client: Any) -> Iterator[tuple[str, bytes]]:
