@@ -93,7 +93,13 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     keys = settings.keys.keys()
     key = ledger_key(keys)
     client = redis_client(settings.redis.url)
-    tables = open_tables(client, settings.replay, key, config.epoch, configure=True)
+    changed = _watch(client)  # before the tables: a restart while they open is another server too
+
+    def pause(seconds: float) -> bool:
+        runtime.tick()
+        return runtime.stop.wait(seconds)
+
+    tables = open_tables(client, settings.replay, key, config.epoch, configure=True, pause=pause)
     care(tables, runtime.registry, runtime.stop, lambda error: runtime.caught("replay", error))
     offsets = Offsets(client, config.epoch, config.source_retention_s)
     sure: dict[str, str | float | bool] = {
@@ -123,7 +129,7 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
         decide=DecisionStage(store, states, keys, settings.scrub, config), producer=producer,
         move=_mover(client, key, config),
         resume=partial(_resume, offsets), skip=partial(_skip, offsets), effects_to=partial(_effects_to, offsets),
-        changed=_watch(client), metrics=metrics, caught=runtime.caught, beat=runtime.tick,
+        changed=changed, metrics=metrics, caught=runtime.caught, beat=runtime.tick,
     )  # fmt: skip
 
 

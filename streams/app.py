@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from tempfile import gettempdir
 from time import monotonic
 from typing import Any
 
@@ -152,6 +154,7 @@ def create_app(config: StreamConfig, parts: Parts) -> Worker:
         broker_request_timeout=max(30.0, config.session_timeout_s + 5), consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=config.instance or None, stream_wait_empty=False,
         processing_guarantee="at_least_once", broker_max_poll_records=4_000, consumer_metadata_max_age_ms=10_000,
+        datadir=str(Path(gettempdir(), "driftline-faust")),  # Faust makes it though no table is kept in it
         loghandlers=[], broker_credentials=credentials(config.extra), broker_client_id="driftline-clean",
     )  # fmt: skip
     worker = Worker(app, config, parts)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import redis
 
 from streams.replay.buffer import HANDLES_PER_CALL, ReplayBuffer
+from streams.replay.rewrite import TRIES, rewritten
 from streams.replay.shapes import ErasureReceipt, TableErasure
 
 _ROW = struct.Struct(">8sIIH")
 _FOLD = struct.Struct(">III")
-
-_POLL_S = 0.05
-"""Pause between two looks at a running rewrite; one takes tens of milliseconds a gigabyte to fork, seconds to write."""
-
 
 _TOMBSTONE = """
 redis.call('HDEL', KEYS[1] .. ':n', '-') -- marks the script as writing, so that a full memory does not stop it
@@ -80,16 +77,10 @@ def erased_so_far(tables: Sequence[ReplayBuffer], customers: Sequence[bytes]) ->
 
 
 def rewrite_aof(
-    client: redis.Redis, receipt: ErasureReceipt, stop: threading.Event, tries: int = 2_400
+    client: redis.Redis, receipt: ErasureReceipt, stop: threading.Event, tries: int = TRIES
 ) -> ErasureReceipt:
     """The receipt with the time at which a rewrite that began after the erasure ended well; unchanged if none did."""
-    if not client.info("persistence")["aof_enabled"]:
-        return replace(receipt, aof_rewritten_at=float(client.time()[0]))
-    if not _wait(client, stop, tries, _start):
-        return receipt
-    if not _wait(client, stop, tries, _idle):
-        return receipt
-    if client.info("persistence")["aof_last_bgrewrite_status"] != "ok":
+    if client.info("persistence")["aof_enabled"] and not rewritten(client, stop.wait, tries):
         return receipt
     return replace(receipt, aof_rewritten_at=float(client.time()[0]))
 
@@ -132,26 +123,3 @@ def _merged(a: TableErasure, b: TableErasure) -> TableErasure:
         max(a.last_step, b.last_step),
         a.trainings + b.trainings,
     )
-
-
-def _start(client: redis.Redis) -> bool:
-    """Start a rewrite; False while one runs that may have begun before the erasure."""
-    try:
-        client.bgrewriteaof()
-    except redis.ResponseError:
-        return False
-    return True
-
-
-def _idle(client: redis.Redis) -> bool:
-    info = client.info("persistence")
-    return not (info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"])
-
-
-def _wait(client: redis.Redis, stop: threading.Event, tries: int, done: Callable[[redis.Redis], bool]) -> bool:
-    for _ in range(tries):
-        if done(client):
-            return True
-        if stop.wait(_POLL_S):
-            return False
-    return False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from streams.replay.codec import label_code
 from streams.replay.config import ANCHOR, QUARANTINE, ConfigMismatch, Quota, ReplayConfig, TableConfig, UnsafeServer
 from streams.replay.erasure import erase
 from streams.replay.offsets import Offset
+from streams.replay.rewrite import settle
 from streams.replay.scripts import full_as_error
 from streams.replay.scripts import text as script_text
 from streams.replay.shapes import ErasureReceipt, InsertReport
@@ -83,13 +85,22 @@ def open_table(
 
 
 def open_tables(
-    client: redis.Redis, config: ReplayConfig, key: bytes, epoch: str = "", *, configure: bool = False
+    client: redis.Redis,
+    config: ReplayConfig,
+    key: bytes,
+    epoch: str = "",
+    *,
+    configure: bool = False,
+    pause: Callable[[float], bool] | None = None,
 ) -> Tables:
     """All tables on one server, which is checked first. `key` is the ledger key, `epoch` the broker's.
 
-    Raises `UnsafeServer` or `ConfigMismatch`.
+    The writer (`configure`) waits until a server that has just started is settled; `pause(seconds)` is called
+    meanwhile, True gives up. Raises `UnsafeServer` or `ConfigMismatch`.
     """
     check_server(client, require_aof=config.require_aof)
+    if configure:
+        settle(client, pause or threading.Event().wait)
     made = {
         field.name: open_table(
             client, field.name, getattr(config, field.name), key, epoch,

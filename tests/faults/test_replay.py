@@ -10,23 +10,26 @@ from pathlib import Path
 import pytest
 import redis
 
-from streams.replay import UNIFORM, Draw, Offset, Offsets, Quota, TableConfig, TopicPartition, open_table
+from streams.replay import UNIFORM, Draw, Offset, Offsets, Quota, ReplayConfig, TopicPartition, open_tables
 from streams.replay.audit import audit
 from streams.replay.buffer import ReplayBuffer
+from streams.replay.config import TrainTable
 from streams.replay.erasure import erase
 from tests.replay_fuzz import KEY, Fuzzer, sample
 from tests.servers import RedisServer, executables
 
 TP = TopicPartition("examples", 0)
-CONFIG = TableConfig(capacity=2_000, quotas={"*": Quota(1_500), "low": Quota(300, "lowest")}, max_sampled=5)
+QUOTAS = {"*": Quota(1_500), "low": Quota(300, "lowest")}
+CONFIG = ReplayConfig(train=TrainTable(capacity=2_000, quotas=QUOTAS, max_sampled=5, samples_per_insert=0))
 KILLS = 8
 CUTS = 60
 REWIND = 500
+NEW = 5_000
 
 
 def opened(client: redis.Redis) -> ReplayBuffer:
-    """The table of these tests."""
-    return open_table(client, "train", CONFIG, KEY, "ep", configure=True)
+    """The table of these tests, as the stream worker opens it."""
+    return open_tables(client, CONFIG, KEY, "ep", configure=True).train
 
 
 class Traffic:
@@ -108,12 +111,12 @@ def crash(server: RedisServer, traffic: Traffic, *, always: bool) -> None:
 
 
 def test_replay_loads_any_cut_file(executable: str, tmp_path: Path) -> None:
-    """An append-only file cut at any byte loads, with every invariant, and the later the cut the more it holds."""
+    """An append-only file cut at any byte loads, written on and started again too, with every invariant."""
     cuts(executable, tmp_path, CUTS)
 
 
 def cuts(executable: str, tmp_path: Path, count: int) -> None:
-    """Cut a server's file at so many random bytes, and load what is left."""
+    """Cut a server's file at so many random bytes, load what is left, the later the more, write on, and load again."""
     (tmp_path / "full").mkdir()
     with RedisServer(executable, tmp_path / "full") as server:
         Traffic(3).run(opened(server.start()), limit=60)
@@ -132,10 +135,23 @@ def cuts(executable: str, tmp_path: Path, count: int) -> None:
             seq = int(client.hget("{rb:train}:n", "seq") or 0)
             if client.exists("{rb:train}:cfg"):
                 assert audit(opened(client), full=True) == []
+                written_on(cut_server, opened(client))
         assert seq >= before
         before = seq
         shutil.rmtree(folder)
     assert before > 0
+
+
+def written_on(server: RedisServer, buffer: ReplayBuffer) -> None:
+    """Some traffic, an orderly end and another start: what a cut left of a transaction must be out of the file."""
+    traffic = Traffic(9)
+    traffic.acknowledged = NEW
+    traffic.run(buffer, limit=4)
+    seq = buffer.client.hget("{rb:train}:n", "seq")
+    server.stop()
+    again = opened(server.start())
+    assert audit(again, full=True) == []
+    assert again.client.hget("{rb:train}:n", "seq") == seq
 
 
 def test_replay_long_fuzz(executable: str, tmp_path: Path) -> None:
