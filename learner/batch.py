@@ -17,8 +17,8 @@ from learner.adapter.chat import Chat, Encoded
 from learner.config import TrainConfig
 from streams.events import Label, Sample, Turn
 
-Component = Literal["fresh", "rehearsal", "anchor"]
-COMPONENTS: tuple[Component, ...] = ("fresh", "rehearsal", "anchor")
+Component = Literal["fresh", "rehearsal", "anchor", "copy"]
+COMPONENTS: tuple[Component, ...] = ("fresh", "rehearsal", "anchor", "copy")
 
 ARM_MIN = 0.25
 """Smallest weight of a reply for the share of its rollout arm."""
@@ -38,6 +38,8 @@ class Drawn:
     """Whether a rating or an edit spoke of one of its replies."""
     received_at: float = 0.0
     completed_at: float = 0.0
+    seed: int = 0
+    """Of an augmented copy: what makes it again from its parent."""
 
 
 @dataclass(frozen=True)

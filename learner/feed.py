@@ -15,6 +15,8 @@ from typing import Any
 from learner.adapter.chat import Chat
 from learner.batch import Component, Document, Drawn, documents
 from learner.config import TrainConfig
+from learner.copies import Copies
+from streams.augment import AugmentConfig
 from streams.events import Sample
 from streams.replay.buffer import ReplayBuffer
 from streams.replay.config import ANCHOR, QUARANTINE
@@ -80,12 +82,16 @@ class Plan:
 class Feed:
     """Draws for one line; `anchors` are self-made, `line` keeps other lines' samples out."""
 
-    def __init__(self, buffer: ReplayBuffer, chat: Chat, anchors: Sequence[Document], config: TrainConfig) -> None:
+    def __init__(
+        self, buffer: ReplayBuffer, chat: Chat, anchors: Sequence[Document], config: TrainConfig,
+        augmented: AugmentConfig | None = None,
+    ) -> None:  # fmt: skip
         self._buffer = buffer
         self._chat = chat
         self._anchors = anchors
         self._by_key = {anchor.drawn.key: anchor for anchor in anchors}
         self._config = config
+        self._copies = Copies(chat, config, augmented or AugmentConfig())
         parts = (Part("uniform", "*", 1 - config.recent_share), Part("recent", "*", config.recent_share))
         self._rehearsed = Mix(tuple(part for part in parts if part.share > 0))
         self._pending: deque[Item] = deque()
@@ -125,6 +131,7 @@ class Feed:
             chosen.append(document)
             if handle is not None:
                 handles[handle.digest.hex()] = handle
+        chosen += self._copies.of({i.handle.digest.hex(): i.sample for i in rehearsal}, chosen, run, step)
         self._count(chosen)
         return Plan(step, tuple(chosen), handles, {item.handle.digest.hex(): item.sample for item in fresh})
 
@@ -327,7 +334,7 @@ class Feed:
         used: dict[str, int] = {}
         for document in chosen:
             drawn = document.drawn
-            if drawn.component != "fresh":
+            if drawn.component in self.lengths:
                 mean = self.lengths[drawn.component]
                 self.lengths[drawn.component] = mean + SMOOTHING * (len(document.ids) - mean)
             if drawn.customer:
@@ -339,6 +346,8 @@ class Feed:
             return self._by_key.get(str(row["key"]))
         sample = found.get(row["key"])
         made = [] if sample is None else self._documents(sample, row["key"], row["component"])
+        if sample is not None and row.get("seed") and made:
+            made = self._copies.again(sample, replace(made[0].drawn, seed=row["seed"]))
         if row["window"] >= len(made):
             return None
         document = made[int(row["window"])]
@@ -354,15 +363,15 @@ def log_entry(run: int, plan: Plan, feed: Feed) -> dict[str, Any]:
 
 
 def _rows(plan: Plan) -> list[dict[str, Any]]:
-    rows, windows = list[dict[str, Any]](), dict[str, int]()
+    rows, windows = list[dict[str, Any]](), dict[tuple[str, int], int]()
     for document in plan.documents:
-        key = document.drawn.key
+        key, seed = document.drawn.key, document.drawn.seed
         handle = plan.handles.get(key)
-        window = windows.get(key, 0)
-        windows[key] = window + 1
+        window = windows.get((key, seed), 0)
+        windows[key, seed] = window + 1
         rows.append({
             "component": document.drawn.component, "key": key, "window": window,
             "handle": None if handle is None else [handle.slot, handle.seq, handle.lease],
-            "references": [reply.reference for reply in document.replies],
+            "references": [reply.reference for reply in document.replies], "seed": seed,
         })  # fmt: skip
     return rows

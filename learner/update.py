@@ -17,7 +17,7 @@ from learner.adapter.packed import Packed, hidden_packed
 from learner.adapter.padded import hidden_padded, logits, pad
 from learner.adapter.tree import MICRO_BATCH, Tree
 from learner.adapter.weights import Base
-from learner.batch import Batch, Component, Document, micro_batches, pack
+from learner.batch import COMPONENTS, Batch, Component, Document, micro_batches, pack
 from learner.config import TrainConfig
 from learner.guard import Guard, Spikes
 from learner.objective import Norms, losses, norms
@@ -146,7 +146,7 @@ def step(
         "ok" if accepted else "failed",
         norm,
         tokens,
-        {document.drawn.key: mean for document, mean, _ in judged},
+        {document.drawn.key: mean for document, mean, _ in judged if document.drawn.component != "copy"},
         _prequential(judged),
         tuple(document.drawn.key for document, _, kept in judged if not kept),
         tuple(back),
@@ -237,7 +237,7 @@ def _means(batch: Batch, entropy: Tensor) -> list[float]:
 
 
 def _tokens(chosen: Sequence[Document]) -> dict[Component, int]:
-    found: dict[Component, int] = {"fresh": 0, "rehearsal": 0, "anchor": 0}
+    found: dict[Component, int] = dict.fromkeys(COMPONENTS, 0)
     for document in chosen:
         found[document.drawn.component] += len(document.ids)
     return found

@@ -215,7 +215,7 @@ class Process:
             sets=settings.heldout, clock=self._wall, directory=directory / "candidates",
         )  # fmt: skip
         self._learner = Learner(
-            base, Feed(tables.train, base.chat, anchors.training, config), config,
+            base, Feed(tables.train, base.chat, anchors.training, config, settings.augment), config,
             Checkpoints(directory / config.line, config.keep_checkpoints), versions,
             offer=self._offer, clock=self._clock, observe=self._observe, outdated=self._outdated,
             step_with=step if self._ranks is None else self._ranks.take,

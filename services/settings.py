@@ -21,6 +21,7 @@ from learner.heldout import SetLimits
 from learner.select import SelectConfig
 from services.gateway_config import GatewayConfig, IngestConfig
 from services.serving_config import NodeConfig, RegistryConfig, RolloutConfig, RouterConfig
+from streams.augment import AugmentConfig
 from streams.config import StreamConfig
 from streams.quality.config import QualityConfig
 from streams.replay.config import ReplayConfig
@@ -133,6 +134,7 @@ class Settings:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     gate: GateLimits = field(default_factory=GateLimits)
     heldout: SetLimits = field(default_factory=SetLimits)

@@ -1,7 +1,8 @@
 """Copies of a training sample with other noise: typing slips, casing, paraphrase templates, a shorter context.
 
 Off by default. A copy keeps its parent's split, targets and provenance; its id is `<event id>/aug/<n>`. Only customer
-turns are changed: the reply is what is learned, and an error in it would be learned too.
+turns are changed: the reply is what is learned, and an error in it would be learned too. The learner makes copies while
+it draws a batch (learner/copies.py); none is stored, so a copy never outlives its parent.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ class AugmentConfig:
     """How copies are made."""
 
     copies: int = 0
-    """Copies of each training sample; 0 switches augmentation off."""
+    """Copies of each rehearsed sample of a step; 0 switches augmentation off."""
     typos: float = 0.03
     """Share of letters of a customer's turn that slip, in copies with typing noise."""
     token_share: float = 0.2
-    """Largest share of a batch's tokens that copies may have; the builder of batches keeps to it."""
+    """Largest share of a step's tokens that copies may have."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

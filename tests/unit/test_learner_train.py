@@ -20,6 +20,7 @@ from learner.statements import statements
 from learner.train import BASE, Candidate, Learner, Notice
 from learner.update import StepReport
 from learner.worker import Worker
+from streams.augment import AugmentConfig
 from streams.erasures import Erasure
 from streams.events import Sample, Turn
 from streams.replay import QUARANTINE, ReplayBuffer, TableConfig, open_table
@@ -73,8 +74,9 @@ class Line:
 
 
 def line(
-    base: Base, buffer: ReplayBuffer, folder: Path, config: TrainConfig = CONFIG, shelf: Shelf | None = None
-) -> Line:
+    base: Base, buffer: ReplayBuffer, folder: Path, config: TrainConfig = CONFIG, shelf: Shelf | None = None,
+    *, augmented: AugmentConfig | None = None,
+) -> Line:  # fmt: skip
     anchors = [
         Document(tuple(range(4 + at, 60 + at)), (Reply(20, 56, 1.0),), Drawn("anchor", str(at))) for at in range(8)
     ]
@@ -83,7 +85,7 @@ def line(
         made.reports.append(report)
         made.plans.append(plan)
 
-    feed = Feed(buffer, base.chat, anchors, config)
+    feed = Feed(buffer, base.chat, anchors, config, augmented)
     learner = Learner(
         base, feed, config, Checkpoints(folder / "line", 3), shelf or Shelf(),
         offer=lambda candidate: made.candidates.append(candidate),  # noqa: PLW0108 - made later
@@ -102,20 +104,23 @@ def advance(made: Line, buffer: ReplayBuffer, until: int) -> None:
         assert made.learner.turn() is not None
 
 
-def test_train_resume_is_bitwise(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
-    """Killed five times, a line ends with the losses and weights of one that ran through, bit for bit."""
+@pytest.mark.parametrize("augmented", [None, AugmentConfig(copies=2)])
+def test_train_resume_is_bitwise(
+    base: Base, redis_client: redis.Redis, tmp_path: Path, augmented: AugmentConfig | None
+) -> None:
+    """Killed five times, a line ends with the losses and weights of one that ran through, bit for bit; copies too."""
     buffer = table(redis_client)
-    straight = line(base, buffer, tmp_path / "straight")
+    straight = line(base, buffer, tmp_path / "straight", augmented=augmented)
     advance(straight, buffer, 24)
     wanted = straight.learner.trajectory.lora.flat.detach().clone()
 
     buffer = table(redis_client)
     losses: dict[int, float | None] = {}
-    killed = line(base, buffer, tmp_path / "killed")
+    killed = line(base, buffer, tmp_path / "killed", augmented=augmented)
     for stop in (2, 7, 8, 14, 19, 24):
         advance(killed, buffer, stop)
         losses |= {report.step: report.fresh_loss for report in killed.reports}
-        killed = line(base, buffer, tmp_path / "killed")
+        killed = line(base, buffer, tmp_path / "killed", augmented=augmented)
         killed.learner.resume()
         assert killed.learner.trajectory.step == stop
         assert not killed.candidates
