@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from streams import dead_letters, rollout_events
-from streams.assemble.conversation import NEVER, Conversation
+from streams.assemble.conversation import NEVER, Conversation, is_complete
 from streams.assemble.cut import Prepared, cut, prepare
 from streams.assemble.store import Arrival, AssembleStore, Pending
 from streams.clock import StreamClock
@@ -229,18 +229,13 @@ class AssembleStage:
         missing = [name for name in now_by_name if name not in self._cache]
         for conversation in self._store.load(missing):
             self._remember(conversation)
+        nows = self._nows(partition, now_by_name, clocks)
         if self._late is not None:
-            self._late([self._cache[name] for name in now_by_name])
+            looked = [(self._cache[name], now) for name, now in nows.items()]
+            self._late([c for c, now in looked if c.closes() or is_complete(c, now, self._config)])
         prepared = []
-        for name, now in now_by_name.items():
+        for name, now in nows.items():
             conversation = self._cache[name]
-            if not conversation.events:
-                self._due[partition].pop(name, None)
-                continue
-            raw = max(conversation.events.values(), key=lambda event: event.received_at).offset[0]
-            if self._raw.setdefault(name, raw) != raw or not now:
-                self._raw[name] = raw
-                now = max(clocks.get(raw, 0.0), self.newest.get((partition, raw), 0.0))  # noqa: PLW2901 - first look
             found = prepare(conversation, now, self._config, self._quality)
             self._due[partition][name] = found.again_at
             if found.due:
@@ -249,13 +244,31 @@ class AssembleStage:
                 self._forget(partition, name)
         self._cut(partition, prepared)
 
+    def _nows(
+        self, partition: int, now_by_name: Mapping[str, float], clocks: Mapping[int, float]
+    ) -> dict[str, float]:  # fmt: skip
+        """The time of each conversation on the clock of its partition of chats.raw; none of empty ones."""
+        found = {}
+        for name, now in now_by_name.items():
+            events = self._cache[name].events
+            if not events:
+                self._due[partition].pop(name, None)
+                continue
+            raw = max(events.values(), key=lambda event: event.received_at).offset[0]
+            if self._raw.setdefault(name, raw) == raw and now:
+                found[name] = now
+            else:  # first look
+                self._raw[name] = raw
+                found[name] = max(clocks.get(raw, 0.0), self.newest.get((partition, raw), 0.0))
+        return found
+
     def _cut(self, partition: int, prepared: Sequence[tuple[Prepared, float]]) -> None:
         units = [unit for found, _ in prepared for unit in found.units]
         copies = iter(self._copies.look(units) if units else [])
         uses = iter(self._store.uses(units) if units else [])
         for found, now in prepared:
             n = len(found.units)
-            made = cut(found, [next(copies) for _ in range(n)], [next(uses) for _ in range(n)], self._config)
+            made = cut(found, [next(copies) for _ in range(n)], [next(uses) for _ in range(n)], self._config, self._key)
             answer = self._store.cut(made, partition)
             name = found.conversation.name
             if answer is None:
@@ -267,11 +280,12 @@ class AssembleStage:
             self._decided(partition, found.conversation, made.memo, generation, now)
             for reason in made.rejected.values():
                 self._counted("rejected", reason)
-            self._counted("accepted", count=sum(len(s.event_ids) for s in made.samples))
+            self._counted("accepted", count=sum(len(s.event_ids) for s in made.samples if s.replaces is None))
 
     def _decided(self, partition: int, conversation: Conversation, memo: Any, generation: int, now: float) -> None:
         conversation.memo = memo
         conversation.generation = generation
+        conversation.masked.clear()
         if memo.final:
             self._forget(partition, conversation.name)
         else:

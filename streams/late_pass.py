@@ -1,19 +1,25 @@
 """The conversation pass of the assembler: an ended conversation is searched once more, with all that scrub knows.
 
 Scrub's digests are read from its own store; what is found is masked before the next sample is cut, and counted: it is
-the measured leak of chats.clean.
+the measured leak of chats.clean. Samples that left before are replaced by the cut (streams/assemble/samples.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
+import redis
 
 from streams.assemble.conversation import Conversation
+from streams.events import CleanEvent
+from streams.scrub import ConversationState
 from streams.scrub.identity import Keys, value_key
 from streams.scrub.late import MaskedTurn, late_finds
 from streams.scrub_stage import ScrubStore
+
+_TRIES = 20
+"""Times the pass runs again because scrub changed one of the states meanwhile."""
 
 
 class LatePass:
@@ -25,19 +31,42 @@ class LatePass:
         self._key = value_key(keys)
         self._found = found
 
-    def __call__(self, conversations: Sequence[Conversation]) -> None:
-        """Look at those that are closed; their cached events are replaced. Raises redis.RedisError."""
-        ended = {c.name: c for c in conversations if c.closes() and not c.searched}
-        if not ended:
+    def __call__(self, ended: Sequence[Conversation]) -> None:
+        """Search those that were not; their events are replaced. Raises redis.RedisError; nothing has changed then."""
+        unseen = {c.name: c for c in ended if not c.searched}
+        if not unseen:
             return
-        states = self._states.load(sorted(ended))
-        for name, conversation in ended.items():
-            messages = conversation.messages()
-            turns = [MaskedTurn(m.seq, m.role or "", m.text or "") for m in messages]
-            late = late_finds(turns, states[name][1], self._key)
-            for place, text in late.items():
-                event = messages[place]
-                conversation.events[event.event_id] = msgspec.structs.replace(event, text=text)
+        late = self._search(unseen)
+        for name, conversation in unseen.items():
+            for event in late[name]:
+                conversation.events[event.event_id] = event
+                conversation.masked.add(event.event_id)
             conversation.searched = True
-            if late:
-                self._found(len(late))
+        if count := sum(map(len, late.values())):
+            self._found(count)
+
+    def _search(self, conversations: Mapping[str, Conversation]) -> dict[str, list[CleanEvent]]:
+        """The events with new text of each conversation; placeholders that were given anew are filed with its state."""
+        for _ in range(_TRIES):
+            states = self._states.load(sorted(conversations))
+            changed, found = {}, {}
+            for name, conversation in conversations.items():
+                before = states[name][1].encode()
+                found[name] = self._masked(conversation, states[name][1])
+                if found[name] and states[name][1].encode() != before:
+                    changed[name] = states[name]
+            if not changed or self._states.save(changed, []):
+                return found
+        raise redis.ConnectionError("scrub changes these states; the pass runs again")
+
+    def _masked(self, conversation: Conversation, state: ConversationState) -> list[CleanEvent]:
+        messages = conversation.messages()
+        edited = [event for event in conversation.feedback() if event.corrected_text]
+        turns = [MaskedTurn(m.seq, m.role or "", m.text or "") for m in messages]
+        turns += [MaskedTurn(f.seq, "agent", f.corrected_text or "") for f in edited]
+        both = [*messages, *edited]
+        field = {"message": "text", "feedback": "corrected_text"}
+        return [
+            msgspec.structs.replace(both[place], **{field[both[place].type]: text})
+            for place, text in late_finds(turns, state, self._key).items()
+        ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+import msgspec
 import redis
 
 from streams.events import Annotation, Sample, Split, Turn
@@ -82,7 +83,7 @@ class Fuzzer:
         """Do that many operations, auditing in between."""
         moves = [
             (self.insert, 30), (self.redeliver, 10), (self.draw, 14), (self.update, 14), (self.tick, 8),
-            (self.sweep, 8),
+            (self.sweep, 8), (self.replace, 5),
             (self.erase, 2), (self.annotate, 4), (self.retire, 2), (self.relane, 2), (self.expire, 2),
             (self.resize, 1), (self.flush_scripts, 1),
         ]  # fmt: skip
@@ -204,6 +205,23 @@ class Fuzzer:
         """The table four times over, for operations of all tables."""
         config = ReplayConfig()
         return Tables(self.client, KEY, "ep", config, self.table, self.table, self.table, self.table)
+
+    def replace(self) -> None:
+        """Personal data was found late in a sample: made again, it takes the place of the stored one, or of none."""
+        if not self.sent:
+            return
+        _, items = self.rng.choice(self.sent)
+        old = self.rng.choice(items)
+        name, kind, number = old.sample_id.rsplit("/", 2)
+        digest = sample_digest(old, KEY)
+        again = msgspec.structs.replace(old, sample_id=f"{name}/{kind}/{int(number) + 1}", replaces=digest.hex())
+        source = Offset("examples", 0, len(self.sent))
+        self.sent.append((source, (again,)))
+        (stored,) = self.table.samples([digest])
+        if self.table.insert([again], [source]).letters == "i":
+            assert stored is not None, (self.seed, again)
+            assert self.table.samples([digest]) == [None], (self.seed, again)
+            self.stored.add(again.sample_id)
 
     def retire(self) -> None:
         """A superseded sample leaves."""

@@ -13,9 +13,20 @@ from dataclasses import dataclass, field
 import msgspec
 
 from streams.config import StreamConfig
-from streams.events import CleanEvent, Turn
+from streams.events import CleanEvent, Sample, Turn
 
 NEVER = math.inf
+
+KEPT = "kept"
+"""Of a reply: a sample has it as target."""
+
+
+class Left(msgspec.Struct, frozen=True, array_like=True):
+    """A sample that has left, remembered without its text, so that it can be made again."""
+
+    sample: Sample
+    joins: tuple[int, ...]
+    """Of each turn, how many of the sample's events it joins, in their order; what is left over is feedback."""
 
 
 class Memo(msgspec.Struct, omit_defaults=True):
@@ -31,6 +42,8 @@ class Memo(msgspec.Struct, omit_defaults=True):
     """Messages that were rejected, and feedback and closes that are settled."""
     edits: dict[str, int] = {}
     """Reply -> samples of kind `edit` made of it."""
+    samples: dict[str, Left] = {}
+    """Samples that have left, by id; of those that were replaced the newest."""
     split: str = ""
     """Split of all samples, fixed at the first cut."""
     complete: bool = False
@@ -48,6 +61,8 @@ class Conversation:
     generation: int = 0
     searched: bool = False
     """Whether the conversation pass has seen all its events."""
+    masked: set[str] = field(default_factory=set)
+    """Events in which that pass found something, and whose new text is not stored yet."""
 
     def add(self, event: CleanEvent) -> None:
         """Take an event in; a turn above all that left opens a complete conversation again.
@@ -140,6 +155,11 @@ def reply_of(event: CleanEvent, replies: Sequence[Reply]) -> list[Reply]:
     if event.target_seq is not None:
         return [r for r in replies if any(m.seq == event.target_seq for m in r.messages)]
     return list(replies)
+
+
+def is_complete(conversation: Conversation, now: float, config: StreamConfig) -> bool:
+    """Whether a conversation is closed with all its turns, or was waited for long enough."""
+    return _completion(conversation, conversation.messages(), config) <= now
 
 
 def _completion(conversation: Conversation, messages: Sequence[CleanEvent], config: StreamConfig) -> float:

@@ -2,13 +2,15 @@
 -- Prepended: ledger.lua, near_copies.lua. ARGV[1] (msgpack): conversation, part, generation, memo, left, final, ttl,
 -- ledger_ttl, daily, hourly, samples = {{id, units, events}, ...} (events: digests that no sample held before),
 -- records = {{id, sample}, ...} (sample: number of the sample that it belongs to, 0 for none),
--- said = {spec of dup_say, ...} of refused copies, rejected = {{digest, reason}, ...}, settled = {digest, ...}; then the content of each record.
+-- said = {spec of dup_say, ...} of refused copies, rejected = {{digest, reason}, ...}, settled = {digest, ...}, masked =
+-- {{event, its new content}, ...}; then the content of each record.
 -- Answers nil when the conversation has changed meanwhile, else its generation and the reason of each sample ('' kept).
 local input = cmsgpack.unpack(ARGV[1])
 local conversation, out = 'asm:c:' .. input.conversation, 'asm:out:' .. input.part
 if tonumber(redis.call('HGET', conversation, 'g') or '-1') ~= input.generation then return false end
 
 for _, unit in ipairs(input.said) do dup_say(unit) end
+for _, event in ipairs(input.masked) do redis.call('HSET', conversation, 'e:' .. event[1], event[2]) end
 local reasons = {}
 for i, sample in ipairs(input.samples) do
   reasons[i] = ''

@@ -12,19 +12,19 @@ from typing import cast
 
 import msgspec
 
-from streams.assemble.conversation import NEVER, Conversation, Memo, Reply, View, reply_of, view
-from streams.assemble.source import customer_of, lane_of, topic_of
+from streams.assemble.conversation import KEPT, NEVER, Conversation, Memo, Reply, View, reply_of, view
+from streams.assemble.samples import build, remember, replacements, turns_of
+from streams.assemble.source import customer_of, lane_of
 from streams.assemble.split import split_of
 from streams.claims import Stance
 from streams.config import StreamConfig
-from streams.events import Annotation, CleanEvent, Relane, Role, Sample, Split, Turn, timestamp
+from streams.events import Annotation, CleanEvent, Relane, Role, Sample, Split, Turn
 from streams.near_copies import template_weight
 from streams.near_copies_store import Copies, Unit
 from streams.quality import QualityConfig, Reason, Tag, Verdict, is_echo, judge_turns
 from streams.replay.config import QUARANTINE
 from streams.signals import Signal, pair_from_edit, signals
 
-KEPT = "kept"
 _AGENT: Role = "agent"
 
 
@@ -94,7 +94,7 @@ def prepare(conversation: Conversation, now: float, config: StreamConfig, qualit
     ready = [r for r in open_ if r not in waiting]
     emit_at = min((r.completed_at for r in ready if r.completed_at is not None), default=NEVER) + config.emit_after_s
     due = (seen.complete and (not memo.complete or (not memo.final and not waiting))) or emit_at <= now
-    due = due or bool(ready and memo.complete) or _has_news(conversation, seen)
+    due = due or bool(ready and memo.complete) or bool(conversation.masked) or _has_news(conversation, seen)
     again_at = min(seen.again_at, seen.completed_at if not seen.complete else NEVER, emit_at if ready else NEVER)
     if waiting:
         again_at = min(again_at, expiry)
@@ -117,12 +117,19 @@ def prepare(conversation: Conversation, now: float, config: StreamConfig, qualit
     return Prepared(conversation, seen, split, tuple(candidates), rejected, dropped, waiting, due, again_at)
 
 
-def cut(prepared: Prepared, copies: Sequence[Copies], uses: Sequence[int], config: StreamConfig) -> Cut:
-    """What leaves; `copies` and `uses` (how often the reply occurred before) belong to `prepared.units`."""
+def cut(
+    prepared: Prepared, copies: Sequence[Copies], uses: Sequence[int], config: StreamConfig, key: bytes
+) -> Cut:  # fmt: skip
+    """What leaves; `copies` and `uses` (how often the reply occurred before) belong to `prepared.units`.
+
+    `key` is the ledger's: samples that are replaced are named by their digest under it.
+    """
     conversation, seen = prepared.conversation, prepared.view
     memo = msgspec.convert(msgspec.to_builtins(conversation.memo), Memo)
     memo.split = prepared.split
     made = Cut(conversation, memo)
+    made.samples += replacements(conversation, memo, key)
+    made.units += [[] for _ in made.samples]
     made.rejected.update(prepared.dropped)
     memo.dropped.update(prepared.dropped)
     refused = dict(prepared.rejected)
@@ -249,83 +256,31 @@ def _sample(made: Cut, prepared: Prepared, kept: Sequence[tuple[Candidate, Copie
     memo, seen = made.memo, prepared.view
     replies = {m.event_id: c for c, _, _ in kept for m in c.reply.messages}
     weights = {c.reply.name: _weight(c.signal) * template_weight(count) for c, _, count in kept}
-    turns, held = _turns(made, seen, [c.reply for c, _, _ in kept], config)
+    rows = turns_of(memo, seen, [c.reply for c, _, _ in kept], config)
+    held = [message for _, messages in rows for message in messages]
     labelled = tuple(
         msgspec.structs.replace(turn, label=replies[turn.event_id].signal.label, weight=weights[turn.event_id])
         if turn.event_id is not None
         else turn
-        for turn in turns
+        for turn, _ in rows
     )
     last = kept[-1][0].reply
     used = [f for c, _, _ in kept for f in _about(made.conversation, c.reply, seen)]
     notes = list(dict.fromkeys(f.event_id for f in used if f.event_id not in memo.dropped))
     tags = tuple(dict.fromkeys(tag for c, copies, _ in kept for tag in (*c.tags, *copies.tags)))
-    sample = _build(made, f"{last.name}/sft/0", labelled, last, held, notes=notes, tags=tags)
+    sample = build(
+        made.conversation, memo, f"{last.name}/sft/0", labelled, last, held, notes=notes, tags=tags
+    )  # fmt: skip
     apart = prepared.split == "train" and any(copies.stance is not Stance.ADMIT for _, copies, _ in kept)
-    made.samples.append(msgspec.structs.replace(sample, lane=QUARANTINE) if apart else sample)
+    sample = msgspec.structs.replace(sample, lane=QUARANTINE) if apart else sample
+    made.samples.append(sample)
     made.units.append([c.unit for c, _, _ in kept])
+    remember(memo, sample, [messages for _, messages in rows])
     memo.dropped.update(notes)
     memo.held.update(m.event_id for m in held)
     memo.left = max(memo.left, last.messages[-1].seq)
     for candidate, _, _ in kept:
         memo.targets[candidate.reply.name] = KEPT
-
-
-def _turns(
-    made: Cut, seen: View, targets: Sequence[Reply], config: StreamConfig
-) -> tuple[list[Turn], list[CleanEvent]]:
-    """The turns of a sample, replies as one turn each, and the messages that they hold; old context is cut off."""
-    reply_by_message = {m.event_id: r for r in seen.replies for m in r.messages}
-    names = {r.name for r in targets}
-    end = targets[-1].messages[-1]
-    rows: list[tuple[Turn, tuple[CleanEvent, ...]]] = []
-    first_target = -1
-    for message in seen.messages:
-        if (message.seq, message.event_id) > (end.seq, end.event_id):
-            break
-        reply = reply_by_message.get(message.event_id)
-        if reply is None:
-            if message.event_id not in made.memo.dropped and message.role is not None:
-                rows.append((Turn(role=message.role, text=message.text or ""), (message,)))
-            continue
-        if message is not reply.messages[-1]:
-            continue
-        role = message.role or "agent"
-        if reply.name in names:
-            first_target = len(rows) if first_target < 0 else first_target
-            rows.append((Turn(role=role, text=reply.text, is_target=True, event_id=reply.name), reply.messages))
-        elif made.memo.targets.get(reply.name, KEPT) == KEPT:
-            rows.append((Turn(role=role, text=reply.text), reply.messages))
-    start, chars = first_target, 0
-    while start > 0 and first_target - start < config.context_turns:
-        chars += len(rows[start - 1][0].text)
-        if chars > config.context_chars:
-            break
-        start -= 1
-    chosen = rows[start:]
-    return [turn for turn, _ in chosen], [m for _, messages in chosen for m in messages]
-
-
-def _build(
-    made: Cut, sample_id: str, turns: tuple[Turn, ...], last: Reply, held: Sequence[CleanEvent], *,
-    notes: Sequence[str], tags: tuple[str, ...] = (),
-) -> Sample:  # fmt: skip
-    end = last.messages[-1]
-    spans: dict[str, tuple[int, int]] = {}
-    for message in held:
-        partition, offset = message.offset
-        low, high = spans.get(f"chats.raw-{partition}", (offset, offset))
-        spans[f"chats.raw-{partition}"] = (min(low, offset), max(high, offset))
-    completed_at = max([last.completed_at or end.received_at, *(m.received_at for m in held)])
-    return Sample(
-        sample_id=sample_id, conversation=made.conversation.name, customer=customer_of(made.conversation.ordered()),
-        lane=lane_of(end.channel), split=cast(Split, made.memo.split), turns=turns, received_at=end.received_at,
-        completed_at=completed_at, happened_at=timestamp(end.ts), tenant=end.tenant, line=end.line,
-        adapter=end.adapter, arm=end.arm, p=end.p, agent_id=end.agent_id,
-        lang=next((m.lang for m in held if m.lang), "und"), tags=tags,
-        topic=topic_of(turn.text for turn in turns if turn.role == "customer"), source=end.channel or "chat",
-        event_ids=(*(m.event_id for m in held), *notes), offsets=spans,
-    )  # fmt: skip
 
 
 def _weight(signal: Signal) -> float:
@@ -370,13 +325,18 @@ def _edit(made: Cut, prepared: Prepared, event: CleanEvent, reply: Reply, config
     pair = pair_from_edit(reply.text, event.corrected_text or "")
     if pair is None:
         return
-    turns, held = _turns(made, prepared.view, [reply], config)
-    final = msgspec.structs.replace(turns[-1], text=pair.final, label="good", weight=1.0)
-    n = made.memo.edits.get(reply.name, 0)
-    made.memo.edits[reply.name] = n + 1
-    sample = _build(made, f"{reply.name}/edit/{n}", (*turns[:-1], final), reply, held, notes=[event.event_id])
+    memo = made.memo
+    rows = turns_of(memo, prepared.view, [reply], config)
+    final = msgspec.structs.replace(rows[-1][0], text=pair.final, label="good", weight=1.0)
+    turns = (*(turn for turn, _ in rows[:-1]), final)
+    held = [message for _, messages in rows for message in messages]
+    n = memo.edits.get(reply.name, 0)
+    memo.edits[reply.name] = n + 1
+    name = f"{reply.name}/edit/{n}"
+    sample = build(made.conversation, memo, name, turns, reply, held, notes=[event.event_id])
     made.samples.append(msgspec.structs.replace(sample, pair=pair))
     made.units.append([])
+    remember(memo, sample, [messages for _, messages in rows])
 
 
 def _is_final(prepared: Prepared) -> bool:

@@ -124,6 +124,7 @@ class AssembleStore:
             "records": [[name, number] for name, number, _ in records],
             "rejected": [[self._digest(event), reason] for event, reason in made.rejected.items()],
             "settled": [self._digest(event) for event in made.settled],
+            "masked": [[e, encode_record(conversation.events[e]).decode()] for e in sorted(conversation.masked)],
         }  # fmt: skip
         answer = self._cut(args=[_pack(request), *(_pack(pending) for _, _, pending in records)])
         if answer is None:

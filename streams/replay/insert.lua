@@ -39,16 +39,43 @@ local function usable(numbers)
   return true
 end
 
+-- The record that an item replaces and the mask over its targets; nil when it was refused or is gone. The item goes where
+-- that one stands now.
+local function replaced(item)
+  local digest = string.gsub(item.replaces, '..', function(pair) return string.char(tonumber(pair, 16)) end)
+  write_payloads()
+  local names = call('HKEYS', T .. ':bk')
+  table.insert(names, 1, item.bucket) -- one that this script has made is not among them yet
+  for _, bucket in ipairs(names) do
+    local value = call('HGET', T .. ':d:' .. bucket, digest)
+    if value then
+      local slot, mask = unstruct('>I4I4', value)
+      local r = record(slot)
+      if not (live(r) and r[DIGEST] == digest) then return nil end
+      item.lane, item.flags = r[LANE], LIVE + (exempt(r[FLAGS]) and EXEMPT or 0)
+      item.bucket = bucket_of(item.ts, item.flags)
+      item.notes = r[FLAGS] >= ANNOTATED and call('HGET', T .. ':a:' .. bucket, digest)
+      return r, mask
+    end
+  end
+end
+
 local held_by = {}
 -- Targets that another sample already trains: a bit mask over the sample's targets, and how many are left.
 local function cleared(item)
   local mask, left, mine = 0, item.targets, {}
   for i = 1, #item.claims, 2 do
-    local event = item.events[item.claims[i]]
-    local entry = item.replaces == '' and call('GET', 'led:' .. event)
-    local claims = entry and select(5, ledger_split(entry)) or ''
-    if item.replaces == '' and (held_by[event .. item.kind] or claims ~= '' and ledger_holder(claims, item.kind)) then
-      mask = mask + 2 ^ item.claims[i + 1]
+    local event, bit = item.events[item.claims[i]], 2 ^ item.claims[i + 1]
+    local taken
+    if item.old then
+      taken = floor(item.old_mask / bit) % 2 == 1
+    else
+      local entry = call('GET', 'led:' .. event)
+      local claims = entry and select(5, ledger_split(entry)) or ''
+      taken = held_by[event .. item.kind] or claims ~= '' and ledger_holder(claims, item.kind)
+    end
+    if taken then
+      mask = mask + bit
       left = left - 1
     else
       mine[event] = true
@@ -66,6 +93,10 @@ local function refused(item)
   if tombs and call('ZSCORE', T .. ':tomb', item.customer) then return 't', 'erased' end
   if not exempt(item.flags) and item.ts + cfg.ttl <= cfg.now then return 'e', 'expired' end
   if resident[item.digest] and item.replaces ~= item.hex then return 'd', 'duplicate' end
+  if item.replaces ~= '' then
+    item.old, item.old_mask = replaced(item)
+    if not item.old then return 'd', 'duplicate' end
+  end
   if cleared(item) <= 0 then return 'd', 'duplicate' end
 end
 
@@ -108,16 +139,14 @@ local function new_slot()
   return slot
 end
 
-local function retire_replaced(hex)
-  local digest = string.gsub(hex, '..', function(pair) return string.char(tonumber(pair, 16)) end)
-  write_payloads()
-  for _, bucket in ipairs(call('HKEYS', T .. ':bk')) do
-    local value = call('HGET', T .. ':d:' .. bucket, digest)
-    if value then
-      local r = record((unstruct('>I4', value)))
-      if live(r) and r[DIGEST] == digest then remove(r, 'ret') end
-      return
-    end
+-- Late labels that lie over the sample which this one replaces go on lying over this one.
+local function take_over(item)
+  if live(item.old) then remove(item.old, 'ret') end -- making room may have evicted it
+  if item.notes then
+    local key = T .. ':a:' .. item.bucket
+    call('HSET', key, item.digest, item.notes)
+    if item.bucket ~= 'x' then call('EXPIREAT', key, (tonumber(item.bucket) + 1) * cfg.bucket + cfg.ttl) end
+    item.flags = item.flags + ANNOTATED
   end
 end
 
@@ -220,7 +249,7 @@ local function insert_group(group, first, last)
   for i = first, last do
     local item = items[i]
     if entering[i] then
-      if item.replaces ~= '' then retire_replaced(item.replaces) end
+      if item.old then take_over(item) end
       write(item)
       accept(item)
       letters[i] = 'i'

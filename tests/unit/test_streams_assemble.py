@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.assemble import Conversation, Cut, cut, prepare, split_of, view
 from streams.config import StreamConfig
-from streams.events import CleanEvent
+from streams.events import CleanEvent, Pair
 from streams.near_copies_store import Copies
 from streams.quality import QualityConfig, Reason
+from streams.replay.codec import sample_digest
 from tests.conversations import START, clean, conversation, said
 
 CONFIG = StreamConfig()
@@ -31,7 +33,7 @@ def holding(events: list[CleanEvent]) -> Conversation:
 def leave(held: Conversation, now: float, config: StreamConfig = CONFIG) -> Cut:
     prepared = prepare(held, now, config, QUALITY)
     assert prepared.due
-    made = cut(prepared, [Copies()] * len(prepared.units), [0] * len(prepared.units), config)
+    made = cut(prepared, [Copies()] * len(prepared.units), [0] * len(prepared.units), config, b"k")
     held.memo = made.memo
     return made
 
@@ -191,7 +193,7 @@ def test_assemble_mixed_versions_are_rejected() -> None:
 def test_assemble_copies_are_rejected_with_their_reason() -> None:
     """What the store calls a copy does not leave; its customer's turn then has no reply."""
     prepared = prepare(holding(conversation("c", 2)), LATER, CONFIG, QUALITY)
-    made = cut(prepared, [Copies(reason=Reason.NEAR_DUPLICATE)], [0], CONFIG)
+    made = cut(prepared, [Copies(reason=Reason.NEAR_DUPLICATE)], [0], CONFIG, b"k")
     assert made.rejected == {"c.1": Reason.NEAR_DUPLICATE, "c.0": Reason.NO_REPLY}
 
 
@@ -238,3 +240,31 @@ def test_assemble_reads_rephrased_questions_and_abandonment() -> None:
     first, second = (turn for turn in sample.turns if turn.is_target)
     assert (first.label, second.label) == ("bad", "unknown")
     assert 0 < second.weight < 1
+
+
+def test_assemble_samples_are_made_again_with_masked_text() -> None:
+    """Of a sample that has left, and of an agent's edit, only what was masked since changes, and the number."""
+    config = replace(CONFIG, emit_after_s=1.0)
+    held = holding(conversation("c", 6, close=False))
+    (first,) = leave(held, START + 55, config).samples
+    held.add(clean("c", 6, type="feedback", corrected_text="this is what went out to anton in the end", target_seq=3))
+    (edit,) = leave(held, START + 61, config).samples
+    held.events["c.2"] = msgspec.structs.replace(held.events["c.2"], text="my <PERSON_1>")
+    held.events["c.6"] = msgspec.structs.replace(held.events["c.6"], corrected_text="it went out to <PERSON_2>")
+    held.masked = {"c.2", "c.6"}
+    again = leave(held, START + 62, config).samples
+    assert [sample.sample_id for sample in again] == ["c.3/sft/1", "c.3/edit/1"]
+    for old, new in zip((first, edit), again, strict=True):
+        assert new.replaces == sample_digest(old, b"k").hex()
+        said_before, said_now = ([turn.text for turn in sample.turns] for sample in (old, new))
+        assert next(text for text in said_now if text not in said_before) == "my <PERSON_1>"
+        blank = [
+            msgspec.structs.replace(sample, sample_id="", replaces=None, turns=(), pair=None) for sample in (old, new)
+        ]
+        assert blank[0] == blank[1]
+    assert again[1].pair == Pair(first.turns[3].text, "it went out to <PERSON_2>")
+    assert again[1].turns[-1].text == "it went out to <PERSON_2>"
+    held.masked = {"c.2"}
+    assert [s.sample_id for s in leave(held, START + 63, config).samples] == ["c.3/sft/2", "c.3/edit/2"]
+    held.masked = set()
+    assert not prepare(held, START + 64, config, QUALITY).due

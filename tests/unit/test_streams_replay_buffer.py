@@ -180,6 +180,40 @@ def test_buffer_replacement_takes_the_place(client: redis.Redis, now: int) -> No
     assert audit(buffer, full=True) == []
 
 
+def test_buffer_replacement_of_nothing_is_not_stored(client: redis.Redis, now: int) -> None:
+    """Where the old sample was refused, has left or was replaced already, nothing enters."""
+    buffer = table(client)
+    first, other = many(2, now)
+    new = msgspec.structs.replace(first, sample_id="e0/sft/1", replaces=sample_digest(first, KEY).hex())
+    assert buffer.insert([new]).letters == "d"
+    assert buffer.insert([first, other, new]).letters == "iii"
+    assert buffer.insert([msgspec.structs.replace(new, sample_id="e0/sft/2"), first]).letters == "dd"
+    buffer.retire([sample_digest(new, KEY)], "superseded")
+    late = msgspec.structs.replace(new, sample_id="e0/sft/2", replaces=sample_digest(new, KEY).hex())
+    assert buffer.insert([late]).letters == "d"
+    assert stats(buffer).counters["n"] == 1
+    assert audit(buffer, full=True) == []
+
+
+def test_buffer_replacement_stands_where_the_old_one_stood(client: redis.Redis, now: int) -> None:
+    """It takes over the lane that the old sample was moved to, and the targets that another sample trains."""
+    buffer = table(client)
+    first, other = many(2, now)
+    both = msgspec.structs.replace(
+        other, sample_id="e1/sft/0", turns=first.turns + other.turns, event_ids=(*first.event_ids, *other.event_ids)
+    )
+    buffer.insert([first, both])
+    digest = sample_digest(both, KEY)
+    buffer.relane([digest], "quarantine")
+    new = msgspec.structs.replace(both, sample_id="e1/sft/1", replaces=digest.hex())
+    assert buffer.insert([new]).letters == "i"
+    (stored,) = buffer.samples([sample_digest(new, KEY)])
+    assert stored is not None
+    assert [turn.is_target for turn in stored.turns] == [False, False, False, True]
+    assert {lane.name: lane.total for lane in stats(buffer).lanes} == {"plain": 1, "quarantine": 1}
+    assert audit(buffer, full=True) == []
+
+
 def test_buffer_late_item_is_expired(client: redis.Redis, now: int) -> None:
     """What is past its ttl on arrival is refused by the server's clock, and its offset is consumed."""
     buffer = table(client, ttl_s=DAY)

@@ -167,6 +167,25 @@ def test_tables_annotation_moves_to_a_lane(tables: Tables) -> None:
     assert audit(tables.val, full=True) == []
 
 
+def test_tables_annotations_outlive_a_replacement(tables: Tables) -> None:
+    """A sample that replaces an annotated one has its label, and is found by later feedback; nothing is left behind."""
+    now = moment(tables)
+    old = sample(1, received_at=now)
+    tables.insert([old])
+    tables.annotate(note(1, "e1"))
+    digest = sample_digest(old, KEY)
+    new = msgspec.structs.replace(old, sample_id="e1/sft/1", replaces=digest.hex())
+    assert tables.train.insert([new]).letters == "i"
+    found = tables.train.samples([digest, sample_digest(new, KEY)])
+    assert [s and next(t.label for t in s.turns if t.is_target) for s in found] == [None, "bad"]
+    assert tables.annotate(note(1, "e1")) == "duplicate"
+    assert tables.annotate(note(2, "e1", label="good", weight=2.0)) == "applied"
+    (again,) = tables.train.samples([sample_digest(new, KEY)])
+    assert again is not None
+    assert [(t.label, t.weight) for t in again.turns if t.is_target] == [("good", 2.0)]
+    assert audit(tables.train, full=True) == []
+
+
 def test_tables_annotation_without_target_is_rejected(tables: Tables) -> None:
     """Feedback on a reply that nothing stores is rejected as `no_target`."""
     assert tables.annotate(note(1, "e1")) == "no_target"
@@ -260,6 +279,7 @@ def test_tables_erase_of_many_goes_in_bounded_pieces(tables: Tables) -> None:
 
 def test_tables_erase_reports_an_unreachable_table(tables: Tables, server: RedisServer) -> None:
     """A server that is down leaves the receipt incomplete; repeating it completes it."""
+    server.client().config_set("appendfsync", "always")  # everysec may put a write off while a slow fsync runs
     other = open_table(server.client(), "train:1", TableConfig(), KEY, configure=True)
     now = moment(tables)
     for table in (tables.train, other):
