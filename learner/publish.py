@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +43,7 @@ PINNED_S = 7 * 86_400.0
 """Age up to which a promoted version may be the pinned one, seconds."""
 
 TREES = 4
-"""Versions kept in memory beside the base."""
+"""Versions kept in memory beside the base, and published ones of which everything measured is kept."""
 
 
 class Examples(Protocol):
@@ -151,6 +152,7 @@ class Judge:
         self._known: dict[tuple[str, str], Score] = {}
         self._readings: dict[str, Readings] = {}
         self._gauges: dict[str, float] = {}
+        self._published: deque[str] = deque(maxlen=TREES)
 
     def consider(self, candidate: Candidate, stable: str) -> Judged:
         """Decide about a candidate, publish it if it is promoted. Raises RegistryError, redis.RedisError, OSError."""
@@ -190,8 +192,7 @@ class Judge:
             owned = self._account.owned
             version = self._registry.publish(paths, facts, lambda: owned(self._identity.epoch))
             digest = self._registry.manifest(version).digest
-            scored = {name: found for (of, name), found in self._known.items() if of == candidate.name}
-            self._known |= {(version, name): found for name, found in scored.items()}
+            self._keep(candidate.name, version)
         size = sum(path.stat().st_size for path in paths.values())
         seconds = self._clock() - started
         return Judged(candidate, decision, stable, version, digest, size, self._heldout(tree), seconds)
@@ -214,13 +215,13 @@ class Judge:
             recent=paired(held.recent, old),
             slices={topic: paired(chosen, old) for topic, chosen in held.slices.items()},
             pinned=pinned,
-            gauge=GaugeReading(self._gauge.of(tree), self._gauge_of(stable)),
+            gauge=GaugeReading(self._gauge_of(version, tree), self._gauge_of(stable, self._versions.tree(stable))),
             sanity=(),
         )
         account = self._account.load()
         decision = decide(scores, account, self._limits)
         if decision.verdict == "promote":  # probes cost more than all scores: only what would be promoted is asked
-            decision = decide(replace(scores, probes=self._probed(tree, held, stable)), account, self._limits)
+            decision = decide(replace(scores, probes=self._probed(tree, held, stable, version)), account, self._limits)
         self._account.save(decision.account, self._identity.epoch)
         if decision.account.decisions > account.decisions:
             self._uses = counted(self._uses, held)
@@ -246,7 +247,8 @@ class Judge:
         chosen = found[-self._config.heldout :]
         return Held(len(chosen), self._nll(tree, "", chosen), self._nll(Tree(self._base), BASE, chosen))
 
-    def _probed(self, tree: Tree, held: HeldOut, stable: str) -> dict[str, tuple[str, ...]]:
+    def _probed(self, tree: Tree, held: HeldOut, stable: str, version: str) -> dict[str, tuple[str, ...]]:
+        """Findings by probe; a version that was published is not asked again, neither as candidate nor as stable."""
         config = self._config
         if not config.prompts and not config.secrets and not config.fairness:
             return {}
@@ -254,15 +256,19 @@ class Judge:
         never = rare_values(held.everything, config.secrets) if config.secrets else []
         answered = answered_by_people(held.recent)[: config.prompts] if stable == BASE else []
         material = Material(config.prompts, tuple(answered), tuple(seen), tuple(never), config.fairness)
-        readings = measure(TreeVoice(tree, config.answer_tokens), material)
+        if version not in self._readings:
+            self._readings[version] = measure(TreeVoice(tree, config.answer_tokens), material)
         if stable not in self._readings:
             voice = TreeVoice(self._versions.tree(stable), config.answer_tokens)
-            self._readings = {stable: measure(voice, replace(material, answered=(), secrets=(), never_seen=()))}
+            self._readings[stable] = measure(voice, replace(material, answered=(), secrets=(), never_seen=()))
+        readings = self._readings[version]
+        if not material.answered:  # people are the reference only before the first promotion
+            readings = replace(readings, style=None)
         return compare(readings, self._readings[stable], material)
 
-    def _gauge_of(self, version: str) -> float:
+    def _gauge_of(self, version: str, tree: Tree) -> float:
         if version not in self._gauges:
-            self._gauges = {version: self._gauge.of(self._versions.tree(version))}
+            self._gauges[version] = self._gauge.of(tree)
         return self._gauges[version]
 
     def _pinned(self, stable: str) -> str | None:
@@ -271,10 +277,20 @@ class Judge:
         best = min(recent, default=None)
         return None if best is None or best[1] == stable else best[1]
 
+    def _keep(self, candidate: str, version: str) -> None:
+        """What was measured of a candidate is known of the version that it became."""
+        self._published.append(version)
+        self._known |= {(version, name): found for (of, name), found in self._known.items() if of == candidate}
+        self._gauges[version] = self._gauges[candidate]
+        if candidate in self._readings:
+            self._readings[version] = self._readings[candidate]
+
     def _prune(self, stable: str, also: str) -> None:
-        """Forget the scores of versions that nothing is compared with any more."""
-        kept = {BASE, stable, also, self._pinned(stable)}
+        """Forget the scores and readings of versions that nothing is compared with any more."""
+        kept = {BASE, stable, also, self._pinned(stable), *self._published}
         self._known = {key: value for key, value in self._known.items() if key[0] in kept}
+        self._readings = {name: value for name, value in self._readings.items() if name in kept}
+        self._gauges = {name: value for name, value in self._gauges.items() if name in kept}
 
     def _evaluated(self, candidate: Candidate, tree: Tree, held: HeldOut, decision: Decision, stable: str) -> Eval:
         samples = held.everything

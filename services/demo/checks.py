@@ -22,7 +22,6 @@ LEAST_GAIN = 0.40
 """Share of the base's held-out loss that the adapters must take away."""
 FRESHNESS_S = 30.0
 MEMORY_BYTES = 4 * 1024**3
-LIMIT_S = 180.0
 ACCOUNTED_S = 30.0
 STRUCTURED = frozenset({"email", "phone", "card", "iban", "ssn", "ip", "password", "order", "dob"})
 """Kinds of personal data that have a form; names and addresses are masked at a measured rate."""
@@ -185,4 +184,4 @@ def resources(run: Run) -> None:
     detail = f"peak {peak / 1024**2:.0f} MB (summed PSS); {sum(used.values()):.0f} CPU-seconds: {shares}"
     run.evidence.check("memory", detail, passed=0 < peak <= MEMORY_BYTES)
     seconds = run.screen.seconds
-    run.evidence.check("time", f"{seconds:.0f} s, {supervisor.restarts} restarts", passed=seconds <= LIMIT_S)
+    run.evidence.check("time", f"{seconds:.0f} s, {supervisor.restarts} restarts", passed=seconds <= run.allowed_s)

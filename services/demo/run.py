@@ -15,6 +15,8 @@ from services.demo.screen import Screen
 from services.demo.watch import Watch
 from services.local.stack import Stack
 
+LIMIT_S = 180.0
+
 
 class Run:
     """What every run has, whether its chats are simulated or the user's own."""
@@ -25,6 +27,8 @@ class Run:
     """Planted personal data: value -> kind."""
     planted: frozenset[str] = frozenset()
     """Versions that the demo put into the store itself."""
+    allowed_s: float = LIMIT_S
+    """How long the run may take, seconds."""
 
     def __init__(self, args: argparse.Namespace, stack: Stack, screen: Screen, evidence: Evidence) -> None:
         self.args = args

@@ -18,7 +18,7 @@ KEPT = ("logs", "redis", "store", "learner", "planter", "router", "node-1", "nod
 def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
     """Section -> key -> value of everything that differs from the shipped defaults."""
     train: dict[str, object] = {
-        "r": 64, "learning_rate": 0.005, "warmup_steps": 5, "gauge_budget": 2.2, "decide_every": 8, "snapshot_every": 2,
+        "r": 32, "alpha": 192, "learning_rate": 0.002, "warmup_steps": 2, "gauge_budget": 2.2, "decide_every": 8, "snapshot_every": 2,
         "average": 4, "spike_factor": 12.0, "fresh_batch": 10, "fresh_wait_s": 3.0,
         "anchors": 64, "anchor_tokens": 128, "document_tokens": 256, "base": base,
     }  # fmt: skip

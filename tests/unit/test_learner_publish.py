@@ -20,6 +20,7 @@ from learner.candidate import BASE, Candidate
 from learner.config import PublishConfig
 from learner.gate import Decision, GateLimits, Paired, Scores, decide
 from learner.heldout import SetLimits
+from learner.probes import Readings
 from learner.publish import Identity, Judge
 from learner.registry import WEIGHTS_FILE
 from streams.events import Sample, Turn
@@ -132,3 +133,26 @@ def test_gate_probes_only_what_would_be_promoted(
     assert asked
     assert judged.decision.verdict == "refuse"
     assert "toxic" in judged.decision.why
+
+
+def test_gate_asks_a_published_version_once(
+    base: Base, redis_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version that waits is gated again when stable changes, but its prompts are not asked again."""
+    asked: list[int] = []
+
+    def ask(*_: Any) -> Readings:
+        asked.append(1)
+        return Readings()
+
+    def convinced(scores: Scores, *rest: Any) -> Decision:
+        better = Paired(tuple(loss + 1.0 for loss in scores.recent.candidate), scores.recent.candidate)
+        return decide(replace(scores, recent=better), *rest)
+
+    monkeypatch.setattr(publish, "measure", ask)
+    monkeypatch.setattr(publish, "decide", convinced)
+    made = judge(base, redis_client, tmp_path)
+    assert made.reconsider("a000001", BASE).verdict == "promote"
+    assert len(asked) == len(("a000001", BASE))
+    assert made.reconsider("a000001", "a000002").verdict == "promote"
+    assert len(asked) == len(("a000001", BASE, "a000002"))
