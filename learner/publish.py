@@ -281,7 +281,8 @@ class Judge:
         """What was measured of a candidate is known of the version that it became."""
         self._published.append(version)
         self._known |= {(version, name): found for (of, name), found in self._known.items() if of == candidate}
-        self._gauges[version] = self._gauges[candidate]
+        if candidate in self._gauges:
+            self._gauges[version] = self._gauges[candidate]
         if candidate in self._readings:
             self._readings[version] = self._readings[candidate]
 
