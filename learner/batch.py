@@ -15,6 +15,7 @@ from torch import Tensor
 
 from learner.adapter.chat import Chat, Encoded
 from learner.config import TrainConfig
+from learner.labels import Classes, classes_of
 from streams.events import Label, Sample, Turn
 
 Component = Literal["fresh", "rehearsal", "anchor", "copy"]
@@ -58,12 +59,21 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """A customer's turn: where its end-of-turn token stands, and what the auxiliary heads learn there."""
+
+    at: int
+    classes: Classes
+
+
+@dataclass(frozen=True)
 class Document:
     """Token ids that see each other, and the replies in them."""
 
     ids: tuple[int, ...]
     replies: tuple[Reply, ...]
     drawn: Drawn
+    heard: tuple[Heard, ...] = ()
 
     @property
     def targets(self) -> int:
@@ -77,7 +87,14 @@ def documents(chat: Chat, sample: Sample, drawn: Drawn, config: TrainConfig) -> 
         return _pair(chat, sample, drawn, config)
     factor = arm_factor(sample, config.arm_max)
     turns = [replace_target(turn) for turn in sample.turns]
-    return _windows(chat.encode(turns), turns, factor, drawn, config)
+    encoded = chat.encode(turns)
+    return _windows(encoded, turns, factor, drawn, config, heard_in(encoded, sample) if config.heads else ())
+
+
+def heard_in(encoded: Encoded, sample: Sample) -> tuple[Heard, ...]:
+    """The customer's turns of an encoded sample that have a class."""
+    classes = classes_of(sample)
+    return tuple(Heard(place, classes[turn]) for turn, place in encoded.heard if classes[turn])
 
 
 def replace_target(turn: Turn) -> Turn:
@@ -111,18 +128,23 @@ def _pair(chat: Chat, sample: Sample, drawn: Drawn, config: TrainConfig) -> list
     return found if len(found) == 2 else []  # a pair, or nothing
 
 
-def _windows(
-    encoded: Encoded, turns: Sequence[Turn], factor: float, drawn: Drawn, config: TrainConfig
-) -> list[Document]:
+def _windows(  # noqa: PLR0917 - what a document is made of
+    encoded: Encoded, turns: Sequence[Turn], factor: float, drawn: Drawn, config: TrainConfig,
+    heard: Sequence[Heard] = (),
+) -> list[Document]:  # fmt: skip
     limit = config.document_tokens
     found: list[Document] = []
     group: list[Reply] = []
+    listened = 0
 
     def close() -> None:
-        begin = max(0, group[-1].stop - limit)
+        nonlocal listened
+        begin, end = max(0, group[-1].stop - limit), group[-1].stop
         moved = tuple(replace(reply, start=reply.start - begin, stop=reply.stop - begin) for reply in group)
-        found.append(Document(encoded.ids[begin : group[-1].stop], moved, drawn))
+        told = tuple(Heard(one.at - begin, one.classes) for one in heard if max(begin, listened) <= one.at < end)
+        found.append(Document(encoded.ids[begin:end], moved, drawn, told))
         group.clear()
+        listened = end
 
     for index, start, stop in encoded.targets:
         turn = turns[index]
@@ -175,6 +197,8 @@ class Batch:
     """(L,) fp32 weight of each token's SFT loss, 0 on padding."""
     spans: tuple[Span, ...]
     examples: tuple[Document, ...]
+    heard_at: Tensor
+    """(H,) int64 places of the customers' turns that the heads learn from, in the order of the documents."""
 
     @property
     def real_tokens(self) -> int:
@@ -188,7 +212,7 @@ def pack(
     """Documents one behind the other; `size`, `slots`, `labels` fix T, D, L. Raises ValueError if they do not fit."""
     tokens = [token for document in chosen for token in document.ids]
     positions = [at for document in chosen for at in range(len(document.ids))]
-    ends, at, wanted = [0], list[int](), list[int]()
+    ends, at, wanted, heard = [0], list[int](), list[int](), list[int]()
     weights, spans = list[float](), list[Span]()
     for number, document in enumerate(chosen):
         offset = ends[-1]
@@ -199,6 +223,7 @@ def pack(
             wanted += [tokens[i] for i in span]
             weights += [reply.weight] * len(span)
             spans.append(Span(number, start, len(at), reply.weight, reply.label, reply.draft, reply.reference))
+        heard += [offset + one.at for one in document.heard]
         ends.append(offset + len(document.ids))
     total, found = size or len(tokens), labels or len(at)
     tail, more = total - len(tokens), found - len(at)
@@ -215,6 +240,7 @@ def pack(
         weights=torch.tensor(weights + [0.0] * more, dtype=torch.float32),
         spans=tuple(spans),
         examples=tuple(chosen),
+        heard_at=torch.tensor(heard, dtype=torch.int64),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from learner.adapter import Lora
 from learner.feed import Plan
+from learner.heads import Head
 
 BASE = "base"
 """Reserved version id: the base model alone."""
@@ -30,6 +31,8 @@ class Candidate:
     offsets: Mapping[str, tuple[int, int]]
     examples: int
     """Fresh samples since the parent."""
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    """Auxiliary heads as they stood at the last step."""
 
     @property
     def name(self) -> str:

@@ -109,6 +109,14 @@ class TrainConfig:
     """Sharpness of the rating objective on summed log-probabilities."""
     dpo_beta: float = 2.0
     """Sharpness of the edit objective on length-normalised log-probabilities."""
+    heads: bool = True
+    """Learn to classify customers' turns (sentiment, intent) beside the replies."""
+    head_weight: float = 0.1
+    """Weight of the heads' cross-entropy where it steers the adapter."""
+    head_rate: float = 1e-2
+    """Learning rate of the heads' own weights."""
+    head_detached_steps: int = 200
+    """Steps after each cold start and rollback in which the heads do not steer the adapter."""
     gauge_budget: float = 0.15
     """KL(base, candidate) on anchors that is no alarm, nats; calibrate as 1.5 x the plateau of a run."""
     curated_anchors: bool = False
@@ -131,7 +139,7 @@ class TrainConfig:
         _positive(
             self, "r", "alpha", "learning_rate", "clip_norm", "fresh_batch", "document_tokens", "step_tokens",
             "snapshot_every", "average", "decide_every", "checkpoint_every", "keep_checkpoints", "lease_s",
-            "weight_min", "spike_factor", "threads", "anchor_tokens",
+            "weight_min", "spike_factor", "threads", "anchor_tokens", "head_rate",
         )  # fmt: skip
         _shares(self, "fresh_share", "rehearsal_share", "anchor_share", "recent_share")
         _shares(self, "signal_share", "customer_share")
@@ -156,5 +164,7 @@ class PublishConfig:
     """Rare values that the memorisation probe tries."""
     fairness: bool = True
     """Probe pairs of texts that differ in a name, an age or an origin."""
+    head_chats: int = 128
+    """Trained chats from which a head on the base learns, for comparison in the model card; 0 leaves heads out."""
     heldout: int = 200
     """Newest test conversations of the reported loss."""

@@ -7,6 +7,7 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from learner.batch import COMPONENTS
+from learner.labels import HEADS
 from learner.publish import Judged
 from learner.train import Learner
 from learner.update import Outcome, StepReport
@@ -16,6 +17,11 @@ STEP_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 GATE_BUCKETS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Seconds: scoring a few hundred conversations."""
+
+HEADS_EVERY = 10
+"""Steps between two readings of the heads' quality."""
+
+HEAD_MEASURES = {"f1": "Macro F1", "accuracy": "Accuracy", "precision": "Macro precision", "recall": "Macro recall"}
 
 WAITS = ("limiter", "empty", "paused")
 CAUSES = ("canary", "gate", "spikes")
@@ -60,6 +66,10 @@ class LearnerMetrics:
         )
         self.last_publish = gauge("adapter_last_publish_timestamp_seconds", "When the newest version was committed")
         self._sd = gauge("gate_paired_sd_nats", "Spread of the paired differences")
+        self._heads = {
+            measure: gauge(f"head_{measure}_ratio", f"{text} of the newest turns, before learning them", "head", HEADS)
+            for measure, text in HEAD_MEASURES.items()
+        }
         self._log_e = gauge("gate_log_e", "Evidence of the last decision")
         self._threshold = gauge("gate_log_threshold", "What it was compared with")
         self._wait = gauge("gate_wait_seconds", "First candidate since the last promotion until the promotion")
@@ -74,6 +84,7 @@ class LearnerMetrics:
             "driftline_learner_checkpoint_duration_seconds", "One checkpoint", buckets=STEP_BUCKETS, registry=registry
         )
         self._told: dict[str, int] = {}
+        self._heads_at = 0
         self._told_rollbacks: dict[str, int] = {}
 
     def stepped(self, report: StepReport, seconds: float, *, rated: bool, edited: bool) -> None:
@@ -103,7 +114,13 @@ class LearnerMetrics:
         self._waits.labels(cause).inc(seconds)
 
     def counted(self, learner: Learner) -> None:
-        """Carry over the rollbacks."""
+        """Carry over the rollbacks and what the heads are worth."""
+        heads = learner.trajectory.heads
+        if heads.steps >= self._heads_at + HEADS_EVERY or heads.steps < self._heads_at:
+            self._heads_at = heads.steps
+            for name, report in heads.reports().items():
+                for measure, kept in self._heads.items():
+                    kept.labels(name).set(getattr(report, measure))
         for cause, count in learner.rollbacks.items():
             known = self._told_rollbacks.get(cause, 0)
             self._rollbacks.labels(cause).inc(count - known)

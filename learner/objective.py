@@ -10,7 +10,8 @@ the `Norms` of the whole step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional
 
 from learner.batch import Batch, Document, Span
 from learner.config import TrainConfig
+from learner.labels import HeadName
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Norms:
     """All replies: an edit weighs as one of them, or the only one of a step would outweigh everything else in it."""
     fresh: int
     """Documents of fresh samples."""
+    heard: Mapping[HeadName, int]
+    """Customers' turns that each auxiliary head learns from."""
 
 
 def norms(chosen: Sequence[Document]) -> Norms:
@@ -45,6 +49,7 @@ def norms(chosen: Sequence[Document]) -> Norms:
         pairs=sum(reply.draft and reply.reference is not None for reply in replies),
         replies=len(replies),
         fresh=sum(document.drawn.component == "fresh" for document in chosen),
+        heard=Counter(name for document in chosen for one in document.heard for name, _ in one.classes),
     )
 
 

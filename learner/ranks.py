@@ -6,7 +6,7 @@ used by more ranks, not by threads. A lost rank ends all: they start again from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from learner.adapter import Base
 from learner.batch import Document, micro_batches
+from learner.labels import HeadName
 from learner.objective import Norms, norms
 from learner.update import StepReport, Trajectory, new_trajectory, step
 
@@ -28,6 +29,8 @@ class Share:
     whole: Norms
     rate_factor: float
     trajectory: dict[str, Any] | None
+    labels: Mapping[HeadName, list[str]]
+    """Classes of the auxiliary heads, in the order of their rows."""
 
 
 class Ranks:
@@ -43,7 +46,9 @@ class Ranks:
         state = None if trajectory is self._known else snapshot(trajectory)
         self._known = trajectory
         whole = norms(chosen)
-        shares = [Share(part, whole, trajectory.rate_factor, state) for part in parts(chosen, self.size)]
+        trajectory.heads.enrol(chosen)
+        labels = trajectory.heads.labels
+        shares = [Share(part, whole, trajectory.rate_factor, state, labels) for part in parts(chosen, self.size)]
         mine: list[Share | None] = [None]
         dist.scatter_object_list(mine, shares, src=0)
         assert mine[0] is not None
@@ -59,6 +64,7 @@ class Ranks:
             if mine[0].trajectory is not None:
                 trajectory = restored(trajectory, mine[0].trajectory)
             trajectory.rate_factor = mine[0].rate_factor
+            trajectory.heads.labels = {name: list(labels) for name, labels in mine[0].labels.items()}
             self._step(base, trajectory, mine[0])
 
     def stop(self) -> None:
@@ -100,11 +106,12 @@ def merged(reports: Sequence[StepReport]) -> StepReport:
 
 def snapshot(trajectory: Trajectory) -> dict[str, Any]:
     """Everything that decides the next step, for another rank."""
-    moments = trajectory.optimizer.state.get(trajectory.lora.flat, {})
+    moments, heads = trajectory.optimizer.state.get(trajectory.lora.flat, {}), trajectory.heads
     return {
         "flat": trajectory.lora.flat.detach().cpu(), "moments": {key: value.cpu() for key, value in moments.items()},
         "step": trajectory.step, "warm": trajectory.warm, "guard": trajectory.guard.state(),
         "norms": list(trajectory.spikes.norms), "skipped": list(trajectory.spikes.skipped),
+        "heads": ({key: value.cpu() for key, value in heads.tensors().items()}, heads.state()),
     }  # fmt: skip
 
 
@@ -120,6 +127,7 @@ def restored(trajectory: Trajectory, state: dict[str, Any]) -> Trajectory:
             key: value.to(device) if isinstance(value, torch.Tensor) and key != "step" else value
             for key, value in moments.items()
         }
+    made.heads.load(*state["heads"])
     made.step, made.warm = state["step"], state["warm"]
     made.spikes.norms.extend(state["norms"])
     made.spikes.skipped.extend(state["skipped"])

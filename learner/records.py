@@ -19,6 +19,23 @@ from learner.registry.manifest import rounded, to_object
 
 RUNS = "runs"
 VERSIONS = "versions"
+HEADS = "heads"
+"""Folder of the blobs of auxiliary heads."""
+
+
+class HeadResult(Protocol):
+    """An auxiliary head beside a version; learner.head_check.HeadResult is one."""
+
+    @property
+    def blob(self) -> bytes:
+        """Its safetensors file."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the blob."""
+
+    def to_object(self) -> dict[str, Any]:
+        """Digest, and its quality on held-out turns beside a head on the base."""
 
 
 class Exporter(Protocol):
@@ -39,12 +56,29 @@ class Records:
         """Write the record of a run: its parameters, data and results."""
         return self._write(RUNS, name, record)
 
-    def version(self, manifest: Manifest, decision: Decision, parameters: Mapping[str, Any]) -> Path:
-        """Write the record of a version, and its model card beside it."""
+    def version(
+        self, manifest: Manifest, decision: Decision, parameters: Mapping[str, Any],
+        heads: Mapping[str, HeadResult] = {},
+    ) -> Path:  # fmt: skip
+        """Write the record of a version, its model card beside it, and its heads as blobs under their digests."""
+        for head in heads.values():
+            path = self._folder / HEADS / f"{head.digest}.safetensors"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, head.blob)
         record = version_record(manifest, decision, parameters)
+        record["heads"] = {name: head.to_object() for name, head in heads.items()}
         path = self._write(VERSIONS, manifest.id, record)
         _replace(path.with_suffix(".md"), card(record))
         return path
+
+    def drop_heads(self, version: str) -> None:
+        """Delete the blobs of a version's heads: it was withdrawn because they learned from an erased customer."""
+        try:
+            heads = self.read(VERSIONS, version).get("heads", {})
+        except FileNotFoundError:
+            return
+        for head in heads.values():
+            (self._folder / HEADS / f"{head['digest']}.safetensors").unlink(missing_ok=True)
 
     def read(self, kind: str, name: str) -> dict[str, Any]:
         """One record back. Raises FileNotFoundError."""
@@ -120,7 +154,7 @@ LoRA adapter for customer-support chat on `{record["base"]["name"]}`, published 
 | guard | outcome | n | value | limit | |
 |---|---|---|---|---|---|
 {guards}
-
+{_heads(record.get("heads", {}))}
 Trained on scrubbed chats: what has a form, or is known from the event, is masked; free names and addresses at a
 measured rate. Gains on canned replies exaggerate what a customer sees.
 """
@@ -144,15 +178,33 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _heads(heads: Mapping[str, Any]) -> str:
+    """The auxiliary heads on held-out turns, with the majority class and the same head on the base beside them."""
+    if not heads:
+        return ""
+    lines = [
+        "", "## Heads, on held-out turns", "",
+        "| head | n | accuracy | precision | recall | F1 | majority: accuracy, F1 | on the base: accuracy, F1 | blob |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, row in sorted(heads.items()):
+        own, base = row["held_out"], row["base"]
+        scores = " | ".join(f"{own[key]:.3f}" for key in ("accuracy", "precision", "recall", "f1"))
+        plain = f"{base['accuracy']:.3f}, {base['f1']:.3f}" if base else "-"
+        majority = f"{own['majority_accuracy']:.3f}, {own['majority_f1']:.3f}"
+        lines.append(f"| {name} | {own['examples']} | {scores} | {majority} | {plain} | `{row['digest'][:16]}` |")
+    return "\n".join([*lines, ""])
+
+
 def _provable(gate: Mapping[str, Any]) -> str:
     least = gate["provable_gain"]
     return "no gain was provable with these examples" if least is None else f"least provable gain {least:.3f} nats"
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
-    with NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as file:
-        file.write(text)
+    with NamedTemporaryFile("wb", dir=path.parent, prefix=".new-", delete=False) as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
         file.flush()
         os.fsync(file.fileno())
     Path(file.name).replace(path)

@@ -211,6 +211,7 @@ class Learner:
             window.fresh_to,
             dict(window.offsets),
             len(window.keys),
+            self.trajectory.heads.heads(),
         )
 
     def _hear(self, notice: Notice) -> None:
@@ -311,6 +312,7 @@ class Learner:
         tensors = {"flat": trajectory.lora.flat.detach()}
         tensors |= {f"adam.{name}": value for name, value in moments.items()}
         tensors |= {f"ring.{index}": flat for index, flat in enumerate(self.ring)}
+        tensors |= {f"heads.{name}": value for name, value in trajectory.heads.tensors().items()}
         cpu = {key: value.to("cpu").contiguous() for key, value in tensors.items()}
         self._checkpoints.save(Checkpoint(trajectory.step, cpu, self._state()))
 
@@ -323,8 +325,8 @@ class Learner:
             "warm": trajectory.warm, "rate_factor": trajectory.rate_factor, "guard": trajectory.guard.state(),
             "norms": list(trajectory.spikes.norms), "skipped": list(trajectory.spikes.skipped),
             "window": [window.first, window.fresh_from, window.fresh_to, window.keys, window.offsets],
-            "feed": self.feed.state(), "facts": self.facts.state(), "references": self._references.state(),
-            "base": self.base.digests["weights_sha256"],
+            "heads": trajectory.heads.state(), "feed": self.feed.state(), "facts": self.facts.state(),
+            "references": self._references.state(), "base": self.base.digests["weights_sha256"],
         }  # fmt: skip
 
     def _restore(self, found: Checkpoint) -> None:
@@ -343,6 +345,9 @@ class Learner:
         }
         if moments:
             trajectory.optimizer.state[trajectory.lora.flat] = moments
+        heads = {key.removeprefix("heads."): value for key, value in found.tensors.items() if key.startswith("heads.")}
+        if heads:
+            trajectory.heads.load(heads, state["heads"])
         trajectory.step, trajectory.warm, trajectory.rate_factor = found.step, state["warm"], state["rate_factor"]
         trajectory.guard.load(state["guard"])
         trajectory.spikes.norms.extend(state["norms"])

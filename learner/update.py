@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ from learner.batch import COMPONENTS, Batch, Component, Document, micro_batches,
 from learner.config import TrainConfig
 from learner.guard import Guard, Spikes
 from learner.objective import Norms, losses, norms
+from learner.online_heads import Heads
 
 Outcome = Literal["ok", "skipped", "failed"]
 
@@ -43,9 +45,11 @@ class Trajectory:
     rate_factor: float = 1.0
     """Halved by each rollback, restored after three promotions."""
     optimizer: torch.optim.AdamW = field(init=False)
+    heads: Heads = field(init=False)
 
     def __post_init__(self) -> None:
         self.restart(self.lora)
+        self.heads = Heads(self.lora.shape.hidden, self.config, self.lora.flat.device)
 
     def restart(self, lora: Lora) -> None:
         """Continue from other weights with empty moments and a new warm-up."""
@@ -125,21 +129,28 @@ def step(
     whole = whole or norms(chosen)
     if whole.weight <= 0 and not whole.rated and not whole.pairs:
         return StepReport(trajectory.step, "skipped", 0.0, tokens, {}, None)
+    heads = trajectory.heads
+    heads.enrol(chosen)
     low = trajectory.lora.layers(base.dtype)
     judged: list[tuple[Document, float, bool]] = []
-    parts: list[Tensor] = []
-    for batch, entropy in _forward(base, low, chosen):
+    for batch, entropy, heard in _forward(base, low, chosen):
         means = _means(batch, entropy.detach())
         keep = [guard.accepts(document, mean) for document, mean in zip(batch.examples, means, strict=True)]
         judged += zip(batch.examples, means, keep, strict=True)
         part = losses(batch, entropy, whole, config, keep=keep).total
-        torch.autograd.backward(part, retain_graph=True)
-        parts.append(part.detach())
+        steer = heads.learn(heard, batch.examples, keep, whole.heard)
+        if heads.steers and steer is not None:
+            torch.autograd.backward([part, heard], [None, steer], retain_graph=True)
+        else:
+            torch.autograd.backward([part], retain_graph=True)
     if reduce is not None:
         if trajectory.lora.flat.grad is None:  # a rank without documents still takes part
             trajectory.lora.flat.grad = torch.zeros_like(trajectory.lora.flat)
         reduce(trajectory.lora.flat.grad)
+        if whole.heard:
+            reduce(heads.gradient)
     norm, accepted = trajectory.apply(whole.fresh)
+    heads.apply(accepted=accepted)
     back = guard.observe(judged)
     return StepReport(
         trajectory.step,
@@ -154,40 +165,57 @@ def step(
     )
 
 
-def _forward(base: Base, low: Sequence[LowRank], chosen: Sequence[Document]) -> Iterator[tuple[Batch, Tensor]]:
-    """Batches with the cross-entropy (L,) of their targets: one pack on CUDA, padded micro-batches on CPU."""
+def _forward(base: Base, low: Sequence[LowRank], chosen: Sequence[Document]) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """Batches with the cross-entropy (L,) of their targets and the states (H, hidden) that the heads learn from.
+
+    One pack on CUDA, padded micro-batches on CPU.
+    """
     if base.device.type == "cuda" and base.foreign is None:
         total = sum(len(document.ids) for document in chosen)
         batch = pack(chosen, size=-(-total // PACK_TOKENS) * PACK_TOKENS)
-        yield batch, entropy_packed(base, low, batch)
+        yield batch, *_outcome(base, batch, _states_packed(base, low, batch, _wanted(batch)))
         return
     for group in micro_batches(chosen, MICRO_BATCH):
         batch = pack(group)
-        yield batch, (entropy_padded if base.foreign else entropy_packed)(base, low, batch)
+        states = (_states_padded if base.foreign else _states_packed)(base, low, batch, _wanted(batch))
+        yield batch, *_outcome(base, batch, states)
+
+
+def _wanted(batch: Batch) -> Tensor:
+    return torch.cat((batch.targets_at, batch.heard_at)) if len(batch.heard_at) else batch.targets_at
+
+
+def _outcome(base: Base, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor]:
+    predicting, heard = torch.split(states, [len(batch.targets_at), len(batch.heard_at)])
+    return entropy_of(base, predicting, batch.targets.to(base.device)), heard
 
 
 def entropy_padded(base: Base, low: Sequence[LowRank] | None, batch: Batch) -> Tensor:
     """Cross-entropy (L,) of a batch's targets over right-padded rows."""
-    tokens = pad([document.ids for document in batch.examples], base.device)
-    width = tokens.shape[1]
-    at = [
-        row * width + i - 1
-        for row, document in enumerate(batch.examples)
-        for reply in document.replies
-        for i in range(reply.start, reply.stop)
-    ]
-    states = hidden_padded(base, low, tokens).index_select(0, torch.tensor(at, device=base.device))
-    return entropy_of(base, states, batch.targets[: len(at)].to(base.device))
+    return entropy_of(base, _states_padded(base, low, batch, batch.targets_at), batch.targets.to(base.device))
 
 
 def entropy_packed(base: Base, low: Sequence[LowRank] | None, batch: Batch) -> Tensor:
     """Cross-entropy (L,) of a batch's targets over packed documents."""
+    return entropy_of(base, _states_packed(base, low, batch, batch.targets_at), batch.targets.to(base.device))
+
+
+def _states_padded(base: Base, low: Sequence[LowRank] | None, batch: Batch, at: Tensor) -> Tensor:
+    """Final hidden states of places `at` of the pack, computed over right-padded rows."""
+    tokens = pad([document.ids for document in batch.examples], base.device)
+    width = tokens.shape[1]
+    starts = torch.tensor([0, *accumulate(len(document.ids) for document in batch.examples)])
+    row = torch.searchsorted(starts, at, right=True) - 1
+    return hidden_padded(base, low, tokens).index_select(0, (row * width + at - starts[row]).to(base.device))
+
+
+def _states_packed(base: Base, low: Sequence[LowRank] | None, batch: Batch, at: Tensor) -> Tensor:
+    """Final hidden states of places `at`, computed over the pack."""
     device = base.device
     longest = max(len(document.ids) for document in batch.examples)
     longest = max(longest, len(batch.tokens) - batch.real_tokens)
     packed = Packed(batch.tokens.to(device), batch.positions.to(device), batch.bounds.to(device), longest)
-    states = hidden_packed(base, low, packed, batch.targets_at.to(device))
-    return entropy_of(base, states, batch.targets.to(device))
+    return hidden_packed(base, low, packed, at.to(device))
 
 
 def entropy_of(base: Base, states: Tensor, targets: Tensor) -> Tensor:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 import redis
 import torch
 import torch.distributed as dist
@@ -25,7 +23,6 @@ from learner.gate import Decision
 from learner.metrics import LearnerMetrics
 from learner.publish import Identity, Judge, Judged, Versions
 from learner.ranks import Ranks
-from learner.records import Records
 from learner.registry import Registry, base_identity, load_signer
 from learner.review_feed import ReviewFeed, Seen
 from learner.select import ReviewQueue
@@ -35,20 +32,20 @@ from learner.train import BASE, Candidate, Learner, Notice
 from learner.uncertainty import Unsure, uncertainty
 from learner.update import StepReport, new_trajectory, step
 from learner.worker import Worker
-from services.adapters import records_folder
 from services.local import redis_server
 from services.node.process import base_folder
 from services.publishers import trusted
-from services.rollout_records import VersionRecord, decode_rollout, encode
+from services.rollout_records import decode_rollout
 from services.runtime import Runtime
 from services.stored import Stored
 from services.topic_feed import TopicFeed, make_producer, send
+from services.versions_told import VersionsTold
 from streams.erasures import Erasure, Receipt, decode_erasure
 from streams.erasures import encode as encode_receipt
 from streams.events import Sample
 from streams.replay import ReplayError, Tables, open_tables
 from streams.scrub.identity import ledger_key
-from streams.topics import ADAPTER_EVENTS, ERASURES, RECEIPTS, ROLLOUT, VERSIONS
+from streams.topics import ERASURES, RECEIPTS, ROLLOUT
 
 if TYPE_CHECKING:
     from services.settings import Settings
@@ -209,6 +206,9 @@ class Process:
         self._versions = versions = Versions(
             base, base_identity(folder, folder.name), registry, trusted(settings.registry), directory / "versions"
         )
+        self._told = VersionsTold(
+            settings, self._runtime, self._producer, versions, self._stored, epoch=self._epoch, wall=self._wall
+        )
         judge = Judge(
             base, versions, self._account, self._stored, Gauge(base, anchors.gauge),
             identity=Identity(self._epoch, commit(), config.seed), config=settings.publish, limits=settings.gate,
@@ -233,7 +233,7 @@ class Process:
             # a process that died after the commit had neither sent it nor told the loop
             known = manifest.training
             self._learner.notices.put(Notice("published", newest, known.steps[1], int(known.run)))
-            self._record(newest, manifest.eval.decision, manifest.eval.gated_against)
+            self._told.record(newest, manifest.eval.decision, manifest.eval.gated_against)
 
     def _follow(self) -> None:
         """Hear what the controller wants; the loop and the worker each get their part."""
@@ -280,7 +280,7 @@ class Process:
             if registry.gone(version) is None:
                 registry.withdraw(version, "erasure")
                 withdrawn.append(version)
-                self._record(version, "withdrawn", manifest.eval.gated_against, withdrawn=True)
+                self._told.withdrawn(version, manifest.eval.gated_against)
         return BASE
 
     def _offer(self, candidate: Candidate) -> None:
@@ -325,61 +325,23 @@ class Process:
             self._learner.name(named)
 
     def _judged(self, judged: Judged) -> None:
-        candidate, decision = judged.candidate, judged.decision
-        name = judged.version or candidate.name
+        decision, name = judged.decision, judged.version or judged.candidate.name
         waited = self._clock() - (self._first_candidate or self._clock())
         self._metrics.judged(judged, waited)
         self._runtime.log.info("decided", version=name, state=decision.verdict, reason=decision.why)
         if judged.version is not None:
             self._first_candidate = None
             self._metrics.last_publish.set(self._wall())
-            self._card(judged.version, decision)
-            self._record(judged.version, decision.verdict, judged.gated_against)
-        event = {"promote": "published", "refuse": "refused", "abstain": "abstained"}[decision.verdict]
-        self._audit({
-            "event": event, "version": name, "line": candidate.line, "parent": candidate.parent,
-            "step": candidate.steps[1], "decision": decision.verdict, "why": decision.why,
-            "gated_against": judged.gated_against, "examples": judged.heldout.examples,
-            "nll": judged.heldout.nll, "base_nll": judged.heldout.base_nll, "at": self._wall(),
-        })  # fmt: skip
+        self._told.judged(judged)
 
     def _again(self, version: str, stable: str, decision: Decision) -> None:
         """A waiting version was gated against the new stable: its record says so now."""
         self._metrics.decisions.labels(decision.verdict).inc()
-        self._record(version, decision.verdict, stable)
+        self._told.record(version, decision.verdict, stable)
 
     def _failed(self, error: BaseException) -> None:
         self._metrics.publish_failed()
         self._runtime.caught("learn.publish", error)
-
-    def _record(self, version: str, decision: str, gated_against: str, *, withdrawn: bool = False) -> None:
-        """Send a version's record; sending it again is harmless."""
-        manifest = self._versions.registry.manifest(version)
-        record = VersionRecord(
-            id=version,
-            digest=manifest.digest,
-            parent=manifest.parent,
-            size=sum(file.size for file in manifest.files),
-            fresh_from=manifest.training.fresh_from,
-            fresh_to=manifest.training.fresh_to,
-            epoch=self._epoch,
-            decision=decision,
-            gated_against=gated_against,
-            withdrawn=withdrawn,
-        )
-        send(self._producer, self._settings.kafka.prefix + VERSIONS, version, encode(record))
-
-    def _card(self, version: str, decision: Decision) -> None:
-        """Write the version's record and model card; a full disk costs the card, not the version."""
-        try:
-            manifest = self._versions.registry.manifest(version)
-            Records(records_folder(self._settings)).version(manifest, decision, asdict(self._settings.train))
-        except OSError as error:
-            self._runtime.caught("learn.card", error)
-
-    def _audit(self, value: dict[str, Any]) -> None:
-        topic = self._settings.kafka.prefix + ADAPTER_EVENTS
-        send(self._producer, topic, str(value["version"]), msgspec.json.encode(value))
 
 
 def device_of(configured: str) -> str:

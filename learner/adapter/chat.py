@@ -57,6 +57,8 @@ class Encoded:
     ids: tuple[int, ...]
     targets: tuple[tuple[int, int, int], ...]
     """(turn, start, stop) of each target: its text and its end-of-turn token."""
+    heard: tuple[tuple[int, int], ...] = ()
+    """(turn, place of its end-of-turn token) of each customer turn."""
 
     def mask(self) -> list[bool]:
         """For each id whether it is a target token."""
@@ -104,7 +106,7 @@ class Chat:
 
     def encode(self, turns: Sequence[ChatTurn]) -> Encoded:
         """Ids and targets of a chat."""
-        layout, ids, targets = self.layout, list(self.layout.begin), []
+        layout, ids, targets, heard = self.layout, list(self.layout.begin), [], []
         for index, turn in enumerate(turns):
             speaker = SPEAKER[turn.role]
             if speaker == "system" and layout.bare_system:
@@ -115,8 +117,10 @@ class Chat:
             ids += [*self.text_ids(turn.text), *layout.end]
             if turn.is_target:
                 targets.append((index, start, len(ids)))
+            if speaker == "user":
+                heard.append((index, len(ids) - len(layout.end)))
             ids += layout.after
-        return Encoded(tuple(ids), tuple(targets))
+        return Encoded(tuple(ids), tuple(targets), tuple(heard))
 
     def prompt(self, turns: Sequence[ChatTurn], limit: int | None = None) -> list[int]:
         """Ids after which the model answers; the oldest turns are left out until they fit `limit` tokens."""

@@ -8,13 +8,13 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from learner.adapter import load_base, new_lora
-from learner.batch import Document, Drawn, Reply
+from learner.batch import Document, Drawn, Heard, Reply
 from learner.config import TrainConfig
 from learner.ranks import Ranks, parts
 from learner.update import Trajectory, new_trajectory, step
 from tests.bases import tiny_base
 
-CONFIG = TrainConfig(learning_rate=1e-2, warmup_steps=2, r=8, alpha=16)
+CONFIG = TrainConfig(learning_rate=1e-2, warmup_steps=2, r=8, alpha=16, head_detached_steps=1)
 
 
 def chosen(at: int) -> list[Document]:
@@ -27,7 +27,8 @@ def chosen(at: int) -> list[Document]:
         reply = Reply(length // 2, length, 1.0, "good" if nth == 3 else "unknown", reference=-40.0)
         if nth == 5:
             reply = Reply(length // 2, length, 0.0, "bad", draft=True, reference=-50.0)
-        made.append(Document(ids, (reply,), Drawn("rehearsal", f"{at}{nth}")))
+        heard = (Heard(length // 2 - 1, (("intent", f"t{(nth + at) % 4}"),)),)
+        made.append(Document(ids, (reply,), Drawn("rehearsal", f"{at}{nth}"), heard))
     return made
 
 
@@ -50,7 +51,7 @@ def work(rank: int, folder: Path) -> None:
                 trajectory = _restarted(trajectory)
             ranks.take(base, trajectory, chosen(at))  # type: ignore[arg-type]
         ranks.stop()
-        torch.save(trajectory.lora.flat.detach(), folder / "weights.pt")
+        torch.save([trajectory.lora.flat.detach(), trajectory.heads.flat.detach()], folder / "weights.pt")
     dist.destroy_process_group()
 
 
@@ -61,7 +62,7 @@ def _restarted(trajectory: Trajectory) -> Trajectory:
 
 
 def test_ddp_two_ranks(tmp_path: Path) -> None:
-    """Two processes that share each step end with the weights of one that takes it alone."""
+    """Two processes that share each step end with the weights and heads of one that takes it alone."""
     tiny_base(tmp_path / "base")
     spawn(work, args=(tmp_path,), nprocs=2, join=True)  # type: ignore[no-untyped-call]
     base, trajectory = start(tmp_path / "base")
@@ -69,9 +70,10 @@ def test_ddp_two_ranks(tmp_path: Path) -> None:
         if at == 3:
             trajectory = _restarted(trajectory)
         step(base, trajectory, chosen(at))  # type: ignore[arg-type]
-    together = torch.load(tmp_path / "weights.pt")
-    distance = float((together - trajectory.lora.flat.detach()).norm() / together.norm())
-    assert distance < 1e-5
+    for together, alone in zip(
+        torch.load(tmp_path / "weights.pt"), (trajectory.lora.flat, trajectory.heads.flat), strict=True
+    ):
+        assert float((together - alone.detach()).norm() / together.norm()) < 1e-5
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

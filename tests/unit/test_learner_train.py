@@ -29,7 +29,7 @@ from tests.bases import TEXTS, tiny_base
 
 CONFIG = TrainConfig(
     learning_rate=5e-3, warmup_steps=2, fresh_batch=4, document_tokens=96, snapshot_every=2, decide_every=4,
-    checkpoint_every=3, fresh_wait_s=0.0, lease_s=3600.0,
+    checkpoint_every=3, fresh_wait_s=0.0, lease_s=3600.0, head_detached_steps=12,
 )  # fmt: skip
 
 
@@ -43,6 +43,7 @@ def sample(number: int, *, customer: str | None = None, words: str = "") -> Samp
     return Sample(
         sample_id=f"e{number}/sft/0", conversation=f"c{number}", customer=customer or f"k{number}", lane="chat",
         split="train", received_at=2e9, completed_at=1e6 + number, offsets={"chats.raw-0": (number, number)},
+        topic=f"t{number % 3}",
         turns=(Turn(role="customer", text=text), Turn(role="agent", text=TEXTS[number % 6][::-1], is_target=True)),
     )  # fmt: skip
 
@@ -126,6 +127,11 @@ def test_train_resume_is_bitwise(
         assert not killed.candidates
     assert losses == {report.step: report.fresh_loss for report in straight.reports}
     assert torch.equal(killed.learner.trajectory.lora.flat, wanted)
+    ours, theirs = killed.learner.trajectory.heads, straight.learner.trajectory.heads
+    assert ours.steps == 24
+    assert ours.labels["intent"] == ["t0", "t1", "t2"]
+    assert torch.equal(ours.flat, theirs.flat)
+    assert ours.judged == theirs.judged
 
 
 def test_train_resume_survives_torn_files_and_erasure(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
