@@ -6,10 +6,11 @@ import gzip
 import json
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 
@@ -17,15 +18,24 @@ from learner.adapter import Base, Said, Tree, load_base, new_lora, score, tree_o
 from learner.anchors import Anchors, Gauge, load_anchors
 from learner.batch import Component, Document, Drawn, documents
 from learner.config import TrainConfig
+from learner.measures import Interval, ratio_interval
+from learner.ranks import restored, snapshot
 from learner.update import StepReport, new_trajectory, step
 from services.simulation.dialogue import base_conversations, conversations
 from streams.events import Sample, Turn
+from tests.bench._parts import Parts
 
 Chat = Sequence[tuple[str, str]]
 """(role, text) turns."""
 
+Held = tuple[float, int]
+"""A held-out chat's summed loss in nats, and its reply tokens."""
+
 DEMO = TrainConfig(learning_rate=1e-2, warmup_steps=5)
 """The demo's optimiser."""
+
+WHOLE = Parts()
+"""In one call."""
 
 SHIPPED = Path(__file__).resolve().parents[2] / "learner/demo_base"
 
@@ -57,7 +67,7 @@ def star(folder: Path, most: int, count: int, held_out: int = 30) -> list[Domain
             if row["labels"].get("multi_task"):
                 continue
             turns = [(turn["role"], turn["text"]) for turn in row["turns"]]
-            by_domain.setdefault(str(row["labels"]["domain"]), []).append(turns)
+            by_domain.setdefault(", ".join(row["labels"]["domain"]), []).append(turns)
     large = {name: chats for name, chats in by_domain.items() if len(chats) >= count // 2 + held_out}
     names = sorted(sorted(large, key=lambda name: -len(large[name]))[:most])
     return [
@@ -75,10 +85,19 @@ def encoded(base: Base, chat: Chat, component: Component, key: str, config: Trai
     return documents(base.chat, sample, Drawn(component, key, lane="chat", customer=key), config)
 
 
+def losses_on(tree: Tree, chats: Sequence[Chat]) -> list[Held]:
+    """Loss and tokens of each chat's replies."""
+    scores = score(tree, [[Said(role, text, role == "agent") for role, text in chat] for chat in chats])
+    return [(found.loss * found.tokens, found.tokens) for found in scores]
+
+
 def loss_on(tree: Tree, chats: Sequence[Chat]) -> float:
     """Mean over reply tokens, nats."""
-    scores = score(tree, [[Said(role, text, role == "agent") for role, text in chat] for chat in chats])
-    return sum(s.loss * s.tokens for s in scores) / max(sum(s.tokens for s in scores), 1)
+    return _mean(losses_on(tree, chats))
+
+
+def _mean(losses: Sequence[Held]) -> float:
+    return sum(loss for loss, _ in losses) / max(sum(tokens for _, tokens in losses), 1)
 
 
 class Course:
@@ -128,6 +147,20 @@ class Course:
             return tree_of(self._base, self.trajectory.lora)
         return tree_of(self._base, self.trajectory.lora.with_flat(torch.stack(list(self._ring)).mean(0)))
 
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step hangs on."""
+        return {
+            "trajectory": snapshot(self.trajectory), "ring": list(self._ring), "seen": self.seen,
+            "tokens": self.tokens, "rng": self._rng.getstate(),
+        }  # fmt: skip
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state()`."""
+        self.trajectory = restored(self.trajectory, state["trajectory"])
+        self._ring.extend(state["ring"])
+        self.seen, self.tokens = list(state["seen"]), state["tokens"]
+        self._rng.setstate(state["rng"])
+
     def _rehearse(self, room: float) -> list[Document]:
         found: list[Document] = []
         pool = self._rng.sample(self.seen, len(self.seen)) if room > 0 else []
@@ -155,24 +188,54 @@ class Outcome:
     """What the base's own domain has lost."""
     gauge: float
     tokens: int
+    then: tuple[tuple[Held, ...], ...] = ()
+    """Of each domain's held-out chats, loss and tokens right after its own steps."""
+    end: tuple[tuple[Held, ...], ...] = ()
+    """The same at the end."""
 
 
-def run(course: Course, base: Base, domains: Sequence[Domain], gauge: Gauge, *, batch: int = 8) -> Outcome:
-    """Train the domains one after the other."""
+def run(
+    course: Course, base: Base, domains: Sequence[Domain], gauge: Gauge, *, batch: int = 8,
+    parts: Parts = WHOLE, name: str = "",
+) -> Outcome:  # fmt: skip
+    """Train the domains one after the other; with `parts`, from where an earlier call ended under this name."""
+    known = parts.load(f"{name}-outcome")
+    if known is not None:
+        return Outcome(**known)
     own = [chat.turns for chat in base_conversations(999, 30)]
     before = loss_on(Tree(base), own)
-    newest = []
-    for domain in domains:
+    then: list[list[Held]] = []
+    begun = parts.load(f"{name}-course")
+    if begun is not None:
+        course.load(begun["course"])
+        then = begun["then"]
+    for domain in domains[len(then) :]:
         for at in range(0, len(domain.train) - batch + 1, batch):
             course.learn(domain.train[at : at + batch])
-        newest.append(loss_on(course.tree(), domain.test))
+        then.append(losses_on(course.tree(), domain.test))
+        parts.save(f"{name}-course", {"course": course.state(), "then": then})
     tree = course.tree()
-    final = [loss_on(tree, domain.test) for domain in domains]
-    lost = [end - then for end, then in zip(final[:-1], newest[:-1], strict=True)]
-    return Outcome(
+    end = [losses_on(tree, domain.test) for domain in domains]
+    newest, final = [_mean(one) for one in then], [_mean(one) for one in end]
+    lost = [late - early for late, early in zip(final[:-1], newest[:-1], strict=True)]
+    found = Outcome(
         fmean(newest), fmean(final), fmean(lost) if lost else 0.0, max(lost, default=0.0),
         loss_on(tree, own) - before, gauge.of(tree), course.tokens,
+        tuple(tuple(one) for one in then), tuple(tuple(one) for one in end),
     )  # fmt: skip
+    parts.save(f"{name}-outcome", vars(found))
+    return found
+
+
+def lost_interval(found: Sequence[Outcome]) -> Interval:
+    """What older domains lost, over runs, each domain counting alike: bootstrap over held-out chats."""
+    totals, counts = list[float](), list[float]()
+    for one in found:
+        for then, end in zip(one.then[:-1], one.end[:-1], strict=True):
+            whole = sum(tokens for _, tokens in end)
+            totals += [(late - early) / whole for (early, _), (late, _) in zip(then, end, strict=True)]
+            counts += [tokens / whole for _, tokens in end]
+    return ratio_interval(totals, counts)
 
 
 def shipped(

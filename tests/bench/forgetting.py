@@ -1,8 +1,8 @@
 """What old domains lose while new ones are learned: `driftline bench forgetting [--data DIR] [--domains N]`.
 
 Each row trains the same domains one after the other from the demo's base and differs in its mix or in averaging;
-`of joint` is the share of the gain that training on the shuffled union reaches with the same tokens. Canned replies
-exaggerate: this is no claim about a 7B model.
+`of joint` is the share of the gain that training on the shuffled union reaches with the same tokens. Intervals are
+bootstraps over held-out chats of all seeds. Canned replies exaggerate: this is no claim about a 7B model.
 """
 
 from __future__ import annotations
@@ -10,15 +10,30 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 import torch
 
 from learner.adapter import Tree
-from tests.bench._course import Chat, Course, Domain, Outcome, loss_on, run, shipped, simulated, star
+from learner.measures import ratio_interval
+from tests.bench._course import (
+    DEMO,
+    Course,
+    Domain,
+    Held,
+    Outcome,
+    losses_on,
+    lost_interval,
+    run,
+    shipped,
+    simulated,
+    star,
+)
 from tests.bench._heading import heading, table
+from tests.bench._parts import Parts, Unfinished
 
 
 @dataclass(frozen=True)
@@ -41,53 +56,83 @@ METHODS = (
 
 
 def main(argv: list[str]) -> int:
-    """Print the table. Returns 0."""
+    """Print the table. Returns 0, 3 when there is more to run."""
     parser = argparse.ArgumentParser(prog="driftline bench forgetting", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with conv_star.jsonl.gz; without it the simulator's shops")
     parser.add_argument("--domains", type=int, default=3)
     parser.add_argument("--chats", type=int, default=160, help="fresh chats of a domain")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--rank", type=int, default=DEMO.r)
+    parser.add_argument("--rate", type=float, default=DEMO.learning_rate, help="learning rate")
+    parser.add_argument("--parts", type=Path, help="keep what is done in this folder")
+    parser.add_argument("--most-s", type=float, default=0.0, help="with --parts: end after so many CPU seconds")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    base, anchors, gauge = shipped()
-    domains = star(args.data, args.domains, args.chats) if args.data else simulated(args.chats)
-    sys.stdout.write(heading("forgetting", argv) + "\n")
-    sys.stdout.write(f"domains: {', '.join(domain.name for domain in domains)}; {args.chats} chats each\n")
-    start = fmean(loss_on(Tree(base), domain.test) for domain in domains)
-    joint = fmean(_joint(domains, seed) for seed in range(args.seeds))
-    rows = [["method", "newest", "final", "loses", "worst", "base domain", "gauge", "of joint", "tokens"]]
-    for method in METHODS:
-        if args.only not in method.name:
-            continue
-        found = [
-            run(Course(base, anchors, method.mix, average=method.average, seed=seed), base, domains, gauge)
-            for seed in range(args.seeds)
-        ]
-        rows.append([method.name, *_cells(found, start, joint)])
-    sys.stdout.write(table(rows) + f"\nbase {start:.2f}, joint {joint:.2f} nats a reply token\n")
+    try:
+        sys.stdout.write(_report(args, argv) + "\n")
+    except Unfinished:
+        sys.stdout.write("unfinished: the same call again goes on\n")
+        return 3
     return 0
 
 
-def _cells(found: list[Outcome], start: float, joint: float) -> list[str]:
-    final = fmean(one.final for one in found)
+def _report(args: argparse.Namespace, argv: list[str]) -> str:
+    parts = Parts(args.parts, args.most_s)
+    base, anchors, gauge = shipped()
+    config = replace(DEMO, r=args.rank, alpha=2 * args.rank, learning_rate=args.rate)
+    domains = star(args.data, args.domains, args.chats) if args.data else simulated(args.chats)
+    setting = f"{base.digests['weights_sha256'][:8]}-{len(domains)}x{args.chats}-r{args.rank}-{args.rate:g}"
+    start = [one for domain in domains for one in losses_on(Tree(base), domain.test)]
+
+    def courses(method: Method, kind: str, learned: Sequence[Domain]) -> list[Outcome]:
+        found = []
+        for seed in range(args.seeds):
+            course = Course(base, anchors, method.mix, average=method.average, config=config, seed=seed)
+            found.append(run(course, base, learned, gauge, parts=parts, name=f"{setting}-{kind}-{seed}"))
+        return found
+
+    joint = [one for found in courses(METHODS[-1], "joint", _shuffled(domains)) for chats in found.end for one in chats]
+    rows = [["method", "newest", "final", "loses [95 %]", "worst", "base domain", "gauge", "of joint [95 %]", "tokens"]]
+    for at, method in enumerate(METHODS):
+        if args.only in method.name:
+            rows.append([method.name, *_cells(courses(method, str(at), domains), start, joint)])
+    return (
+        f"{heading('forgetting', argv)}\ndomains: {', '.join(domain.name for domain in domains)}; "
+        f"{args.chats} chats each, {args.seeds} seeds, rank {args.rank}, rate {args.rate:g}\n"
+        f"{table(rows)}\nbase {_mean(start):.2f}, joint {_mean(joint):.2f} nats a reply token"
+    )
+
+
+def _cells(found: list[Outcome], start: Sequence[Held], joint: Sequence[Held]) -> list[str]:
+    lost = lost_interval(found)
+    ends = [one for outcome in found for chats in outcome.end for one in chats]
+    before = [*start] * len(found)
+    gained = [was - now for (was, _), (now, _) in zip(before, ends, strict=True)]
+    possible = [was - now for (was, _), (now, _) in zip(before, joint, strict=True)]
+    share = ratio_interval(gained, possible)
     return [
-        f"{fmean(one.newest for one in found):.2f}", f"{final:.2f}", f"{fmean(one.loses for one in found):+.2f}",
+        f"{fmean(one.newest for one in found):.2f}", f"{fmean(one.final for one in found):.2f}",
+        f"{lost.value:+.2f} [{lost.low:+.2f}, {lost.high:+.2f}]",
         f"{max(one.worst for one in found):+.2f}", f"{fmean(one.base_domain for one in found):+.2f}",
-        f"{fmean(one.gauge for one in found):.2f}", f"{(start - final) / (start - joint):.0%}",
+        f"{fmean(one.gauge for one in found):.2f}",
+        f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]",
         f"{fmean(one.tokens for one in found) / 1000:.0f}k",
     ]  # fmt: skip
 
 
-def _joint(domains: list[Domain], seed: int) -> float:
-    """Final loss of training on the shuffled union with the default mix, so with the same tokens."""
-    base, anchors, _ = shipped()
-    union: list[Chat] = [chat for domain in domains for chat in domain.train]
-    random.Random(seed).shuffle(union)
-    course = Course(base, anchors, (0.25, 0.5, 0.25), seed=seed)
-    for at in range(0, len(union) - 7, 8):
-        course.learn(union[at : at + 8])
-    return fmean(loss_on(course.tree(), domain.test) for domain in domains)
+def _mean(losses: Sequence[Held]) -> float:
+    return sum(loss for loss, _ in losses) / sum(tokens for _, tokens in losses)
+
+
+def _shuffled(domains: Sequence[Domain]) -> list[Domain]:
+    """The same chats in random order, so the same tokens; what is held out stays."""
+    union = [chat for domain in domains for chat in domain.train]
+    random.Random(0).shuffle(union)
+    size = len(union) // len(domains)
+    return [
+        Domain(domain.name, tuple(union[at * size : (at + 1) * size]), domain.test) for at, domain in enumerate(domains)
+    ]
 
 
 if __name__ == "__main__":
