@@ -6,6 +6,9 @@ or tuner run may reset it.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 import redis
 
 from learner.gate import Account
@@ -69,6 +72,15 @@ class LineAccount:
         """So many versions of the line have been rolled back or withdrawn in all. Raises Superseded."""
         if not self._deny(keys=[self._key], args=[epoch, count]):
             raise Superseded(f"{self._key} epoch {epoch}")
+
+    def tune(self, params: Mapping[str, float]) -> None:
+        """Ask the owner of the line to go on with these hyper-parameters."""
+        self._client.hset(self._key, "tuned", json.dumps(dict(params)))
+
+    def tuned(self) -> dict[str, float]:
+        """What `tune` asked for last; empty if nobody did."""
+        raw = self._client.hget(self._key, "tuned")
+        return dict(json.loads(raw)) if raw else {}
 
     def name_fact(self, named: bytes) -> None:
         """An operator's word that a fact has changed, for the owner of the line to read."""

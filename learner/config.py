@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 
@@ -85,7 +86,10 @@ class TrainConfig:
     average: int = 4
     """Newest snapshots whose mean is offered to the gate."""
     decide_every: int = 10
-    """Steps between candidates for the gate: looking spends error budget."""
+    """Fewest steps between candidates for the gate: looking spends error budget."""
+    decide_latest: int = 0
+    """Most steps between candidates; in between one is offered only when the prequential loss has fallen.
+    0: always after `decide_every`."""
     checkpoint_every: int = 25
     """Steps between checkpoints."""
     keep_checkpoints: int = 3
@@ -150,6 +154,19 @@ class TrainConfig:
             raise ValueError(f"TrainConfig 'r' has value {self.r}: must be a rank that vLLM serves (8, 16, 32 ...)")
         if self.weight_min > self.weight_max:
             raise ValueError(f"TrainConfig 'weight_min' {self.weight_min} is above 'weight_max' {self.weight_max}")
+
+
+LIVE = ("learning_rate", "clip_norm")
+"""Settings of the optimiser that a running line may take over from a tuner; others need a new trajectory."""
+
+
+def tuned(config: TrainConfig, params: Mapping[str, float]) -> TrainConfig:
+    """The settings with those of `LIVE` replaced. Raises ValueError for other ones and for values that are refused."""
+    foreign = sorted(set(params) - set(LIVE))
+    if foreign:
+        raise ValueError(f"tuned {foreign[0]!r} has value {params[foreign[0]]!r}: only {', '.join(LIVE)} change live")
+    changed: dict[str, Any] = {name: float(value) for name, value in params.items()}
+    return replace(config, **changed)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from learner.adapter import Base
 from learner.batch import Document, micro_batches
+from learner.config import TrainConfig
 from learner.labels import HeadName
 from learner.objective import Norms, norms
 from learner.update import StepReport, Trajectory, new_trajectory, step
@@ -27,6 +28,7 @@ class Share:
 
     documents: tuple[Document, ...]
     whole: Norms
+    config: TrainConfig
     rate_factor: float
     trajectory: dict[str, Any] | None
     labels: Mapping[HeadName, list[str]]
@@ -48,7 +50,10 @@ class Ranks:
         whole = norms(chosen)
         trajectory.heads.enrol(chosen)
         labels = trajectory.heads.labels
-        shares = [Share(part, whole, trajectory.rate_factor, state, labels) for part in parts(chosen, self.size)]
+        shares = [
+            Share(part, whole, trajectory.config, trajectory.rate_factor, state, labels)
+            for part in parts(chosen, self.size)
+        ]
         mine: list[Share | None] = [None]
         dist.scatter_object_list(mine, shares, src=0)
         assert mine[0] is not None
@@ -63,7 +68,7 @@ class Ranks:
                 return
             if mine[0].trajectory is not None:
                 trajectory = restored(trajectory, mine[0].trajectory)
-            trajectory.rate_factor = mine[0].rate_factor
+            trajectory.config, trajectory.rate_factor = mine[0].config, mine[0].rate_factor
             trajectory.heads.labels = {name: list(labels) for name, labels in mine[0].labels.items()}
             self._step(base, trajectory, mine[0])
 

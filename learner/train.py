@@ -7,7 +7,7 @@ denied, a customer was erased. What goes out is a `Candidate`: the mean of the n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from threading import Event
@@ -20,8 +20,9 @@ from learner.adapter import Base, Lora, Tree, new_lora, tree_of
 from learner.batch import Document
 from learner.candidate import BASE, Candidate, Notice, Window
 from learner.checkpoint import Checkpoint, Checkpoints
-from learner.config import TrainConfig
+from learner.config import TrainConfig, tuned
 from learner.feed import Feed, Plan, log_entry
+from learner.looks import Looks
 from learner.references import References
 from learner.statements import Statement
 from learner.supersede import FactChanges
@@ -93,6 +94,9 @@ class Learner:
         self._harmful = 0
         self._offered = 0
         """Step of the newest candidate."""
+        self._looks = Looks(config)
+        self.tuned: dict[str, float] = {}
+        """Hyper-parameters that a tuner has moved here."""
         self.erasures: list[str] = []
         """Ids of erasures that were carried out."""
         self.missing = 0
@@ -120,7 +124,7 @@ class Learner:
         if plan is None:
             return None
         plan = replace(plan, documents=self._references.of(plan.documents))
-        self._checkpoints.append(log_entry(self.run, plan, self.feed))
+        self._checkpoints.append(log_entry(self.run, plan, self.feed) | {"tuned": self.tuned})
         return self._take(plan)
 
     def hear(self) -> None:
@@ -130,6 +134,12 @@ class Learner:
                 self._hear(self.notices.get_nowait())
             except Empty:
                 return
+
+    def tune(self, params: Mapping[str, float]) -> None:
+        """Go on with hyper-parameters that a tuner found, weights and moments kept. Raises ValueError."""
+        if params and params != self.tuned:
+            self.config = self.trajectory.config = tuned(self.config, params)
+            self.tuned = dict(params)
 
     def last_candidate(self) -> Candidate | None:
         """For an orderly end: what was trained since the last offer; None if nothing was."""
@@ -153,6 +163,7 @@ class Learner:
             plan = self.feed.logged(entry)
             self.missing += plan.missing
             self._references.learn(plan.documents)
+            self.tune(entry.get("tuned", {}))
             self._take(plan, again=True, told=entry["step"] <= told)
         return len(entries)
 
@@ -170,7 +181,8 @@ class Learner:
             return report
         if at % config.snapshot_every == 0:
             self.ring.append(self._flat())
-        offered = at % config.decide_every == 0 and bool(self.ring)
+        self._looks.observe(report.fresh_loss)
+        offered = self._looks.due(at) and bool(self.ring)
         if offered or at % config.checkpoint_every == 0:
             self.save()
         self.tell()
@@ -290,6 +302,7 @@ class Learner:
         self.trajectory = self._cold() if version == BASE else self._from(self._store.lora(version))
         self.trajectory.step, self.trajectory.guard = at, guard
         self.ring.clear()
+        self._looks.clear()
         self._offered = at
         self.window = Window(first=at + 1)
         start = Tree(self.base) if version == BASE else tree_of(self.base, self.trajectory.lora)
@@ -320,13 +333,13 @@ class Learner:
         trajectory, window = self.trajectory, self.window
         return {
             "run": self.run, "parent": self.parent, "stable": self.stable, "descent": self.descent,
-            "promotions": self.promotions,
-            "erasures": self.erasures,
+            "promotions": self.promotions, "erasures": self.erasures, "tuned": self.tuned,
             "warm": trajectory.warm, "rate_factor": trajectory.rate_factor, "guard": trajectory.guard.state(),
             "norms": list(trajectory.spikes.norms), "skipped": list(trajectory.spikes.skipped),
             "window": [window.first, window.fresh_from, window.fresh_to, window.keys, window.offsets],
-            "heads": trajectory.heads.state(), "feed": self.feed.state(), "facts": self.facts.state(),
-            "references": self._references.state(), "base": self.base.digests["weights_sha256"],
+            "heads": trajectory.heads.state(), "looks": self._looks.state(), "feed": self.feed.state(),
+            "facts": self.facts.state(), "references": self._references.state(),
+            "base": self.base.digests["weights_sha256"],
         }  # fmt: skip
 
     def _restore(self, found: Checkpoint) -> None:
@@ -338,6 +351,7 @@ class Learner:
         self.run, self.parent, self.stable = state["run"], state["parent"], state["stable"]
         self.promotions, self.erasures = state["promotions"], list(state["erasures"])
         self.descent = list(state["descent"])
+        self.tune(state.get("tuned", {}))
         lora = self.trajectory.lora.with_flat(found.tensors["flat"].clone())
         self.trajectory = trajectory = self._from(lora)
         moments = {
@@ -358,6 +372,8 @@ class Learner:
         self.window = Window(first, low, high, [(at, key) for at, key in keys], spans)
         self.feed.load(state["feed"])
         self.facts.load(state["facts"])
+        if "looks" in state:
+            self._looks.load(state["looks"])
         tree = Tree(self.base) if self.parent == BASE else tree_of(self.base, self._store.lora(self.parent))
         self._references.restart(tree)
         self._references.load(state["references"])

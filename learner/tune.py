@@ -8,7 +8,8 @@ and nothing here can publish.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -22,6 +23,9 @@ from learner.heldout import HeldChat
 from learner.search import EarlyStop, Halving, Params, Schedule, rate_factor
 from learner.update import Trajectory, new_trajectory, step
 from streams.events import Sample
+
+SEEN = 1_000
+"""Documents that a member rehearses from: live traffic has no end."""
 
 TUNED = ("learning_rate", "r", "alpha", "clip_norm", "warmup_steps", "beta2", "rehearsal_share")
 """Settings that a search may change."""
@@ -66,7 +70,7 @@ class Shadow:
         self.trajectory: Trajectory = new_trajectory(
             new_lora(base.shape, config.r, config.alpha, generator, base.device), base.shape.vocab, config
         )
-        self._seen: list[Document] = []
+        self._seen: deque[Document] = deque(maxlen=SEEN)
         self._draw = random.Random(seed)
 
     def advance(self, fresh: Sequence[Document], factor: float = 1.0) -> float | None:
@@ -77,6 +81,10 @@ class Shadow:
         report = step(self._base, self.trajectory, [*fresh, *older])
         self._seen += [replace(one, drawn=replace(one.drawn, component="rehearsal")) for one in fresh]
         return report.fresh_loss
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget documents of all other samples: they have left the buffer, erased ones among them."""
+        self._seen = deque((one for one in self._seen if one.drawn.key in keys), maxlen=SEEN)
 
 
 def configured(base: TrainConfig, params: Params) -> TrainConfig:
@@ -131,6 +139,11 @@ class Population:
             for name in self.halving.close():
                 del self._shadows[name]
         return losses
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget documents of all samples but these."""
+        for name in self.halving.alive:
+            self._shadows[name].keep(keys)
 
     @property
     def decided(self) -> bool:

@@ -32,6 +32,7 @@ from learner.train import BASE, Candidate, Learner, Notice
 from learner.uncertainty import Unsure, uncertainty
 from learner.update import StepReport, new_trajectory, step
 from learner.worker import Worker
+from services.learned_versions import LearnedVersions
 from services.local import redis_server
 from services.node.process import base_folder
 from services.publishers import trusted
@@ -39,7 +40,6 @@ from services.rollout_records import decode_rollout
 from services.runtime import Runtime
 from services.stored import Stored
 from services.topic_feed import TopicFeed, make_producer, send
-from services.versions_told import VersionsTold
 from streams.erasures import Erasure, Receipt, decode_erasure
 from streams.erasures import encode as encode_receipt
 from streams.events import Sample
@@ -118,6 +118,8 @@ class Process:
         self._denied_counted = 0
         self._stable = BASE
         self._first_candidate: float | None = None
+        self._refused: dict[str, float] = {}
+        """What a tuner wanted and the settings' rules did not."""
         self._turned_at = 0.0
         self.waiting: str | None = "starting"
         """Why no step can be taken; None while they can."""
@@ -153,6 +155,7 @@ class Process:
             try:
                 self._count_denied()
                 self._name_facts()
+                self._tune()
                 report = self._learner.turn()
                 self._review.turn(started)
                 self.waiting = None
@@ -206,7 +209,7 @@ class Process:
         self._versions = versions = Versions(
             base, base_identity(folder, folder.name), registry, trusted(settings.registry), directory / "versions"
         )
-        self._told = VersionsTold(
+        self._told = LearnedVersions(
             settings, self._runtime, self._producer, versions, self._stored, epoch=self._epoch, wall=self._wall
         )
         judge = Judge(
@@ -313,6 +316,18 @@ class Process:
 
     def _is_outdated(self, sample: Sample) -> bool:
         return self._learner.facts.outdated(sample)
+
+    def _tune(self) -> None:
+        """Take over what `driftline tune --live --apply` found; an odd value is told once and left alone."""
+        wanted = self._account.tuned()
+        if wanted in (self._learner.tuned, self._refused):
+            return
+        try:
+            self._learner.tune(wanted)
+            self._runtime.log.info("tuned", step=self._learner.trajectory.step)
+        except ValueError as error:
+            self._refused = wanted
+            self._runtime.caught("learn.tune", error)
 
     def _name_facts(self) -> None:
         """Hear which facts an operator says have changed."""

@@ -1,4 +1,4 @@
-"""`driftline tune`: search hyper-parameters on a file of chats, or fine-tune a whole base offline."""
+"""`driftline tune`: search hyper-parameters on a file of chats or on live traffic, or fine-tune a base offline."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import redis
+
+from streams.replay import ReplayError
+
 if TYPE_CHECKING:
     from services.settings import Settings
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("--data", type=Path, required=True, help="chats in any format that ingest reads, oldest first")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="chats in any format that ingest reads, oldest first")
+    source.add_argument("--live", action="store_true", help="what enters the replay buffer from now on")
+    parser.add_argument("--share", type=float, default=0.125, help="with --live: share of conversations (default: 1/8)")
+    parser.add_argument("--minutes", type=float, help="with --live: end after so long though several are left")
+    parser.add_argument("--apply", action="store_true", help="with --live: the line goes on with the winner's settings")
     parser.add_argument("--format", help="format of the file where its name and first line do not tell")
     parser.add_argument("--base-model", type=Path, help="folder of the base (default: the configured or shipped one)")
     parser.add_argument(
@@ -35,11 +44,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Search and print the best settings. Returns 0, 1 when nothing could be learned from, 2 for bad input."""
-    from services.tuning import fine_tuned, searched  # noqa: PLC0415 - loads torch, which --help must not
+    from services.tuning import fine_tuned, followed, searched  # noqa: PLC0415 - loads torch, which --help must not
 
+    work = followed if args.live else fine_tuned if args.full else searched
     try:
-        found = fine_tuned(args, settings) if args.full else searched(args, settings)
-    except (OSError, ValueError, ImportError) as error:
+        found = work(args, settings)
+    except (OSError, ValueError, ImportError, ReplayError, redis.RedisError) as error:
         sys.stderr.write(f"driftline tune: {error}\n")
         return 2
     sys.stdout.write((json.dumps(found) if args.json else table(found)) + "\n")
@@ -57,4 +67,6 @@ def table(found: Mapping[str, Any]) -> str:
         lines.append(f"  window {window}: " + "  ".join(f"{name} {loss:.3f}" for name, loss in ranked))
     for name, point in found.get("members", {}).items():
         lines.append(f"  {name}: {json.dumps(point)}")
+    if "applied" in found:
+        lines.append(f"moved to line {found['line']}: {json.dumps(found['applied'])}")
     return "\n".join(lines)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from streams.events import Sample
 from streams.replay.buffer import ReplayBuffer
+from streams.replay.config import ANCHOR, QUARANTINE
 from streams.replay.shapes import NO_TTL, RECORD, LaneStats, Stats
 
 COUNTERS = (
@@ -126,3 +128,35 @@ def in_lane(table: ReplayBuffer, lane: str, k: int) -> list[Sample]:
             found.append((seq, digest, NO_TTL if flags & _EXEMPT else ts // table.limits.bucket_s))
     read = table.read([(digest, bucket) for _, digest, bucket in sorted(found, reverse=True)[:k]])
     return [sample for sample in read if sample is not None]
+
+
+@dataclass(frozen=True)
+class News:
+    """What has come since a place in a table."""
+
+    seq: int
+    """The place of the newest sample."""
+    samples: dict[bytes, Sample]
+    """By digest, oldest first; anchors and what waits in quarantine left out."""
+    stored: frozenset[bytes]
+    """Digests of everything that the table holds."""
+
+
+def place(table: ReplayBuffer) -> int:
+    """Where the newest sample stands; 0 in a table that never held one."""
+    return int(table.client.hget(f"{table.prefix}:n", "seq") or 0)
+
+
+def news(table: ReplayBuffer, since: int) -> News:
+    """Samples that were inserted behind the place `since`: read without a draw, a lease or a move of the limiter."""
+    apart = [int(raw) for raw in table.client.hmget(f"{table.prefix}:lanes", ANCHOR, QUARANTINE) if raw is not None]
+    found, stored, newest = [], set(), since
+    for _, record in live_records(table):
+        digest, ts, seq, _, lane, _, flags, *_ = record
+        stored.add(digest)
+        newest = max(newest, seq)
+        if seq > since and lane not in apart:
+            found.append((seq, digest, NO_TTL if flags & _EXEMPT else ts // table.limits.bucket_s))
+    wanted = [(digest, bucket) for _, digest, bucket in sorted(found)]
+    read = zip(wanted, table.read(wanted), strict=True)
+    return News(newest, {digest: one for (digest, _), one in read if one is not None}, frozenset(stored))

@@ -134,6 +134,29 @@ def test_train_resume_is_bitwise(
     assert ours.judged == theirs.judged
 
 
+def test_train_tuned_settings_survive_a_kill(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """A rate that a tuner moved between two steps is that of the repeated steps too, and of later restarts."""
+    config = replace(CONFIG, checkpoint_every=100, decide_every=100)
+    weights = []
+    for name, stops in (("straight", ()), ("killed", (4, 8))):
+        buffer = table(redis_client)
+        made = line(base, buffer, tmp_path / name, config)
+        for at in (5, 10):
+            for stop in (*(one for one in stops if at - 5 < one < at), at):
+                advance(made, buffer, stop)
+                if stop in stops:
+                    made = line(base, buffer, tmp_path / name, config)
+                    made.learner.resume()
+            made.learner.tune({"learning_rate": 1e-3 * at})
+        weights.append(made.learner.trajectory.lora.flat.detach().clone())
+        made.learner.save()
+    assert torch.equal(*weights)
+    again = line(base, buffer, tmp_path / "killed", config)
+    again.learner.resume()
+    assert again.learner.trajectory.rate() == pytest.approx(1e-2)
+    assert not torch.equal(weights[0], torch.zeros_like(weights[0]))
+
+
 def test_train_resume_survives_torn_files_and_erasure(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
     """A torn checkpoint falls back to the one before it, a torn log line is dropped, erased samples are counted."""
     buffer = table(redis_client)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from services.settings import Settings
 
 
-class VersionsTold:
+class LearnedVersions:
     """Speaks for one line; `epoch` is its owner's."""
 
     def __init__(
