@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 LINGER_MS = 5
 
+EMBEDDED_FETCH_WAIT_S = 0.1
+"""The embedded broker answers a fetch that finds nothing only after its wait: each topic would add up to that."""
+
 HOLD_MOST_S = 30.0
 """Longest time that a turn may be held: a worker that dies meanwhile reads all of it again."""
 
@@ -62,7 +65,7 @@ def _config(settings: Settings) -> StreamConfig:
     )
     if kafka.embedded:
         touch_topics(config)
-        return config
+        return replace(config, fetch_wait_s=min(config.fetch_wait_s, EMBEDDED_FETCH_WAIT_S))
     ensure_topics(config)
     return config if config.epoch else replace(config, epoch=broker_epoch(config, [CHATS_RAW, CHATS_CLEAN, EXAMPLES]))
 

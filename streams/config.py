@@ -29,6 +29,9 @@ class StreamConfig:
     """A killed worker's partitions are taken over after about so long, seconds."""
     commit_interval_s: float = 0.3
     """Between two commits of acknowledged offsets, seconds."""
+    fetch_wait_s: float = 1.5
+    """Longest wait of the broker for records to answer a fetch with, seconds; short on the embedded broker, which waits
+    that long though records come."""
     lean_drain: bool = True
     """Hand records to the agents without Faust's two futures a record; off: Faust's own way."""
     batch: int = 256
@@ -70,7 +73,8 @@ class StreamConfig:
         """Refuse what contradicts itself."""
         if len(self.shares) != 3 or min(self.shares) < 0 or not math.isclose(sum(self.shares), 1.0):
             raise ValueError(f"shares = {self.shares}: wants three shares (train, val, test) that sum to 1")
-        for name in ("speed", "gap_s", "idle_s", "emit_after_s", "commit_interval_s", "stop_s", "session_timeout_s"):
+        positive = ("speed", "gap_s", "idle_s", "emit_after_s", "commit_interval_s", "stop_s", "session_timeout_s")
+        for name in (*positive, "fetch_wait_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: wants more than 0")
         if not 1 <= self.batch <= self.in_flight:

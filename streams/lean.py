@@ -70,8 +70,18 @@ def transport_with(
     kind = LeanConsumer if config.lean_drain and is_known() else RewindingConsumer
     transport = driver.Transport(app.conf.broker_consumer, app)
     own = {"resume": staticmethod(resume), "prefix": config.prefix, "ways": ways, "unread": staticmethod(unread)}
+    own["fetch_wait_ms"] = round(config.fetch_wait_s * 1000)
     transport.Consumer = type(kind.__name__, (kind,), own)
     return transport
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] # faust has no types for us
+    """Faust's thread of a consumer, with the fetches' wait as set: Faust has a number in the code."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = self.consumer.fetch_wait_ms  # noqa: SLF001 - read when it starts; no setting
+        return consumer
 
 
 class RewindingConsumer(driver.Consumer):  # type: ignore[misc] # faust has no types for us
@@ -79,10 +89,14 @@ class RewindingConsumer(driver.Consumer):  # type: ignore[misc] # faust has no t
 
     resume: Resume
     prefix: str = ""
+    fetch_wait_ms: int = 1_500
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._began: dict[Any, int] = {}
+
+    def _new_consumer_thread(self) -> Any:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     def started_at(self, tp: Any) -> int:
         """The offset at which a partition's reading began."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from faust.transport import consumer as stock
+from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streams import lean
@@ -52,6 +55,18 @@ def test_lean_drain_falls_back_on_an_unknown_faust(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(stock.Consumer, "_drain_messages", other)
     assert not lean.is_known()
     assert "LeanConsumer" not in chosen(StreamConfig())
+
+
+def test_lean_consumer_waits_for_fetches_as_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait of a fetch comes from the settings, not from the number in Faust's code."""
+    made = lean.transport_with(App(), StreamConfig(fetch_wait_s=0.1), lambda *_: None, {}, lambda *_: None)
+    consumer = SimpleNamespace(_fetch_max_wait_ms=1_500)
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_: consumer)
+    thread = object.__new__(lean.ConsumerThread)
+    thread.consumer = SimpleNamespace(fetch_wait_ms=made.Consumer.fetch_wait_ms)
+    assert thread._create_worker_consumer(None)._fetch_max_wait_ms == 100
+    aiokafka_reads = inspect.getsource(AIOKafkaConsumer.start)
+    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in aiokafka_reads
 
 
 class Way:
