@@ -64,6 +64,12 @@ class KafkaBroker:
         text = settings.format(port=port, controller=controller, directory=directory)
         (directory / "server.properties").write_text(text)
 
+    @property
+    def pid(self) -> int:
+        """The process of a broker that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it, formatted at the first time, and wait until it answers."""
         properties = str(self._directory / "server.properties")
