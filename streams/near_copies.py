@@ -35,7 +35,10 @@ MOST_WORDS: Final = 600
 
 _VALUE: Final = 1 << 31
 _MASK: Final = _VALUE - 1
-_TOKEN = re.compile(r"<[A-Z_]+_\d+>|[#$£€₹]?\d+(?:[.,:/-]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[.!?:\n]")
+_TOKEN = re.compile(
+    r"[a-zA-Z]++(?![^\W\d_]|['’])"  # most words, in a third less time than the next line takes
+    r"|[^\W\d_]+(?:['’][^\W\d_]+)*|[.!?:\n]|[#$£€₹]?\d+(?:[.,:/-]\d+)*|<[A-Z_]+_\d+>"
+)
 _ENDS = frozenset(".!?:\n")
 _BAND: Final = tuple(bytes([at]) for at in range(BANDS))
 _DIGEST: Final = f"<{BANDS * ROWS}I"
@@ -206,27 +209,16 @@ class _Text(NamedTuple):
 @lru_cache(maxsize=1 << 11)
 def _read(text: str) -> _Text:
     """The words of a text; a capital inside a sentence makes a name, unless all words have one."""
-    tokens: list[int] = []
-    names: list[int] = []
-    telling: set[str] = set()
-    capitals, inside = 0, False
-    for word in map(_WORDS.__getitem__, _TOKEN.findall(text)):
-        if word is None:
-            inside = False
-            continue
-        code, capital, nameable, name = word
-        if capital:
-            capitals += 1
-            if inside and nameable:
-                names.append(len(tokens))
-        if name:
-            telling.add(name)
-        tokens.append(code)
-        inside = True
-    if not (capitals * 2 > len(tokens) and capitals >= HEADLINE):
-        for at in names:
-            tokens[at] |= _VALUE
-    return _Text(tuple(tokens), frozenset(telling))
+    found = [*map(_WORDS.__getitem__, _TOKEN.findall(text))]
+    words = [word for word in found if word]
+    capitals = sum([word.capital for word in words])
+    telling = frozenset([word.telling for word in words]) - {""}
+    if capitals * 2 > len(words) and capitals >= HEADLINE:
+        return _Text(tuple([word.code for word in words]), telling)
+    behind = zip([None, *found], found, strict=False)
+    return _Text(
+        tuple([word.code | _VALUE if before and word.name else word.code for before, word in behind if word]), telling
+    )
 
 
 class _Word(NamedTuple):
@@ -234,7 +226,8 @@ class _Word(NamedTuple):
 
     code: int
     capital: bool
-    nameable: bool
+    name: bool
+    """Whether it is a name where it stands inside a sentence."""
     telling: str
     """Its name if it tells texts apart, else empty."""
 
@@ -259,9 +252,10 @@ def _word(raw: str) -> _Word:
     word = raw.rsplit("_", 1)[0] if placeholder else raw.lower().replace("’", "'")
     number = raw[-1].isdigit() and not placeholder
     value = not placeholder and (number or word in VALUES)
-    nameable = len(raw) > 1 and not placeholder and word not in _GROUPS["greeting"] and not word.startswith("i'")
+    capital = raw[0].isupper()
+    name = len(raw) > 1 and not placeholder and word not in _GROUPS["greeting"] and not word.startswith("i'")
     code = crc32(word.encode(errors="replace")) & _MASK | (_VALUE if value else 0)
-    return _Word(code, raw[0].isupper(), nameable, "" if number or word in _GROUPS["stop"] else word)
+    return _Word(code, capital, capital and name, "" if number or word in _GROUPS["stop"] else word)
 
 
 _AFFIRMS: Final = frozenset(_word(word).code & _MASK for word in _GROUPS["yes"])

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
+from itertools import repeat
 from typing import Protocol
 
 import msgspec
@@ -337,7 +338,7 @@ class MemoryCopies:
             self.units[unit.member] = held
             number = len(self.order)
             self.order.append(held)
-            self.before.extend(self.newest.get(bucket, -1) for bucket in unit.bands)
+            self.before.extend(map(self.newest.get, unit.bands, repeat(-1)))
             self.before.extend([-1] * (near_copies.BANDS - len(unit.bands)))
             self.newest.update(dict.fromkeys(unit.bands, number))
         owner = self.units[unit.member].cluster

@@ -37,8 +37,9 @@ _FOLD = bytes.maketrans(b"0123456789" + bytes(range(32)), b"0" * 10 + b" " * 32)
 _WORD = re.compile(rb"[a-z\x80-\xff][a-z'\x80-\xff]*|0+|\x00")
 _PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]*_\d+>")
 _LINK = re.compile(
-    rb"https?:|www\.|\b[a-z0-]+\.(?:com|net|org|info|biz|co|ru|ly|io|tk|xyz|top|me|shop|club|link|click)\b"
+    rb"https?:|www\.|(?<=[a-z0-])\.(?:com|net|org|info|biz|co|ru|ly|io|tk|xyz|top|me|shop|club|link|click)\b"
 )
+_CAPITALS: Final = bytes(range(ord("A"), ord("Z") + 1))
 _MONEY = re.compile("[$£€₹]\\s?\\d|\\d\\s?(?:[$£€₹]|p/m|usd\\b|eur\\b|gbp\\b|pounds?\\b|p\\b)", re.IGNORECASE)
 _MIX: Final = np.uint32(2654435761)
 _STEP: Final = np.uint32(16777619)
@@ -223,7 +224,9 @@ def _shape(texts: Sequence[str], joined: Joined) -> Floats:
 def _own_shape(text: str, folded: bytes) -> tuple[float, ...]:
     """What has to be looked at text by text: capitals, links, numbers, money, distinct bytes, how it ends."""
     head = text[:200]
-    capitals = 0 if head.islower() else sum(map(str.isupper, head))
+    capitals = (
+        len(head) - len(head.encode().translate(None, _CAPITALS)) if head.isascii() else sum(map(str.isupper, head))
+    )
     links = len(_LINK.findall(folded)) if b"." in folded or b":" in folded else 0
     money = b"0" in folded and _MONEY.search(text) is not None
     return (

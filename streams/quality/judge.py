@@ -29,8 +29,11 @@ _BIAS = re.compile(
     r"\b(?:all|most|those|these|you)\s+(?:of\s+you\s+)?(?:" + "|".join(_PEOPLE) + r")(?:s|ies)?\s+(?:people\s+)?"
     r"(?:are|always|never|can't|cannot|only|just|do not|don't|should)\b"
 )
+_PEOPLE_WORDS = frozenset(word + end for name in _PEOPLE for word in name.split() for end in ("", "s", "ies"))
+"""Words, as blanks part them, without one of which `_BIAS` cannot match."""
 _REPLIES = frozenset({"agent", "assistant"})
 _LEARNED = (Reason.SPAM, Reason.TOXIC, Reason.GIBBERISH, Reason.NON_DIALOGUE)
+_GIBBERISH = Reason.GIBBERISH.value
 _PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]*_\d+>")
 _ECHO_WORDS = 4
 _SURE = 0.8
@@ -63,8 +66,9 @@ def judge_turns(turns: Sequence[tuple[str, Role]], config: QualityConfig, model:
     formal = [_formal(text, role, config) for text, role in turns]
     open_texts = [text for (text, _), found in zip(turns, formal, strict=True) if found is None]
     scores = iter((model or _classifier(config)).scores(open_texts))
+    limits = [(code, code.value, getattr(config, code.value)) for code in _LEARNED]
     return [
-        _rejected(found) if found else _weigh(text, role, next(scores), config)
+        _rejected(found) if found else _weigh(text, role, next(scores), config, limits)
         for (text, role), found in zip(turns, formal, strict=True)
     ]
 
@@ -75,18 +79,19 @@ def _formal(text: str, role: Role, config: QualityConfig) -> Reason | None:
     if found is not None:
         return found
     lower = text.lower()
+    words = lower.split()
     if rules.broken_encoding(text):
         return Reason.ENCODING
     if rules.control_tokens(text, lower):
         return Reason.CONTROL_TOKENS
-    if rules.flood(text):
+    if rules.flood(text, words):
         return Reason.GIBBERISH
     if config.languages and len(text) >= config.language_chars and language(text) not in {*config.languages, "und"}:
         return Reason.LANGUAGE
-    return _formal_reply(text, lower, config) if role in _REPLIES else None
+    return _formal_reply(text, lower, words, config) if role in _REPLIES else None
 
 
-def _formal_reply(text: str, lower: str, config: QualityConfig) -> Reason | None:
+def _formal_reply(text: str, lower: str, words: Sequence[str], config: QualityConfig) -> Reason | None:
     if rules.too_short(text, config):
         return Reason.TOO_SHORT
     if rules.tokens(text) > config.max_tokens:
@@ -95,19 +100,21 @@ def _formal_reply(text: str, lower: str, config: QualityConfig) -> Reason | None
         return Reason.AUTO_REPLY
     if rules.machine_text(text):
         return Reason.NON_DIALOGUE
-    return Reason.BIAS if any(name in lower for name in _PEOPLE) and _BIAS.search(lower) else None
+    return None if _PEOPLE_WORDS.isdisjoint(words) or not _BIAS.search(lower) else Reason.BIAS
 
 
-def _weigh(text: str, role: Role, scores: dict[str, float], config: QualityConfig) -> Verdict:
-    """Compare the classifier's scores with the thresholds of the role."""
-    if scores[Reason.GIBBERISH] >= config.unsure and _was_asked(text, config):
-        scores[Reason.GIBBERISH] = 0.0
+def _weigh(
+    text: str, role: Role, scores: dict[str, float], config: QualityConfig, limits: Sequence[tuple[Reason, str, float]]
+) -> Verdict:
+    """Compare the classifier's scores with the thresholds of the role; `limits` are those of replies."""
+    if scores[_GIBBERISH] >= config.unsure and _was_asked(text, config):
+        scores[_GIBBERISH] = 0.0
     if role in _REPLIES:
-        reasons = tuple(code for code in _LEARNED if scores[code] >= getattr(config, code.value))
+        reasons = tuple([code for code, name, least in limits if scores[name] >= least])
         unsure = not reasons and max(scores.values()) >= config.unsure
         return Verdict(not reasons, reasons, (Tag.UNSURE.value,) if unsure else (), scores)
-    limits = {Reason.SPAM: config.customer, Reason.GIBBERISH: config.customer, Reason.NON_DIALOGUE: config.pasted}
-    reasons = tuple(code for code, limit in limits.items() if scores[code] >= limit)
+    asked = {Reason.SPAM: config.customer, Reason.GIBBERISH: config.customer, Reason.NON_DIALOGUE: config.pasted}
+    reasons = tuple(code for code, limit in asked.items() if scores[code] >= limit)
     angry = scores[Reason.TOXIC] >= config.unsure or _ANGER.search(text) is not None
     return Verdict(not reasons, reasons, (Tag.TONE.value,) if angry else (), scores)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import islice
 
 from streams.quality.config import QualityConfig, Reason
 
@@ -81,7 +83,7 @@ def control_tokens(text: str, lower: str) -> bool:
         return True
     if not text.isascii() and len(_INVISIBLE.findall(text)) > 1:
         return True
-    return any(verb in lower for verb in _OVERRULE) and _INJECTED.search(lower) is not None
+    return any(map(lower.__contains__, _OVERRULE)) and _INJECTED.search(lower) is not None
 
 
 def broken_encoding(text: str) -> bool:
@@ -94,15 +96,14 @@ def broken_encoding(text: str) -> bool:
     return sum(len(found[0]) for found in _MOJIBAKE.finditer(text)) * 10 > len(text)
 
 
-def flood(text: str) -> bool:
-    """True if one character or one short unit is repeated over most of the text."""
+def flood(text: str, words: Sequence[str]) -> bool:
+    """True if one character or one short unit is repeated over most of the text; `words`: in lower case."""
     if len(text) < _FLOOD_CHARS:
         return False
-    words = text.split()
     # a unit that comes eight times makes few different words, or words of its own length
     if len(set(words)) * 3 > len(words) and max(map(len, words)) < _FLOOD_CHARS:
         return False
-    if _REPEATED_CHAR.search(text) and len(set(text.lower())) * 8 < len(text):
+    if len(set(text.lower())) * 8 < len(text) and _REPEATED_CHAR.search(text):
         return True
     # what covers most of a text covers its middle, on one side of it at least: a piece there comes again and again
     middle = len(text) // 2
@@ -114,7 +115,7 @@ def flood(text: str) -> bool:
 
 def auto_reply(lower: str) -> bool:
     """True if a machine wrote it instead of a person: out of office, bounce, unattended mailbox."""
-    return any(sign in lower for sign in _AUTO_SIGNS) and _AUTO_REPLY.search(lower) is not None
+    return any(map(lower.__contains__, _AUTO_SIGNS)) and _AUTO_REPLY.search(lower) is not None
 
 
 def machine_text(text: str) -> bool:
@@ -138,4 +139,5 @@ def limits(text: str, config: QualityConfig) -> Reason | None:
 
 def too_short(text: str, config: QualityConfig) -> bool:
     """True if a reply holds fewer letters and digits than wanted; an emoji alone is no reply to learn."""
-    return len(_LETTER.findall(text, 0, 64 * config.min_chars)) < config.min_chars
+    found = _LETTER.finditer(text, 0, 64 * config.min_chars)
+    return next(islice(found, config.min_chars - 1, None), None) is None
