@@ -7,7 +7,19 @@ from typing import Any
 
 import msgspec
 
-from streams.events import KINDS, MAX_ID, MAX_TEXT, SCHEMA, Annotation, CleanEvent, Closed, Feedback, Message, Sample
+from streams.events import (
+    KINDS,
+    MAX_ID,
+    MAX_TEXT,
+    SCHEMA,
+    Annotation,
+    CleanEvent,
+    Closed,
+    Feedback,
+    Message,
+    Relane,
+    Sample,
+)
 from streams.review import Decision
 from streams.rollout_events import Exposure, Outcome
 from streams.topics import (
@@ -24,7 +36,7 @@ from streams.topics import (
 RECORDS: Mapping[str, Sequence[type]] = {
     CHATS_RAW: (Message, Feedback, Closed),
     CHATS_CLEAN: (CleanEvent,),
-    EXAMPLES: (Sample, Annotation),
+    EXAMPLES: (Sample, Annotation, Relane),
     EXPOSURES: (Exposure,),
     OUTCOMES: (Outcome,),
     REVIEW_DECISIONS: (Decision,),

@@ -1,4 +1,4 @@
-"""CloudEvents in binary mode: the id and the time stand in headers, the body stays our JSON."""
+"""CloudEvents: in binary mode id and time stand in headers and the body is our JSON; structured, it is their `data`."""
 
 from __future__ import annotations
 
@@ -21,3 +21,11 @@ def completed(body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, 
     found = attributes(headers)
     given = {"event_id": found.get("id"), "ts": found.get("time")}
     return {**{name: value for name, value in given.items() if value is not None}, **body}
+
+
+def unwrapped(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The event in a structured-mode envelope, with the envelope's id and time; any other body as it is."""
+    data = body.get("data")
+    if "specversion" not in body or not isinstance(data, dict):
+        return dict(body)
+    return completed(data, {f"ce-{name}": str(body[name]) for name in ("id", "time") if name in body})

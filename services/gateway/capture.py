@@ -145,8 +145,8 @@ class Capture:
                 yield chunk
                 *lines, rest = (rest + chunk).split(b"\n")
                 pieces.extend(_piece(line) for line in lines)
-            # Only an answer that came to its end is an answer.
-            self._record(chat, "".join(pieces))
+            # Only an answer that came to its end is an answer; its last line may lack a line feed.
+            self._record(chat, "".join([*pieces, _piece(rest)]))
         finally:
             await answer.aclose()
 

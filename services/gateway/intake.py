@@ -11,7 +11,7 @@ import msgspec
 
 from services.gateway.limits import Refusal
 from services.gateway.sink import Outgoing
-from streams.cloudevents import completed
+from streams.cloudevents import completed, unwrapped
 from streams.events import BadEvent, from_object
 from streams.raw_events import parse
 
@@ -50,7 +50,7 @@ def record(
     if not isinstance(body, dict):
         raise Refusal(400, "wrong_type", "event")
     recorded = "type" not in body and ("value" in body or "value_raw" in body)
-    inner = _recorded(body) if recorded else body
+    inner = _recorded(body) if recorded else unwrapped(body)
     whole = {name: value for name, value in completed(inner, headers).items() if name not in DROPPED}
     if "event_id" not in whole and idempotency_key:
         whole["event_id"] = str(uuid.uuid5(NAMESPACE, f"{tenant}\n{idempotency_key}\n{place}"))

@@ -135,6 +135,39 @@ def test_streams_kafka_redis_away(workers: Workers, kafka: KafkaBroker, server: 
         thread.join(30)
 
 
+def test_streams_kafka_static_members_come_back_without_a_rebalance(workers: Workers, kafka: KafkaBroker) -> None:
+    """A named worker that is killed and restarted gets its partitions again; the other one is not disturbed."""
+    records = interleaved(raw_chats(20, seed=6), seed=6)
+    prefix = str(workers.values["kafka"]["prefix"])
+    stream = {**workers.values["stream"], "session_timeout_s": 60}  # a slow machine may need long for the restart
+
+    def member(name: str) -> subprocess.Popen[bytes]:
+        workers.values["stream"] = {**stream, "instance": name}
+        return workers.start()
+
+    group = f"{prefix}{StreamConfig().group}"
+
+    def owned() -> dict[str, int]:
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+        described = admin.describe_consumer_groups([group])[group].result(10)
+        members = described.members if described.state.name == "STABLE" else []
+        return {m.group_instance_id: len(m.assignment.topic_partitions) for m in members}
+
+    def rebalances() -> float:
+        found = [line for line in workers.metrics(stays).splitlines() if line.startswith("driftline_rebalances_total ")]
+        return float(found[0].split()[1])
+
+    stays, dies = member("a"), member("b")
+    assert until(lambda: sorted(owned()) == ["a", "b"] and min(owned().values()) > 0, 60, 0.5)
+    before, share = rebalances(), owned()
+    workers.kill(dies)
+    member("b")
+    produce(kafka.bootstrap, records, prefix=prefix)
+    assert_exact(workers, records, 90)
+    assert (rebalances(), owned()) == (before, share)
+    assert not any(name in workers.log() for name in ("came without", "follow the")), "chat text in a log"
+
+
 def test_streams_kafka_topics_are_made_and_checked(kafka: KafkaBroker) -> None:
     """Missing topics come from the table; one with the wrong clean-up policy is refused by name."""
     config = StreamConfig(bootstrap=kafka.bootstrap, prefix="made.")

@@ -236,11 +236,16 @@ def test_gateway_serves_its_asyncapi_document(start: Start) -> None:
 
 
 def test_gateway_takes_cloudevents(start: Start, raw: Raw) -> None:
-    """Binary-mode attributes give id and time of a single event."""
+    """Binary-mode attributes give id and time of a single event; envelopes come alone or in a batch."""
     bare = {k: v for k, v in event(0).items() if k not in {"event_id", "ts"}}
     headers = {"ce-specversion": "1.0", "ce-id": "ce-1", "ce-time": "2026-01-02T03:04:05Z"}
     assert start().post("/v1/events", json=bare, headers=headers).json()["event_id"] == "ce-1"
     assert json.loads(read_all(raw.bootstrap, raw.topic)[0].value)["ts"] == "2026-01-02T03:04:05Z"
+    envelope = {"specversion": "1.0", "type": "chat", "source": "/crm", "time": "2026-01-02T03:04:05Z", "data": bare}
+    batch = [{**envelope, "id": f"ce-{n}"} for n in (2, 3)]
+    found = start().post("/v1/events", json=batch, headers={"content-type": "application/cloudevents-batch+json"})
+    assert [result["event_id"] for result in found.json()["results"]] == ["ce-2", "ce-3"]
+    assert {json.loads(record.value)["type"] for record in read_all(raw.bootstrap, raw.topic)} == {"message"}
 
 
 @pytest.fixture

@@ -78,6 +78,19 @@ def test_streams_worker_accounts_for_everything(workers: Workers, mock_broker: d
     assert time.monotonic() - began < 6
 
 
+def test_streams_worker_goes_faust_s_own_way_too(workers: Workers, mock_broker: dict[str, Any]) -> None:
+    """With the lean drain off, or a Faust that it does not know, the same events are accounted for, and it ends."""
+    workers.values["stream"] = {**workers.values["stream"], "lean_drain": False}
+    process = workers.start()
+    records = interleaved(raw_chats(12, seed=8), seed=8, repeats=0.1)
+    produce(mock_broker["bootstrap"], records)
+    found = settled(workers, records, 60)
+    counts = outcomes(found)
+    assert counts["accepted"] + counts["rejected"] == len(found), counts
+    assert all(entry is not None and entry.effects == 1 for entry in found.values())
+    assert workers.stop(process) == 0
+
+
 def test_streams_worker_survives_kills(workers: Workers, mock_broker: dict[str, Any]) -> None:
     """SIGKILL while events stream: none lost, none effective twice, order kept, every sample once."""
     rng = random.Random(7)

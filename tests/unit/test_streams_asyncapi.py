@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from streams.asyncapi import document
-from streams.cloudevents import attributes, completed
-from streams.events import KINDS, MAX_TEXT, Closed, Feedback, Message, to_object
-from streams.topics import CHATS_RAW, TOPICS
+from streams.cloudevents import attributes, completed, unwrapped
+from streams.events import KINDS, MAX_TEXT, ChatEvent, Closed, ExampleRecord, Feedback, Message, to_object
+from streams.topics import CHATS_RAW, EXAMPLES, TOPICS
 
 
 def references(node: Any) -> Iterator[str]:
@@ -66,11 +66,29 @@ def test_asyncapi_schemas_know_every_field_that_is_written(name: str, event: Mes
     assert schema["properties"]["type"] == {"const": written["type"]}
 
 
+def test_asyncapi_names_every_record_that_is_decoded() -> None:
+    """Whatever a reader of chats.raw or examples may meet has a message of its own."""
+    channels = document()["channels"]
+    assert set(channels[CHATS_RAW]["messages"]) == {kind.__name__ for kind in get_args(ChatEvent)}
+    assert set(channels[EXAMPLES]["messages"]) == {kind.__name__ for kind in get_args(ExampleRecord)}
+
+
 def test_asyncapi_says_the_limits_that_are_checked() -> None:
     """Length of text and kinds of feedback are those of streams/events.py."""
     schemas = document()["components"]["schemas"]
     assert schemas["Message"]["properties"]["text"]["maxLength"] == MAX_TEXT
     assert set(schemas["Feedback"]["properties"]["kind"]["enum"]) == {*KINDS, None}
+
+
+def test_cloudevents_in_structured_mode_are_unwrapped() -> None:
+    """An envelope gives its data, with id and time where the data lacks them; anything else stays as it is."""
+    data = {"type": "message", "seq": 0}
+    envelope = {"specversion": "1.0", "type": "com.example.chat", "source": "/crm", "id": "x", "data": data}
+    assert unwrapped(envelope) == {**data, "event_id": "x"}
+    timed = {**envelope, "time": "2026-01-02T03:04:05Z", "data": {**data, "event_id": "own"}}
+    assert unwrapped(timed) == {**data, "event_id": "own", "ts": "2026-01-02T03:04:05Z"}
+    for other in (data, {**envelope, "data": "text"}, {**data, "data": {}}):
+        assert unwrapped(other) == other
 
 
 def test_cloudevents_fill_what_the_body_lacks() -> None:
