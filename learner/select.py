@@ -15,6 +15,7 @@ import msgspec
 
 from streams import near_copies
 from streams.events import Sample, Turn
+from streams.replay.config import CHAT
 
 if TYPE_CHECKING:
     import redis
@@ -144,6 +145,8 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     score: float
     topic: str = "other"
     lane: str = ""
+    home: str = CHAT
+    """Its own lane, where it goes when it is let out of quarantine."""
     adapter: str | None = None
 
     @property
@@ -160,7 +163,8 @@ def item(sample: Sample, reason: str, score: float) -> ReviewItem:
     """A queue item of a sample, for example one of the lane `quarantine`."""
     return ReviewItem(
         sample_id=sample.sample_id, conversation=sample.conversation, customer=sample.customer, turns=sample.turns,
-        reason=reason, score=score, topic=sample.topic, lane=sample.lane, adapter=sample.adapter,
+        reason=reason, score=score, topic=sample.topic, lane=sample.lane, home=sample.lane,
+        adapter=sample.adapter,
     )  # fmt: skip
 
 

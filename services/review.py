@@ -93,6 +93,7 @@ def decide(item: ReviewItem, args: argparse.Namespace, at: float) -> review.Deci
         targets=item.targets[-1:] if editing else item.targets, action=args.action, at=at,
         rating=float(args.stars) if args.action == "rate" else None, text=text,
         draft=drafts[-1] if editing and drafts else None, reviewer=args.reviewer, lane=item.lane,
+        home=item.home,
     )  # fmt: skip
 
 

@@ -40,6 +40,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reviewer: str = ""
     lane: str = ""
     """Where the sample lay when it was shown: one in quarantine is let in or deleted."""
+    home: str = CHAT
+    """The lane that it goes to when it is let in."""
 
     def __post_init__(self) -> None:
         """Refuse a decision that lacks what its action needs."""
@@ -81,7 +83,7 @@ def relane(decision: Decision) -> Relane | None:
     label, _ = _judgement(decision)
     if decision.lane != QUARANTINE or label == "unknown":
         return None
-    lane = CHAT if label == "good" else ""
+    lane = decision.home if label == "good" else ""
     return Relane(conversation=decision.conversation, targets=decision.targets, lane=lane, received_at=decision.at)
 
 
