@@ -17,10 +17,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from services import source_files
 from services.ingest_broker import Broker, NoBroker, open_broker
 from services.ingest_progress import progress
 from services.ingest_state import Position, Positions, open_positions
-from streams.sources import FORMATS, Chat, SourceRecord, Unreadable, chat_records, detect, read
+from services.settings import SettingsError
+from streams.sources import Chat, SourceRecord, Unreadable, chat_records, read
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -60,24 +62,20 @@ class IngestFailed(Exception):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `driftline ingest`."""
-    parser.add_argument(
-        "file", type=Path, help="traffic, events or conversations JSONL, CSV, mbox, Markdown, HTML; or .gz"
-    )
-    parser.add_argument("--format", choices=FORMATS, help="default: by the file's name and first line")
+    source_files.arguments(parser)
     parser.add_argument("--speed", type=float, metavar="X", help="keep the file's own times, X times as fast")
     parser.add_argument("--tenant", help="tenant of the chats (default: setting ingest.tenant)")
-    parser.add_argument("--agents", default="", help="mbox: addresses or domains of your staff, separated by commas")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Ingest the file. Exit code 0 done, 1 stopped before its end, 2 not started."""
-    problem = _problem(args)
-    if problem:
-        return _refuse(problem)
-    form = args.format or detect(args.file.name, _head(args.file))
-    if form is None:
-        return _refuse(f"{args.file}: format not recognised; name it with --format")
+    if args.speed is not None and not args.speed > 0:
+        return _refuse(f"--speed {args.speed}: wants more than 0")
+    try:
+        form = source_files.format_of(args)
+    except SettingsError as error:
+        return _refuse(str(error))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with ExitStack() as stack:
@@ -88,12 +86,12 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         positions = stack.enter_context(open_positions(settings, broker.identity))
         show = stack.enter_context(progress(args.file, shown=sys.stderr.isatty()))
         ingest = Ingest(broker, positions, stop, time.monotonic)
-        agents = [*settings.ingest.agents, *(a for a in args.agents.split(",") if a)]
+        agents = source_files.agents_of(args, settings.ingest.agents)
         tenant = args.tenant if args.tenant is not None else settings.ingest.tenant
         summary = Summary(str(args.file), form)
         try:
             records = _records(args.file, form, agents, summary, show)
-            ingest.run(_digest(args.file, form), records, summary, speed=args.speed, tenant=tenant)
+            ingest.run(digest(args.file, form), records, summary, speed=args.speed, tenant=tenant)
         except KeyboardInterrupt:
             ingest.finish(summary)
         except (IngestFailed, OSError, EOFError, gzip.BadGzipFile) as error:
@@ -216,9 +214,9 @@ def _records(
 ) -> Iterator[SourceRecord]:
     started = datetime.now(UTC).timestamp()
     origin: float | None = None
-    with path.open("rb") as file, _unpacked(file) as lines:
+    with source_files.opened(path) as lines:
         for item in read(lines, form, path.name.split(".")[0], agents):
-            show(summary, file.tell())
+            show(summary, _place(lines))
             if isinstance(item, Unreadable):
                 summary.unreadable[item.reason] = summary.unreadable.get(item.reason, 0) + 1
             elif isinstance(item, Chat):
@@ -229,31 +227,19 @@ def _records(
                 yield item
 
 
-def _unpacked(file: IO[bytes]) -> IO[bytes]:
-    magic = file.read(2)
-    file.seek(0)
-    return gzip.open(file) if magic == b"\x1f\x8b" else file  # type: ignore[return-value]  # a GzipFile reads as one
+def _place(lines: IO[bytes]) -> int:
+    """Bytes of the file that were read, as they lie on the disk."""
+    packed = lines.fileobj if isinstance(lines, gzip.GzipFile) else lines
+    return int(packed.tell())
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file, _unpacked(file) as lines:
-        return lines.readline(65_536)
-
-
-def _digest(path: Path, form: str) -> str:
+def digest(path: Path, form: str) -> str:
+    """Under what a file's position is remembered: its bytes, and the format as which they are read."""
     with path.open("rb") as file:
-        digest = sha256(form.encode())
+        found = sha256(form.encode())
         while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:32]
-
-
-def _problem(args: argparse.Namespace) -> str:
-    if not args.file.is_file():
-        return f"{args.file}: no such file"
-    if args.speed is not None and not args.speed > 0:
-        return f"--speed {args.speed}: wants more than 0"
-    return ""
+            found.update(block)
+    return found.hexdigest()[:32]
 
 
 def _refuse(problem: str) -> int:

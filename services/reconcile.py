@@ -8,7 +8,6 @@ erased where `driftline forget` took its sample, expired where its entry is olde
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import sys
 from collections import Counter
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from services import source_files
 from services.settings import Settings
 from streams.ledger import Entry, Outcome
 
@@ -40,20 +40,23 @@ class Row:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The file, and where the answer goes."""
-    parser.add_argument("file", type=Path, help="traffic JSONL, plain or gzip: events, or records with key and value")
+    source_files.arguments(parser)
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
     parser.add_argument("--events", type=Path, help="write one line an event here")
-    parser.add_argument("--tenant", default="", help="tenant under which the file was ingested")
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """0 when every event is accounted for, 1 when any is missing or had its effect more than once."""
+    """0 when every event is accounted for, 1 when any is missing or had its effect more than once.
+
+    Raises `SettingsError` for a file that cannot be read.
+    """
     from services.local.redis_server import client  # noqa: PLC0415 - redis
 
     keys = settings.keys.keys()
+    form = source_files.format_of(args)
     connection = client(settings.redis.url)
     behind = _behind(settings)
-    rows = list(distinct(args.file, keys, settings.ingest.agents))
+    rows = list(distinct(args.file, form, keys, source_files.agents_of(args, settings.ingest.agents)))
     entries = outcomes(connection, settings, rows, behind=behind)
     if args.events is not None:
         args.events.write_text("".join(json.dumps(line) + "\n" for line in lines(rows, entries)))
@@ -62,7 +65,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     return 1 if found["missing"] or any(entry is not None and entry.effects > 1 for entry in entries) else 0
 
 
-def distinct(file: Path, keys: Any, agents: Sequence[str] = ()) -> Iterator[Row]:
+def distinct(file: Path, form: str, keys: Any, agents: Sequence[str] = ()) -> Iterator[Row]:
     """The file's distinct events, read as `ingest` reads them; a record without readable id by its number (`#17`)."""
     from streams.events import readable_id  # noqa: PLC0415 - msgspec
     from streams.ledger import event_digest, record_digest  # noqa: PLC0415 - redis
@@ -70,7 +73,7 @@ def distinct(file: Path, keys: Any, agents: Sequence[str] = ()) -> Iterator[Row]
 
     key = ledger_key(keys)
     seen: set[str] = set()
-    for number, (record_key, value) in enumerate(_records(file, agents), 1):
+    for number, (record_key, value) in enumerate(_records(file, form, agents), 1):
         event_id = readable_id(value)
         name = f"#{number}" if event_id is None else event_id
         if name not in seen:
@@ -135,15 +138,11 @@ def table(found: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _records(file: Path, agents: Sequence[str]) -> Iterator[tuple[bytes | None, bytes]]:
-    """Keys and values of the records that `ingest` makes of a file. Raises ValueError for an unknown format."""
-    from streams.sources import Chat, Unreadable, chat_records, detect, read  # noqa: PLC0415 - parsers
+def _records(file: Path, form: str, agents: Sequence[str]) -> Iterator[tuple[bytes | None, bytes]]:
+    """Keys and values of the records that `ingest` makes of a file."""
+    from streams.sources import Chat, Unreadable, chat_records, read  # noqa: PLC0415 - parsers
 
-    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as source:
-        form = detect(file.name, source.read(65_536))
-        if form is None:
-            raise ValueError(f"{file}: format not recognised")
-        source.seek(0)
+    with source_files.opened(file) as source:
         for item in read(source, form, file.name.split(".")[0], agents):
             if isinstance(item, Unreadable):
                 continue

@@ -40,6 +40,7 @@ from tests.kafka_broker import KafkaBroker
 from tests.stream_workers import until
 
 ROOT = Path(__file__).resolve().parents[2]
+ALONE = "no worker: once through the broker"
 STOCK = "Faust, event + topic.send"
 SLOW = frozenset({STOCK, "driftline, lean_drain off"})
 WORDS = b"my parcel %d came without the lamp, please call me at 555-01%02d or write to jo.miller%d@example.com"
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--work", choices=("pass", "scrub"), default="pass")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--partitions", type=int, nargs="+", default=[8], help="for our shape; the others take 8")
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=SHAPES)
+    parser.add_argument("--shapes", nargs="+", default=[ALONE, *SHAPES], choices=[ALONE, *SHAPES])
     parser.add_argument("--peers", help="interpreter of an environment with quixstreams")
     parser.add_argument("--kafka-libs", type=Path)
     parser.add_argument("--save", type=Path, help="JSON lines: figures of each round are added, and read again")
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> int:
             for number in range(args.rounds):
                 for shape in shapes:
                     for partitions in args.partitions if shape == "driftline" else [8]:
-                        for workers in args.workers:
+                        for workers in args.workers if shape != ALONE else [0]:
                             course = Course(kafka, shape, args, f"r{number}w{workers}p{partitions}.", partitions)
                             figures = course.run(workers)
                             found.setdefault((shape, partitions, workers), []).append(figures)
@@ -110,7 +111,8 @@ class Course:
 
     def __init__(self, kafka: KafkaBroker, shape: str, args: argparse.Namespace, prefix: str, partitions: int) -> None:
         self._kafka, self._shape, self._args = kafka, shape, args
-        self._prefix = f"{list(SHAPES).index(shape)}{prefix}"
+        self._prefix = f"{[ALONE, *SHAPES].index(shape)}{prefix}"
+        self._partitions = partitions
         self._messages = args.messages // (10 if shape in SLOW else 1)
         kafka.create([self._prefix + topic.name for topic in TOPICS], partitions)
         self._producer = Producer({"bootstrap.servers": kafka.bootstrap, **SURE, "queue.buffering.max.messages": 10**6})
@@ -118,6 +120,8 @@ class Course:
 
     def run(self, workers: int) -> list[float]:
         """Messages a second; CPU seconds a message of workers, broker, bench; latencies and their two parts."""
+        if self._shape == ALONE:
+            return [float("nan")] * 4 + self._latencies()
         with self._started(workers) as processes:
             self._put(200)
             self._arrived(200)
@@ -163,7 +167,7 @@ class Course:
             return False
         parts = [member.assignment.topic_partitions for member in described.members]
         owning = [p for p in parts if any(tp.topic == self._prefix + SOURCE for tp in p)]
-        return described.state.name == "STABLE" and len(owning) == workers
+        return described.state.name == "STABLE" and len(owning) == min(workers, self._partitions)
 
     def _put(self, messages: int) -> None:
         for number in range(messages):
@@ -179,7 +183,10 @@ class Course:
 
         def all_there() -> bool:
             places = [TopicPartition(self._prefix + TARGET, p) for p in partitions]
-            return sum(consumer.get_watermark_offsets(p, timeout=5, cached=False)[1] for p in places) >= wanted
+            try:
+                return sum(consumer.get_watermark_offsets(p, timeout=5, cached=False)[1] for p in places) >= wanted
+            except KafkaException:  # a topic that was made a moment ago
+                return False
 
         done = until(all_there, RUN_S, LOOK_S)
         consumer.close()
@@ -188,11 +195,11 @@ class Course:
     def _latencies(self) -> list[float]:
         """At the set rate, seconds from produce to arrival, to the work, and from there: p50 and p99 of each."""
         consumer = Consumer({"bootstrap.servers": self._kafka.bootstrap, "group.id": "latency", "fetch.wait.max.ms": 5})
-        partitions = consumer.list_topics(self._prefix + TARGET).topics[self._prefix + TARGET].partitions
+        topic = self._prefix + (SOURCE if self._shape == ALONE else TARGET)
+        places = [TopicPartition(topic, p) for p in consumer.list_topics(topic).topics[topic].partitions]
         ends = [
-            TopicPartition(self._prefix + TARGET, p, consumer.get_watermark_offsets(
-                TopicPartition(self._prefix + TARGET, p), cached=False)[1])
-            for p in partitions
+            TopicPartition(topic, place.partition, consumer.get_watermark_offsets(place, cached=False)[1])
+            for place in places
         ]  # fmt: skip
         consumer.assign(ends)
         sent: dict[bytes, float] = {}
@@ -217,10 +224,12 @@ class Course:
             messages_read = [message for message in consumer.consume(500, timeout=0.01) if message.error() is None]
             now = time.monotonic()
             for message in messages_read:
-                began, worked = sent[message.key() or b""], worked_at(message.value() or b"")
+                began = sent[message.key() or b""]
+                worked = now if self._shape == ALONE else worked_at(message.value() or b"")
                 found.append((now - began, worked - began, now - worked))
         thread.join()
         consumer.close()
+        assert found, f"{self._shape}: nothing arrived"
         return [quantiles(part, n=100)[p - 1] for part in zip(*found, strict=True) for p in PERCENTILES]
 
 

@@ -16,13 +16,15 @@ from confluent_kafka import Consumer, Producer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services import reconcile
 from services.gateway_config import IngestConfig
-from services.ingest import Ingest, IngestFailed, Summary, arguments, run
+from services.ingest import Ingest, IngestFailed, Summary, arguments, digest, run
 from services.ingest_broker import Broker, NoBroker, open_broker
 from services.ingest_state import FilePositions, Position, RedisPositions, open_positions
 from services.pacing import Pace, ReaderOffsets
-from services.settings import KafkaConfig, RedisConfig, Settings
+from services.settings import KafkaConfig, KeysConfig, RedisConfig, Settings
 from services.simulate import Mix, traffic
+from services.source_files import agents_of
 from streams.sources import SourceRecord
 from streams.topics import CHATS_RAW
 from tests.kafka_reading import embedded, read_all
@@ -71,6 +73,65 @@ def test_ingest_sends_a_traffic_file_once(
     again = json.loads(capsys.readouterr().out)
     assert (again["sent"], again["skipped"]) == (0, len(records))
     assert Counter(stored(settings)) == wanted
+
+
+_MAIL = "From {0} Thu Jan  1 1{1}:00:00 2026\nFrom: <{0}>\nSubject: Lamp\nMessage-ID: <{1}>\n{2}\n\n{3}\n\n"
+_DATE = "Date: Thu, 01 Jan 2026 1%d:00:00 +0000"
+_CHAT = '{{"turns": [{{"role": "user", "text": "q{0}"}}, {{"role": "agent", "text": "a{0}"}}]}}\n'
+
+
+def repeated(head: str, part: str) -> str:
+    """A head and six parts that differ in their number."""
+    return head + "".join(part.format(number) for number in range(6))
+
+
+FILES: dict[str, tuple[str, str]] = {
+    "traffic": ("a.jsonl", "".join(record.line() + "\n" for record in traffic(2, 12))),
+    "events": ("b.jsonl", "".join(json.dumps(record.value) + "\n" for record in traffic(3, 12))),
+    "conversations": ("c.jsonl", repeated("", _CHAT)),
+    "csv": ("d.csv", repeated("ticket_id,sender,body\n", "{0},customer,where is {0}\n{0},agent,here\n")),
+    "bitext": ("e.csv", repeated("flags,instruction,category,intent,response\n", "B,ask {0},X,y,say {0}\n")),
+    "mbox": (
+        "f.mbox",
+        _MAIL.format("ann@home.example", 0, _DATE % 0, "The lamp is dark.")
+        + _MAIL.format("eve@shop.example", 1, "In-Reply-To: <0>\n" + _DATE % 1, "A new one comes.")
+        + _MAIL.format("ann@home.example", 2, "In-Reply-To: <1>\n" + _DATE % 2, "Thanks!"),
+    ),
+    "faq": ("g.md", repeated("# Help\n\n", "## Can I return lamp {0}?\n\nYes, within a week.\n\n")),
+}
+"""A small file of every format."""
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("form", FILES)
+def test_ingest_of_every_format_resumes_and_can_be_reconciled(
+    form: str, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, packed: bool
+) -> None:
+    """Found by itself, sent once though it was stopped, and reconcile looks for the very events that were sent."""
+    settings = replace(settings, kafka=replace(settings.kafka, prefix=f"{form}.{packed}.", epoch=f"{form}{packed}"))
+    settings = replace(settings, keys=KeysConfig(ring={"k1": "a1" * 32}, fixed="b2" * 32))
+    Producer({"bootstrap.servers": settings.kafka.bootstrap}).list_topics(settings.kafka.prefix + CHATS_RAW, timeout=5)
+    name, text = FILES[form]
+    path = tmp_path / (f"{name}.gz" if packed else name)
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    staff = ("--agents", "shop.example") if form == "mbox" else ()
+    with open_broker(settings, lambda: 0.0) as broker, open_positions(settings, broker.identity) as positions:
+        positions.save(digest(path, form), Position(2, complete=False))  # as a call that was stopped behind two
+    assert call(settings, path, "--json", *staff) == 0
+    rest = json.loads(capsys.readouterr().out)
+    assert (rest["format"], rest["skipped"], rest["complete"], rest["unreadable"]) == (form, 2, True, {})
+    assert call(settings, path, "--json", *staff) == 0
+    assert json.loads(capsys.readouterr().out)["sent"] == 0
+    values = [json.loads(value) for _, value in stored(settings)]
+    assert len(values) == rest["sent"] == rest["records"] - 2 > 0
+    parser = argparse.ArgumentParser()
+    reconcile.arguments(parser)
+    args = parser.parse_args([str(path), *staff])
+    looked = [row.event_id for row in reconcile.distinct(path, form, settings.keys.keys(), agents_of(args, ()))]
+    assert {value["event_id"] for value in values} <= set(looked)
+    assert len(looked) == len({value["event_id"] for value in values}) + 2
+    if form == "mbox":
+        assert [value["role"] for value in values if value["type"] == "message"] == ["customer"]
 
 
 def test_ingest_keeps_the_order_of_a_conversation(settings: Settings, tmp_path: Path) -> None:
