@@ -26,6 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--classify", type=Path, help='rows {"text", LABEL}: fit and test a head on four and one of five'
     )
     parser.add_argument("--label", default="intent", help="field of those rows that is the class (default: intent)")
+    parser.add_argument("--fairness", action="store_true", help="gaps between names, ages and origins, by version")
     parser.add_argument("--scrub", action="store_true", help="mask personal data first, as training does")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -64,6 +65,9 @@ def table(report: dict[str, Any]) -> str:
     for name, row in report.get("answers", {}).items():
         scores = f"token-F1 {row['token_f1']:.3f}, ROUGE-L {row['rouge_l']:.3f}"
         lines.append(f"  answers of {name}: {scores} ({row['answers']})")
+    for name, row in report.get("fairness", {}).items():
+        gaps = f"{row['likelihood_nats']:.3f} nats a token of a helpful reply, {row['tone']:.0%} of courteous answers"
+        lines.append(f"  largest gap between groups, {name}: {gaps}")
     for name, row in report.get("heads", {}).items():
         scores = " ".join(f"{measure} {row[measure]:.3f}" for measure in ("accuracy", "precision", "recall", "f1"))
         lines.append(f"  head on {name}: {scores} (majority {row['majority_accuracy']:.3f}, n {row['examples']})")

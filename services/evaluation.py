@@ -7,6 +7,7 @@ import gzip
 import json
 import random
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import torch
 from learner.adapter import Base, Tree, load_adapter, load_base
 from learner.evaluate import evaluate, generation, windows
 from learner.heads import HeadConfig, Labelled, head_report
+from learner.probes.fairness import fairness_gaps
 from learner.registry import BASE, Gone, Registry
 from learner.voice import TreeVoice
 from services.chat_files import read_chats
@@ -41,6 +43,8 @@ def report_on(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     report = evaluate(trees, pieces, subject) | {"adapter": args.adapter, "data": args.data.name, "chats": len(chats)}
     if args.answers:
         report["answers"] = {name: generation(TreeVoice(tree), chats, args.answers) for name, tree in trees.items()}
+    if args.fairness:
+        report["fairness"] = {name: asdict(fairness_gaps(TreeVoice(tree))) for name, tree in trees.items()}
     if args.classify:
         rows = labelled_rows(args.classify, args.label)
         train = [one for at, one in enumerate(rows) if at % TEST_EVERY]

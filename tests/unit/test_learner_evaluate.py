@@ -167,13 +167,27 @@ def test_evaluate_command(
         {"text": ("the refund" if at % 2 else "my printer") + f" {at}", "intent": "ab"[at % 2]} for at in range(40)
     ]
     rows = _write(tmp_path / "rows.jsonl", turns)
-    options = ["--data", str(data), "--base-model", str(folder), "--classify", str(rows), "--answers", "1"]
+    options = [
+        "--data",
+        str(data),
+        "--base-model",
+        str(folder),
+        "--classify",
+        str(rows),
+        "--answers",
+        "1",
+        "--fairness",
+    ]
     code = cli.main(["evaluate", "--adapter", name, *options, "--json"])
     report = json.loads(capsys.readouterr().out)
     assert code == 0
     assert report["heads"][subject]["accuracy"] == 1
+    assert report["fairness"].keys() == {subject, "base"}
+    assert all(row["likelihood_nats"] > 0 and 0 <= row["tone"] <= 1 for row in report["fairness"].values())
     assert cli.main(["evaluate", "--adapter", name, *options]) == 0
-    assert "head on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "head on" in said
+    assert f"largest gap between groups, {subject}: " in said
     assert {"nll_per_token", "perplexity", "token_accuracy", "tokens", "examples"} <= report.keys()
     assert report["examples"] == 5
     assert (subject == "adapter") == ("base" in report)
