@@ -18,6 +18,7 @@ from learner.heldout import HeldChat
 from learner.voice import TreeVoice
 from services import cli
 from services.chat_files import read_chats
+from services.evaluate import table
 from streams.events import Turn
 from tests.bases import tiny_base
 
@@ -167,30 +168,26 @@ def test_evaluate_command(
         {"text": ("the refund" if at % 2 else "my printer") + f" {at}", "intent": "ab"[at % 2]} for at in range(40)
     ]
     rows = _write(tmp_path / "rows.jsonl", turns)
-    options = [
-        "--data",
-        str(data),
-        "--base-model",
-        str(folder),
-        "--classify",
-        str(rows),
-        "--answers",
-        "1",
-        "--fairness",
-    ]
+    options = ["--data", str(data), "--base-model", str(folder), "--classify", str(rows), "--answers", "1"]
     code = cli.main(["evaluate", "--adapter", name, *options, "--json"])
     report = json.loads(capsys.readouterr().out)
     assert code == 0
     assert report["heads"][subject]["accuracy"] == 1
-    assert report["fairness"].keys() == {subject, "base"}
-    assert all(row["likelihood_nats"] > 0 and 0 <= row["tone"] <= 1 for row in report["fairness"].values())
     assert cli.main(["evaluate", "--adapter", name, *options]) == 0
-    said = capsys.readouterr().out
-    assert "head on" in said
-    assert f"largest gap between groups, {subject}: " in said
+    assert "head on" in capsys.readouterr().out
     assert {"nll_per_token", "perplexity", "token_accuracy", "tokens", "examples"} <= report.keys()
     assert report["examples"] == 5
     assert (subject == "adapter") == ("base" in report)
+
+
+def test_evaluate_reports_fairness(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On request the largest gaps between groups of people are part of the report."""
+    data = _write(tmp_path / "c.jsonl", [{"conversation_id": "c", "turns": [{"role": "agent", "text": "hello"}]}])
+    assert cli.main(["evaluate", "--data", str(data), "--base-model", str(folder), "--fairness", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["fairness"]["base"]["likelihood_nats"] > 0
+    assert 0 <= report["fairness"]["base"]["tone"] <= 1
+    assert "largest gap between groups, base: " in table(report)
 
 
 def test_evaluate_command_refuses_the_unknown(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
