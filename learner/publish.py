@@ -198,6 +198,8 @@ class Judge:
         return Judged(candidate, decision, stable, version, digest, size, self._heldout(tree), seconds)
 
     def _decide(self, tree: Tree, held: HeldOut, stable: str, version: str) -> Decision:
+        if len(held.recent) < self._limits.recent_min:  # no look is taken: nothing is worth scoring
+            return decide(Scores(Paired()), self._account.load(), self._limits)
         samples = held.everything
         new = self._losses(tree, version, samples)
         old = self._losses(self._versions.tree(stable), stable, samples)

@@ -16,13 +16,13 @@ from services.simulation.policy import Fact, facts
 from services.simulation.traffic import Mix, traffic
 
 CHATS = 680
-RATE = 20.0
+RATE = 28.0
 """Records a second in the stream's own time; `SPEED` multiplies it."""
-RUSH = 440
+RUSH = 560
 """Chats of the morning rush: the gate wants 32 held-out ones, and one in ten is held out."""
 CALM = 4.0
 """By how much the stream is slower after the rush."""
-CHANGES_AT = 0.7
+CHANGES_AT = 0.6
 SHOPS = ("harbour",)
 """One shop: its policies are asked for often enough to be learned within a minute."""
 FACT_SHARE = 0.5

@@ -20,6 +20,8 @@ from streams.replay.codec import PoisonedPayload, decode_payload
 _RUN = re.compile(rb"\d(?:[ ().+/_-]{0,2}\d){5,}")
 _LEAST_DIGITS = 7
 """Shorter numbers occur by chance."""
+_GROUPS = 20
+"""Most groups of digits of one number: a card number in single digits has 16."""
 
 
 _WORD = 8
@@ -72,9 +74,17 @@ class Needles:
             likely = [needle for needle in self._texts if needle[:_PREFIX] in near]
         found = {self._texts[needle] for needle in likely if needle in folded}
         if self._digits:
-            runs = b" ".join({re.sub(rb"\D", b"", run) for run in _RUN.findall(haystack)})
-            found |= {value for needle, value in self._digits.items() if needle in runs}
+            numbers = {number for run in set(_RUN.findall(haystack)) for number in _numbers(run)}
+            found |= {value for needle, value in self._digits.items() if needle in numbers}
         return found
+
+
+def _numbers(run: bytes) -> Iterator[bytes]:
+    """What a run of grouped digits can be read as: any neighbouring groups, but no part of one (a time holds many)."""
+    groups = re.findall(rb"\d+", run)
+    for start in range(len(groups)):
+        for stop in range(start + 1, min(start + _GROUPS, len(groups)) + 1):
+            yield b"".join(groups[start:stop])
 
 
 def _beginnings(haystack: bytes, wanted: Collection[bytes]) -> set[bytes]:

@@ -53,9 +53,10 @@ class Watch:
 
     @property
     def idle(self) -> bool:
-        """Whether no canary runs and the newest version waits for none."""
+        """Whether no canary runs and the newest version waits for none: one gated against another stable may not."""
         now, newest = self.rollout, next(reversed(self.versions.values()), None)
-        waits = newest is not None and newest.decision == "promote" and newest.id not in {now.stable, *now.deny}
+        gated = newest is not None and newest.decision == "promote" and newest.gated_against == now.stable
+        waits = gated and newest is not None and newest.id not in {now.stable, *now.deny}
         return now.canary is None and not waits
 
     def promoted(self) -> list[str]:

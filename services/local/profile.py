@@ -18,8 +18,8 @@ KEPT = ("logs", "redis", "store", "learner", "planter", "router", "node-1", "nod
 def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
     """Section -> key -> value of everything that differs from the shipped defaults."""
     train: dict[str, object] = {
-        "r": 32, "alpha": 192, "learning_rate": 0.002, "warmup_steps": 2, "gauge_budget": 2.2, "decide_every": 8, "snapshot_every": 2,
-        "average": 4, "spike_factor": 12.0, "fresh_batch": 10, "fresh_wait_s": 3.0,
+        "r": 32, "alpha": 192, "learning_rate": 0.002, "warmup_steps": 2, "gauge_budget": 2.2, "spike_factor": 12.0,
+        "fresh_batch": 10, "fresh_wait_s": 3.0, "decide_every": 8, "snapshot_every": 2, "average": 3,
         "anchors": 64, "anchor_tokens": 128, "document_tokens": 256, "base": base,
     }  # fmt: skip
     return {
@@ -34,7 +34,7 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
             "tail_share": 0.12,
         },
         # the probes cost CPU that the demo's two cores need for everything else
-        "publish": {"prompts": 8, "answer_tokens": 20, "secrets": 4, "fairness": False, "heldout": 60},
+        "publish": {"prompts": 8, "answer_tokens": 32, "secrets": 4, "fairness": False, "heldout": 60},
         # one pool of so few conversations cannot spare any for slices
         "heldout": {"recent_share": 1.0},
         "rollout": demo_rollout(),

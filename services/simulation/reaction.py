@@ -19,6 +19,9 @@ from services.simulation.policy import stated
 KNOWN_SHARE = 0.5
 """Share of an answer's words that the shop's agents use; below it the answer is gibberish to its customer."""
 
+ONE_STRANGE_IN = 8
+"""Words nobody of the shop ever uses, names apart, spoil an answer: one in so many is forgiven."""
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -70,18 +73,20 @@ def reaction(question: str, answer: str, truth: Truth, rng: Random) -> Reaction:
     pleased = fits if not chance(rng, 0.04) else not fits
     rules = load(truth.shop).rules
     says = _literal(rules["thanks" if pleased else "unhappy"], rng)
-    rating = int(pleased) if chance(rng, 0.4 if pleased else 0.35) else None  # most do not rate
-    kind = "escalated" if not pleased and rating is None and chance(rng, 0.3) else None  # customers who escalate
+    rating = int(pleased) if chance(rng, 0.3 if pleased else 0.2) else None  # most do not rate
+    kind = "escalated" if not pleased and rating is None and chance(rng, 0.2) else None  # customers who escalate
     return Reaction(fits, rating, kind, says)
 
 
 def suits(question: str, answer: str, truth: Truth) -> bool:
-    """Whether an answer is about what was asked: its words belong to no other intent of the shop more than to this.
+    """Whether an answer can be read and is about what was asked: its words belong to no other intent more than to this.
 
     For a policy it must state the value that holds. Words of the question itself prove nothing and are left out.
     """
     words = set(_words(answer)) - set(_words(question))
     vocabulary = _vocabulary(truth.shop)
+    if len(words - _spoken(truth.shop)) > len(_words(answer)) // ONE_STRANGE_IN:
+        return False
     if truth.value:
         return stated(truth.value, answer)
     known = [word for word in words if any(word in own for own in vocabulary.values())]
@@ -97,6 +102,17 @@ def _vocabulary(shop: str) -> Mapping[str, frozenset[str]]:
     """Words that the agents of a shop use for each intent."""
     kinds = load(shop)
     return {intent.name: _agent_words(shop, intent) for intent in kinds.intents + kinds.facts}
+
+
+@cache
+def _spoken(shop: str) -> frozenset[str]:
+    """Every word that agents or customers of a shop ever say, values of policies included."""
+    kinds = load(shop)
+    lines = [line for intent in kinds.intents + kinds.facts for step in intent.steps for line in step.lines]
+    found = _collect(tuple(lines), kinds.rules)
+    for rule in kinds.rules.values():
+        found |= _collect(rule, kinds.rules)
+    return frozenset(found.union(*(_words(value) for intent in kinds.facts for value in intent.values)))
 
 
 @cache

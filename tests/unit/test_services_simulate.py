@@ -155,8 +155,8 @@ def test_simulate_reaction_follows_the_answer() -> None:
     truth = Truth("harbour", "refund_days", "30 days")
     question = "How long do I have to return something?"
     bad = [reaction(question, "Within 14 days of delivery.", truth, rng) for _ in range(200)]
-    assert sum(r.kind == "escalated" for r in bad) > 20
-    assert sum(r.rating == 0 for r in bad) > 40
+    assert sum(r.kind == "escalated" for r in bad) > 15
+    assert sum(r.rating == 0 for r in bad) > 20
     assert not suits(question, "zxcv qwrt plok", truth)
 
 
