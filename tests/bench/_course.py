@@ -64,10 +64,11 @@ def star(folder: Path, most: int, count: int, held_out: int = 30) -> list[Domain
     with gzip.open(folder / "conv_star.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
-            if row["labels"].get("multi_task"):
+            domains = [name for name in row["labels"]["domain"] if name]
+            if row["labels"].get("multi_task") or not domains:
                 continue
             turns = [(turn["role"], turn["text"]) for turn in row["turns"]]
-            by_domain.setdefault(", ".join(row["labels"]["domain"]), []).append(turns)
+            by_domain.setdefault(", ".join(domains), []).append(turns)
     large = {name: chats for name, chats in by_domain.items() if len(chats) >= count // 2 + held_out}
     names = sorted(sorted(large, key=lambda name: -len(large[name]))[:most])
     return [
