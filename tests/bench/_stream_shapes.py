@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def stock(bootstrap: str, prefix: str, work: Work, stop: threading.Event) -> Non
             prefix + "stock", broker=f"kafka://{bootstrap}", autodiscover=False, web_enabled=False,
             topic_disable_leader=True, topic_allow_declare=False, store="memory://", key_serializer="raw",
             value_serializer="raw", consumer_auto_offset_reset="earliest", loghandlers=[],
+            datadir=str(Path(gettempdir(), "driftline-faust")),
         )  # fmt: skip
         target = app.topic(prefix + TARGET, key_type=bytes, value_type=bytes)
 
@@ -162,7 +164,7 @@ def quix(bootstrap: str, prefix: str, work: Work, stop: threading.Event) -> None
     app = Application(
         broker_address=bootstrap, consumer_group=prefix + "quix", auto_offset_reset="earliest", loglevel=None,
         producer_extra_config={k: v for k, v in SURE.items() if k != "log_level"}, commit_interval=0.3,
-        auto_create_topics=False,
+        auto_create_topics=False, state_dir=str(Path(gettempdir(), "driftline-quix")),
     )  # fmt: skip
     source = app.topic(prefix + SOURCE, value_deserializer="bytes", key_deserializer="bytes")
     target = app.topic(prefix + TARGET, value_serializer="bytes", key_serializer="bytes")
