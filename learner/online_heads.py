@@ -21,6 +21,7 @@ from learner.config import TrainConfig
 from learner.heads import Head
 from learner.labels import HEADS, HeadName
 from learner.measures import ClassReport, class_report
+from learner.moments import moments_of, put_moments
 
 MOST = 64
 """Classes of a head; later ones are left out."""
@@ -130,7 +131,7 @@ class Heads:
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and moments for a checkpoint."""
-        moments = self.optimizer.state.get(self.flat, {})
+        moments = moments_of(self.optimizer, self.flat)
         return {"flat": self.flat.detach()} | {f"adam.{name}": value for name, value in moments.items()}
 
     def state(self) -> dict[str, Any]:
@@ -142,14 +143,10 @@ class Heads:
 
     def load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Continue from `tensors()` and `state()`."""
-        device = self.flat.device
         with torch.no_grad():
             self.flat.copy_(tensors["flat"])
         moments = {name.removeprefix("adam."): value for name, value in tensors.items() if name.startswith("adam.")}
-        if moments:
-            self.optimizer.state[self.flat] = {
-                name: value.clone().to("cpu" if name == "step" else device) for name, value in moments.items()
-            }
+        put_moments(self.optimizer, self.flat, moments)
         self.steps = state["steps"]
         for name in HEADS:
             self.labels[name] = list(state["labels"][name])

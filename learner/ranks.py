@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from learner.adapter import Base
 from learner.batch import Document, micro_batches
 from learner.config import TrainConfig
 from learner.labels import HeadName
+from learner.moments import moments_of, put_moments
 from learner.objective import Norms, norms
 from learner.update import StepReport, Trajectory, new_trajectory, step
 
@@ -111,7 +111,7 @@ def merged(reports: Sequence[StepReport]) -> StepReport:
 
 def snapshot(trajectory: Trajectory) -> dict[str, Any]:
     """Everything that decides the next step, for another rank."""
-    moments, heads = trajectory.optimizer.state.get(trajectory.lora.flat, {}), trajectory.heads
+    moments, heads = moments_of(trajectory.optimizer, trajectory.lora.flat), trajectory.heads
     return {
         "flat": trajectory.lora.flat.detach().cpu(), "moments": {key: value.cpu() for key, value in moments.items()},
         "step": trajectory.step, "warm": trajectory.warm, "guard": trajectory.guard.state(),
@@ -126,12 +126,7 @@ def restored(trajectory: Trajectory, state: dict[str, Any]) -> Trajectory:
     made = new_trajectory(trajectory.lora.with_flat(state["flat"].to(device)), 2, trajectory.config)
     made.guard = trajectory.guard
     made.guard.load(state["guard"])
-    if state["moments"]:
-        moments: dict[str, Any] = {key: value.clone() for key, value in state["moments"].items()}
-        made.optimizer.state[made.lora.flat] = {
-            key: value.to(device) if isinstance(value, torch.Tensor) and key != "step" else value
-            for key, value in moments.items()
-        }
+    put_moments(made.optimizer, made.lora.flat, state["moments"])
     made.heads.load(*state["heads"])
     made.step, made.warm = state["step"], state["warm"]
     made.spikes.norms.extend(state["norms"])

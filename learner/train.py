@@ -23,6 +23,7 @@ from learner.checkpoint import Checkpoint, Checkpoints
 from learner.config import TrainConfig, tuned
 from learner.feed import Feed, Plan, log_entry
 from learner.looks import Looks
+from learner.moments import moments_of, put_moments
 from learner.references import References
 from learner.statements import Statement
 from learner.supersede import FactChanges
@@ -321,7 +322,7 @@ class Learner:
     def save(self) -> None:
         """Write a checkpoint."""
         trajectory = self.trajectory
-        moments = trajectory.optimizer.state.get(trajectory.lora.flat, {})
+        moments = moments_of(trajectory.optimizer, trajectory.lora.flat)
         tensors = {"flat": trajectory.lora.flat.detach()}
         tensors |= {f"adam.{name}": value for name, value in moments.items()}
         tensors |= {f"ring.{index}": flat for index, flat in enumerate(self.ring)}
@@ -354,11 +355,8 @@ class Learner:
         self.tune(state.get("tuned", {}))
         lora = self.trajectory.lora.with_flat(found.tensors["flat"].clone())
         self.trajectory = trajectory = self._from(lora)
-        moments = {
-            key.removeprefix("adam."): value.clone() for key, value in found.tensors.items() if key.startswith("adam.")
-        }
-        if moments:
-            trajectory.optimizer.state[trajectory.lora.flat] = moments
+        moments = {key.removeprefix("adam."): value for key, value in found.tensors.items() if key.startswith("adam.")}
+        put_moments(trajectory.optimizer, trajectory.lora.flat, moments)
         heads = {key.removeprefix("heads."): value for key, value in found.tensors.items() if key.startswith("heads.")}
         if heads:
             trajectory.heads.load(heads, state["heads"])
