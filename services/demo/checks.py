@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from services.demo.customers import until
 from services.demo.figures import Figures
 from services.demo.freshness import percentile, to_first_answer
-from services.demo.search import Needles, file_contents, present, redis_contents, search, topic_contents
+from services.demo.search import Needles, file_contents, located, present, redis_contents, topic_contents
 from streams.topics import BY_NAME, CHATS_RAW
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def privacy(run: Run) -> None:
     values = run.personal
     there = present(Needles([*values, CONTROL]), places)
     control = CONTROL in there
-    found = search(Needles(there - {CONTROL}), places)
+    found = located(there - {CONTROL}, places)
     hard = {hit.value for hit in found if values[hit.value] in STRUCTURED}
     soft = {hit.value for hit in found} - hard
     structured = [value for value, kind in values.items() if kind in STRUCTURED]

@@ -115,9 +115,15 @@ def present(needles: Needles, places: Sequence[tuple[str, bytes]]) -> set[str]:
 
 def search(needles: Needles, places: Sequence[tuple[str, bytes]]) -> list[Found]:
     """Every planted value found, once a place; what is nowhere is not looked for in each."""
-    there = present(needles, places)
-    fewer = Needles(there)
-    return [Found(v, place) for place, content in places for v in sorted(fewer.within(content))] if there else []
+    return located(present(needles, places), places)
+
+
+def located(values: Collection[str], places: Sequence[tuple[str, bytes]]) -> list[Found]:
+    """Where values that `present` gave stand, once a place."""
+    if not values:
+        return []
+    fewer = Needles(values)
+    return [Found(value, place) for place, content in places for value in sorted(fewer.within(content))]
 
 
 def redis_contents(client: Any) -> Iterator[tuple[str, bytes]]:

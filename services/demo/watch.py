@@ -55,9 +55,11 @@ class Watch:
     def idle(self) -> bool:
         """Whether no canary runs and the newest version waits for none: one gated against another stable may not."""
         now, newest = self.rollout, next(reversed(self.versions.values()), None)
-        gated = newest is not None and newest.decision == "promote" and newest.gated_against == now.stable
-        waits = gated and newest is not None and newest.id not in {now.stable, *now.deny}
-        return now.canary is None and not waits
+        if now.canary is not None:
+            return False
+        if newest is None or newest.id in {now.stable, *now.deny}:
+            return True
+        return newest.decision != "promote" or newest.gated_against != now.stable
 
     def promoted(self) -> list[str]:
         """Versions that became stable, in order."""
