@@ -16,6 +16,7 @@ import redis
 
 from services.local import redis_server
 from services.local.supervisor import free_port
+from tests.stream_workers import Workers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -100,6 +101,18 @@ def mock_broker(tmp_path: Path) -> Iterator[dict[str, Any]]:
     yield {**json.loads(address.read_text()), "pid": process.pid}
     process.terminate()
     process.wait(10)
+
+
+@pytest.fixture
+def workers(
+    mock_broker: dict[str, Any], redis_url: str, redis_client: redis.Redis, tmp_path: Path
+) -> Iterator[Workers]:
+    """Stream workers of a test, none started, on an empty Redis and a broker of their own."""
+    del redis_client
+    kafka = {"bootstrap": mock_broker["bootstrap"], "epoch": mock_broker["epoch"], "embedded": True}
+    made = Workers(tmp_path, kafka, redis_url)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import msgspec
 import pytest
@@ -42,18 +40,11 @@ HTML = (
 )
 
 
-@pytest.fixture
-def workers(
-    mock_broker: dict[str, Any], redis_url: str, redis_client: redis.Redis, tmp_path: Path
-) -> Iterator[Workers]:
-    """One ready worker on an empty Redis and a broker of its own."""
-    del redis_client
-    made = Workers(
-        tmp_path, {"bootstrap": mock_broker["bootstrap"], "epoch": mock_broker["epoch"], "embedded": True}, redis_url
-    )
-    made.start()
-    yield made
-    made.close()
+@pytest.fixture(name="workers")
+def ready(workers: Workers) -> Workers:
+    """One ready worker."""
+    workers.start()
+    return workers
 
 
 def ingested(workers: Workers, client: redis.Redis, folder: Path) -> Tables:

@@ -19,17 +19,11 @@ CONTROL = "4000 0012 3456 7899"
 """Put where the search must find it: a search that finds nothing proves nothing."""
 
 
-@pytest.fixture
-def workers(
-    mock_broker: dict[str, Any], redis_url: str, redis_client: redis.Redis, tmp_path: Path
-) -> Iterator[Workers]:
-    """Workers of this test on an empty Redis and a broker of their own; every masked turn is audited."""
-    del redis_client
-    kafka = {"bootstrap": mock_broker["bootstrap"], "epoch": mock_broker["epoch"], "embedded": True}
-    made = Workers(tmp_path, kafka, redis_url)
-    made.values["scrub"] = {"audit_share": 1.0, "canary_every_s": 0.2}
-    yield made
-    made.close()
+@pytest.fixture(name="workers")
+def audited(workers: Workers) -> Workers:
+    """Workers that audit every masked turn."""
+    workers.values["scrub"] = {"audit_share": 1.0, "canary_every_s": 0.2}
+    return workers
 
 
 def test_scrub_leaks_nothing_downstream(

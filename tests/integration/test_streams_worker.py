@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 
 from services.stream_lag import lag
@@ -29,19 +27,6 @@ BAD = [
     (b"bad-3", (_FORM % ("b3", "bad-3", "wizard")).encode(), "unknown_role"),
     (b"other", (_FORM % ("b4", "bad-4", "agent")).encode(), "bad_key"),
 ]
-
-
-@pytest.fixture
-def workers(
-    mock_broker: dict[str, Any], redis_url: str, redis_client: redis.Redis, tmp_path: Path
-) -> Iterator[Workers]:
-    """Workers of this test on an empty Redis and a broker of their own."""
-    del redis_client
-    made = Workers(
-        tmp_path, {"bootstrap": mock_broker["bootstrap"], "epoch": mock_broker["epoch"], "embedded": True}, redis_url
-    )
-    yield made
-    made.close()
 
 
 def test_streams_worker_accounts_for_everything(workers: Workers, mock_broker: dict[str, Any], tmp_path: Path) -> None:
