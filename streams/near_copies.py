@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from importlib.resources import files
+from operator import or_
 from struct import pack, unpack
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -40,9 +41,11 @@ _TOKEN = re.compile(
     r"|[^\W\d_]+(?:['’][^\W\d_]+)*|[.!?:\n]|[#$£€₹]?\d+(?:[.,:/-]\d+)*|<[A-Z_]+_\d+>"
 )
 _ENDS = frozenset(".!?:\n")
-_BAND: Final = tuple(bytes([at]) for at in range(BANDS))
+_BAND: Final = tuple(at << 32 for at in range(BANDS))
 _DIGEST: Final = f"<{BANDS * ROWS}I"
 _ROWS: Final = f"{4 * ROWS}s" * BANDS
+_NUMBERED: Final = f">{BANDS}Q"
+_KEYS: Final = "3x5s" * BANDS
 _KEPT: Final = 1 << 16
 _GROUPS = {
     name: frozenset(listed.split())
@@ -84,7 +87,7 @@ def bands(question: str, reply: str) -> tuple[bytes, ...]:
     sketch = _sketch()(num_perm=BANDS * ROWS, seed=7)
     sketch.update(list(chosen))
     rows = unpack(_ROWS, pack(_DIGEST, *sketch.digest()))
-    return tuple([band + crc32(row).to_bytes(4) for band, row in zip(_BAND, rows, strict=True)])
+    return unpack(_KEYS, pack(_NUMBERED, *map(or_, _BAND, map(crc32, rows))))
 
 
 @lru_cache(maxsize=1 << 10)
@@ -105,20 +108,20 @@ def read(held: bytes) -> Unit:
 
 
 def _side(tokens: tuple[int, ...]) -> Side:
-    words = tuple(token & _MASK for token in tokens)
-    values = frozenset(token & _MASK for token in tokens if token & _VALUE)
+    if max(tokens, default=0) < _VALUE:
+        counted = _bag(tokens)
+        return Side(tokens, frozenset(), counted, counted)
+    words = tuple([token & _MASK for token in tokens])
+    values = frozenset([token & _MASK for token in tokens if token & _VALUE])
     return Side(words, values, _bag(words), _bag([token for token in tokens if not token & _VALUE]))
 
 
 def _bag(words: Sequence[int]) -> frozenset[int]:
-    if len(set(words)) == len(words):
-        return frozenset(words)
-    seen: Counter[int] = Counter()
-    found = set()
-    for word in words:
-        found.add(word | seen[word] << 32)
-        seen[word] += 1
-    return frozenset(found)
+    once = frozenset(words)
+    if len(once) == len(words):
+        return once
+    again = [word | at << 32 for word, count in Counter(words).items() if count > 1 for at in range(1, count)]
+    return once.union(again)
 
 
 def exact(a: bytes, b: bytes) -> bool:
@@ -210,15 +213,16 @@ class _Text(NamedTuple):
 def _read(text: str) -> _Text:
     """The words of a text; a capital inside a sentence makes a name, unless all words have one."""
     found = [*map(_WORDS.__getitem__, _TOKEN.findall(text))]
-    words = [word for word in found if word]
-    capitals = sum([word.capital for word in words])
-    telling = frozenset([word.telling for word in words]) - {""}
-    if capitals * 2 > len(words) and capitals >= HEADLINE:
-        return _Text(tuple([word.code for word in words]), telling)
+    words = [*filter(None, found)]
+    if not words:
+        return _Text((), frozenset())
+    codes, capital, names, telling = zip(*words, strict=True)
+    capitals = sum(capital)
+    told = frozenset(telling) - {""}
+    if not any(names) or (capitals * 2 > len(words) and capitals >= HEADLINE):
+        return _Text(codes, told)
     behind = zip([None, *found], found, strict=False)
-    return _Text(
-        tuple([word.code | _VALUE if before and word.name else word.code for before, word in behind if word]), telling
-    )
+    return _Text(tuple([word[0] | _VALUE if before and word[2] else word[0] for before, word in behind if word]), told)
 
 
 class _Word(NamedTuple):
