@@ -29,7 +29,12 @@ RETRY_S = (0.05, 0.1, 0.2, 0.5)
 HELD_LOOK_S = 0.1
 """Between two looks at held events while nothing arrives."""
 
-_TRANSIENT = ("OOM", "LOADING", "BUSY", "MISCONF", "READONLY", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNBLOCKED")
+_TRANSIENT = ("BUSY", "MISCONF", "NOREPLICAS", "UNBLOCKED")
+_TRANSIENT_CLASSES = (
+    redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError, redis.ReadOnlyError,
+    redis.exceptions.MasterDownError, redis.exceptions.TryAgainError,
+)  # fmt: skip
+"""Errors that redis-py has classes for: it takes the word that the server begins them with off their text."""
 
 
 class Incoming(NamedTuple):
@@ -107,9 +112,9 @@ class Counters:
 
 def is_transient(error: redis.RedisError) -> bool:
     """True if the same call may succeed later: no connection, a full server, one that loads its data."""
-    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+    if isinstance(error, _TRANSIENT_CLASSES):
         return True
-    return str(error).startswith(_TRANSIENT) or "OOM command not allowed" in str(error)
+    return str(error).startswith(_TRANSIENT) or "OOM command not allowed" in str(error)  # out of a script on 6.2
 
 
 class Lane:

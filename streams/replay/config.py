@@ -3,7 +3,7 @@
 Errors of this package:
 
     ReplayError            base
-    ├── ServerFull         memory is full: nothing happened, wait and send again
+    ├── ServerFull         memory is full: nothing happened, wait and send again; an error of redis-py too
     ├── UnsafeServer       the server would lose or drop data: eviction policy, no append-only file
     └── ConfigMismatch     the table was made with other unchangeable settings
 """
@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from redis.exceptions import OutOfMemoryError
 
 Policy = Literal["fifo", "reservoir", "lowest"]
 
@@ -33,8 +35,11 @@ class ReplayError(Exception):
     """Base of the replay buffer's errors."""
 
 
-class ServerFull(ReplayError):
-    """The server is at its memory limit and refused a write before any effect; draws and erasures still work."""
+class ServerFull(ReplayError, OutOfMemoryError):
+    """The server is at its memory limit and refused a write before any effect; draws and erasures still work.
+
+    Whoever waits while Redis is away waits for room too: it is a `redis.RedisError`.
+    """
 
 
 class UnsafeServer(ReplayError):
@@ -164,7 +169,15 @@ class ReplayConfig:
     """Held out for reports."""
     golden: GoldenTable = field(default_factory=GoldenTable)
     """Curated examples that no version may get worse on."""
+    lines: tuple[str, ...] = ()
+    """Further lines (tenants, domains) whose training samples get a table of their own; the same in every process."""
     compress: bool = True
     """Store payloads deflated; off only where a test greps for plain text."""
     require_aof: bool = True
     """Refuse a server without append-only file; off only where loss is acceptable."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.lines)) < len(self.lines) or any(
+            len(line) != 1 or not "a" <= line <= "z" for line in self.lines
+        ):
+            raise ValueError(f"lines = {self.lines}: wants different letters a to z")

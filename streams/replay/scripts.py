@@ -44,5 +44,5 @@ def full_as_error() -> Iterator[None]:
         yield
     except redis.ResponseError as error:
         if "OOM" in str(error) or "maxmemory" in str(error):
-            raise ServerFull("the server is at maxmemory; nothing happened") from None
+            raise ServerFull("OOM: the server is at maxmemory; nothing happened") from None
         raise

@@ -270,6 +270,8 @@ def test_lanes_fed_by_the_consumer_say_what_may_be_committed() -> None:
 def test_lanes_know_what_passes() -> None:
     """A full or loading server is waited for; a script's own error is not."""
     assert is_transient(redis.TimeoutError("x"))
-    assert is_transient(redis.exceptions.OutOfMemoryError("OOM command not allowed when used memory > 'maxmemory'."))
+    assert is_transient(redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."))
+    assert is_transient(redis.ReadOnlyError("You can't write against a read only replica."))
+    assert is_transient(redis.ResponseError("Error running script: -OOM command not allowed when used memory"))
     assert is_transient(redis.ResponseError("MISCONF Errors writing to the AOF file"))
     assert not is_transient(redis.ResponseError("user_script:12: attempt to index a nil value"))
