@@ -44,14 +44,15 @@ class Candidate:
 class Notice:
     """Something that the loop must hear of before its next step."""
 
-    kind: Literal["published", "harmful", "promoted", "denied", "drifted", "settled"]
-    """published: a candidate became `version`. harmful: the gate refused one for harm. promoted: stable is `version`.
-    denied: `version` was rolled back or withdrawn. drifted, settled: the anchor gauge is above budget, or far below."""
+    kind: Literal["published", "postponed", "harmful", "promoted", "denied", "drifted", "settled"]
+    """published: a candidate became `version`. postponed: the gate had too few examples to look at one. harmful: it
+    refused one for harm. promoted: stable is `version`. denied: `version` was rolled back or withdrawn. drifted,
+    settled: the anchor gauge is above budget, or far below."""
     version: str
     step: int = 0
-    """Of published and harmful: the candidate's last step."""
+    """Of published, postponed and harmful: the candidate's last step."""
     run: int = 0
-    """Of published and harmful: its trajectory; one that has ended meanwhile is not sent back again."""
+    """Of published, postponed and harmful: its trajectory; one that has ended meanwhile is not sent back again."""
 
 
 @dataclass

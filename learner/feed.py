@@ -36,6 +36,9 @@ SHARE_STEPS = 100
 OVERLOAD = 2
 """Batches of fresh samples that wait before fresh takes half of a step."""
 
+AHEAD = 8
+"""Batches of fresh samples held at most: a draw is at random among all that wait, what is held goes oldest first."""
+
 MEAN_LENGTH = 160.0
 """Tokens of a document before any was seen."""
 
@@ -108,12 +111,12 @@ class Feed:
     def gather(self, run: int, step: int, now: float) -> Plan | None:
         """The documents of a step, or None while there is not enough fresh text yet; `now` in seconds."""
         config = self._config
-        short = config.fresh_batch - len(self._pending)
+        short = AHEAD * config.fresh_batch - len(self._pending)
         if short > 0:
             drawn = self._draw(FRESH, short, draw_seed(run, step + int(now * 10), "fresh"), lease_s=config.lease_s)
             if not self._pending:
                 self._since = now
-            self._pending += drawn
+            self._pending = deque(sorted((*self._pending, *drawn), key=lambda item: item.sample.completed_at))
         if not self._pending or (len(self._pending) < config.fresh_batch and now - self._since < config.fresh_wait_s):
             return None
         before = self.waits["limiter"]

@@ -184,6 +184,8 @@ class Decision:
     """Spread of the paired differences of `recent`, nats; above 0.15 power collapses."""
     provable_gain: float | None = None
     """Smallest gain that these examples could have proven at this decision, nats."""
+    looked: bool = False
+    """Whether there were examples enough; without, no error budget was spent and the candidate may be asked again."""
 
     @property
     def why(self) -> str:
@@ -229,6 +231,7 @@ def decide(scores: Scores, account: Account, limits: GateLimits) -> Decision:
         log_threshold=log_threshold,
         paired_sd=stdev(gains) if len(gains) > 1 else 0.0,
         provable_gain=evalues.provable_gain(gains, log_threshold) if looked else None,
+        looked=looked,
     )
 
 

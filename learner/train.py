@@ -95,6 +95,9 @@ class Learner:
         self._harmful = 0
         self._offered = 0
         """Step of the newest candidate."""
+        self._snapped = 0
+        """Step of the newest snapshot."""
+        self._stepped_at = 0.0
         self._looks = Looks(config)
         self.tuned: dict[str, float] = {}
         """Hyper-parameters that a tuner has moved here."""
@@ -123,10 +126,19 @@ class Learner:
         self.hear()
         plan = self.feed.gather(self.run, self.trajectory.step + 1, self._clock())
         if plan is None:
+            self._rest()
             return None
         plan = replace(plan, documents=self._references.of(plan.documents))
         self._checkpoints.append(log_entry(self.run, plan, self.feed) | {"tuned": self.tuned})
         return self._take(plan)
+
+    def _rest(self) -> None:
+        """Nothing to train on: after `decide_idle_s` what was learned since the newest candidate is offered."""
+        now, wanted = self._clock(), self.config.decide_idle_s
+        if 0 < wanted <= now - self._stepped_at and (last := self.last_candidate()) is not None:
+            self._stepped_at = now
+            self.save()
+            self._offer(last)
 
     def hear(self) -> None:
         """Act on every notice that has come."""
@@ -143,10 +155,10 @@ class Learner:
             self.tuned = dict(params)
 
     def last_candidate(self) -> Candidate | None:
-        """For an orderly end: what was trained since the last offer; None if nothing was."""
+        """At rest or at an orderly end: what was trained since the last offer; None if nothing was."""
         if self._offered == self.trajectory.step or not self.ring:
             return None
-        self.ring.append(self._flat())
+        self._snapshot()
         self._offered = self.trajectory.step
         return self.candidate()
 
@@ -177,11 +189,12 @@ class Learner:
         self._untold = None if told else (plan, report, outdated)
         self._observe(report, plan)
         config, at = self.config, self.trajectory.step
+        self._stepped_at = self._clock()
         if report.lost:
             self._back(self.parent, "spikes")
             return report
         if at % config.snapshot_every == 0:
-            self.ring.append(self._flat())
+            self._snapshot()
         self._looks.observe(report.fresh_loss)
         offered = self._looks.due(at) and bool(self.ring)
         if offered or at % config.checkpoint_every == 0:
@@ -193,8 +206,10 @@ class Learner:
                 self._offer(self.candidate())
         return report
 
-    def _flat(self) -> Tensor:
-        return self.trajectory.lora.flat.detach().to("cpu", torch.float32, copy=True)
+    def _snapshot(self) -> None:
+        if self._snapped != self.trajectory.step:
+            self._snapped = self.trajectory.step
+            self.ring.append(self.trajectory.lora.flat.detach().to("cpu", torch.float32, copy=True))
 
     def tell(self) -> None:
         """Report the last step to the buffer, before the next one and before a version that holds it is judged."""
@@ -228,10 +243,12 @@ class Learner:
         )
 
     def _hear(self, notice: Notice) -> None:
-        if notice.kind in {"published", "harmful"} and notice.run != self.run:
+        if notice.kind in {"published", "postponed", "harmful"} and notice.run != self.run:
             return
         if notice.kind == "published":
             self._published(notice)
+        elif notice.kind == "postponed":
+            self._offered = min(self._offered, notice.step - 1)
         elif notice.kind == "promoted":
             self.stable = notice.version
             self.promotions += 1

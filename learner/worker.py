@@ -110,6 +110,8 @@ class Worker:
             self._notify(Notice("published", judged.version, judged.candidate.steps[1], judged.candidate.run))
         elif judged.decision.verdict == "refuse" and _harmful(judged.decision):
             self._notify(Notice("harmful", judged.candidate.name, judged.candidate.steps[1], judged.candidate.run))
+        elif judged.decision.verdict == "abstain" and not judged.decision.looked:
+            self._notify(Notice("postponed", judged.candidate.name, judged.candidate.steps[1], judged.candidate.run))
         for entry in judged.decision.evidence:
             if entry.guard == "gauge" and entry.outcome == "abstain":
                 self._notify(Notice("drifted", judged.candidate.name))

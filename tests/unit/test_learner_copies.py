@@ -51,7 +51,7 @@ def feed_of(base: Base, client: redis.Redis, augmented: AugmentConfig) -> tuple[
 def steps(feed: Feed, buffer: ReplayBuffer, made: list[Sample], count: int) -> list[Plan]:
     plans = []
     for step in range(count):
-        buffer.insert(made[step * 5 : step * 5 + 5])
+        buffer.insert(made[step * CONFIG.fresh_batch : (step + 1) * CONFIG.fresh_batch])
         plan = feed.gather(1, step + 1, float(step))
         assert plan is not None
         feed.trained(plan, {}, 1, ())

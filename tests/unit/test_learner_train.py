@@ -97,11 +97,11 @@ def line(
     return made
 
 
-def advance(made: Line, buffer: ReplayBuffer, until: int) -> None:
+def advance(made: Line, buffer: ReplayBuffer, until: int, *, each: int = 5) -> None:
     """Steps up to `until`; each is preceded by inserts that depend on its number alone, repeats being duplicates."""
     while made.learner.trajectory.step < until:
         at = made.learner.trajectory.step
-        buffer.insert([sample(number) for number in range(at * 5, at * 5 + 5)])
+        buffer.insert([sample(number) for number in range(at * each, at * each + each)])
         assert made.learner.turn() is not None
 
 
@@ -179,7 +179,7 @@ def test_train_mix_keeps_its_shares(base: Base, redis_client: redis.Redis, tmp_p
     config = replace(CONFIG, learning_rate=1e-5, checkpoint_every=1000, decide_every=1000, snapshot_every=1000)
     buffer = table(redis_client)
     made = line(base, buffer, tmp_path, config)
-    advance(made, buffer, 100)
+    advance(made, buffer, 100, each=CONFIG.fresh_batch)  # nothing waits, or fresh would take half
     total: dict[str, int] = {}
     for report in made.reports[10:]:
         for component, tokens in report.tokens.items():
@@ -200,7 +200,7 @@ def test_train_ratings_hold_their_share(base: Base, redis_client: redis.Redis, t
         )
 
     for at in range(30):
-        buffer.insert([rated(number) for number in range(at * 5, at * 5 + 5)])
+        buffer.insert([rated(number) for number in range(at * CONFIG.fresh_batch, (at + 1) * CONFIG.fresh_batch)])
         assert made.learner.turn() is not None
     documents = [document for plan in made.plans[10:] for document in plan.documents]
     tokens = {name: sum(len(d.ids) for d in documents if d.drawn.component == name) for name in ("fresh", "rehearsal")}
@@ -239,6 +239,51 @@ def test_train_candidate_is_the_mean_of_snapshots(base: Base, redis_client: redi
     advance(made, buffer, 12)
     assert made.candidates[-1].parent == "a000001-00000001"
     assert made.candidates[-1].steps == (5, 12)
+
+
+def test_train_takes_waiting_samples_in_order_of_arrival(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """The oldest fresh samples go first, and while more than two batches wait they hold half of a step."""
+    buffer = table(redis_client)
+    buffer.insert([sample(number) for number in range(28)])
+    made = line(base, buffer, tmp_path)
+    for _ in range(7):
+        assert made.learner.turn() is not None
+    order = [found.completed_at for plan in made.plans for found in plan.fresh.values()]
+    assert order == sorted(order)
+    assert len(order) == 28
+    shares = [fresh_share(plan) for plan in made.plans]
+    assert min(shares[1:4]) > max(shares[5:])
+
+
+def fresh_share(plan: Plan) -> float:
+    fresh = sum(len(document.ids) for document in plan.documents if document.drawn.component == "fresh")
+    return fresh / sum(len(document.ids) for document in plan.documents)
+
+
+def test_train_rest_offers_what_was_learned_and_again_until_the_gate_has_looked(
+    base: Base, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """With nothing to train on the last steps are offered once, and once more if the gate had too few examples."""
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path, replace(CONFIG, decide_idle_s=2.0))
+    learner, now = made.learner, 0.0
+    learner._clock = lambda: now
+    buffer.insert([sample(number) for number in range(12)])
+    for _ in range(3):
+        assert learner.turn() is not None
+    now = 1.0
+    assert learner.turn() is None
+    assert not made.candidates
+    for at in (2.0, 5.0, 8.0):
+        now = at
+        assert learner.turn() is None
+    assert [candidate.steps for candidate in made.candidates] == [(1, 3)]
+    learner.notices.put(Notice("postponed", "a-step3", 3, learner.run))
+    for at in (9.0, 12.0):
+        now = at
+        assert learner.turn() is None
+    assert [candidate.steps for candidate in made.candidates] == [(1, 3), (1, 3)]
+    assert torch.equal(made.candidates[0].lora.flat, made.candidates[1].lora.flat)
 
 
 def test_train_rollback_restarts_from_stable(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
@@ -334,7 +379,7 @@ def test_train_named_facts_are_rehearsed_no_more(base: Base, redis_client: redis
 
     def stating(number: int) -> Sample:
         turns = (Turn(role="customer", text="how long?"), Turn(role="agent", text=told, is_target=True))
-        return msgspec.structs.replace(sample(number), turns=turns)
+        return msgspec.structs.replace(sample(number), turns=turns, completed_at=float(number))
 
     buffer.insert([stating(number) for number in range(900, 903)])
     advance(made, buffer, 4)
