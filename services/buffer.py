@@ -82,6 +82,7 @@ def _stats(args: argparse.Namespace, tables: Tables) -> int:
     _table(("table", "items", "fill", "fresh", "trained", "leased", "bytes", "in", "evicted", "dup", "erasing"), rows)
     for problem in sorted({problem for s in found for problem in s.problems}):
         sys.stdout.write(f"UNSAFE: {problem}\n")
+    sys.stdout.writelines(f"warning: {warning}\n" for warning in tables.warnings)
     return 0
 
 

@@ -96,13 +96,16 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     keys = settings.keys.keys()
     key = ledger_key(keys)
     client = redis_client(settings.redis.url)
-    changed = _watch(client)  # before the tables: a restart while they open is another server too
+    # Before the tables: a restart while they open is another server too.
+    changed = _watch(client, require_aof=settings.replay.require_aof)
 
     def pause(seconds: float) -> bool:
         runtime.tick()
         return runtime.stop.wait(seconds)
 
     tables = open_tables(client, settings.replay, key, config.epoch, configure=True, pause=pause)
+    for warning in tables.warnings:
+        runtime.log.warning("redis_settings", reason=warning)
     care(tables, runtime.registry, runtime.stop, lambda error: runtime.caught("replay", error))
     offsets = Offsets(client, config.epoch, config.source_retention_s)
     sure: dict[str, str | float | bool] = {
@@ -172,11 +175,18 @@ def _effects_to(offsets: Offsets, topic: str, partition: int) -> int:
     return offsets.resume_offset(TopicPartition(topic, partition))
 
 
-def _watch(client: redis.Redis) -> Callable[[], bool]:
-    """Tells whether the server's run id is another one than at start: it may have lost its last second."""
+def _watch(client: redis.Redis, *, require_aof: bool) -> Callable[[], bool]:
+    """Tells whether the server's run id is another one than at start: it may have lost its last second.
+
+    What it tells with raises `UnsafeServer` when a setting was changed under which samples get lost: the worker ends,
+    and does not start again before it is mended.
+    """
+    from streams.replay import check_server  # noqa: PLC0415 - with redis
+
     first = str(client.info("server")["run_id"])
 
     def changed() -> bool:
+        check_server(client, require_aof=require_aof)
         return str(client.info("server")["run_id"]) != first
 
     return changed

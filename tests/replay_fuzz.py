@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import redis
 
 from streams.events import Annotation, Sample, Split, Turn
-from streams.replay import Draw, Mix, Offset, Part, Quota, ReplayBuffer, ReplayConfig, TableConfig, open_table
+from streams.replay import (
+    Draw,
+    InsertReport,
+    Mix,
+    Offset,
+    Offsets,
+    Part,
+    Quota,
+    ReplayBuffer,
+    ReplayConfig,
+    TableConfig,
+    TopicPartition,
+    open_table,
+)
 from streams.replay.audit import audit
 from streams.replay.codec import sample_digest
 from streams.replay.erasure import erase
@@ -25,6 +40,7 @@ QUOTAS = {
     "low": Quota(15, "lowest"),
     "anchor": Quota(10, "fifo", exempt=True),
 }
+SENT = TopicPartition("examples", 0)
 LANES = ("plain", "res", "low", "anchor", "other")
 SMALL = TableConfig(
     capacity=45, max_bytes=9_000, max_item_bytes=900, ttl_s=TTL_S, bucket_s=BUCKET_S, source_retention_s=1_000,
@@ -68,6 +84,7 @@ class Fuzzer:
     stored: set[str] = field(default_factory=set)
     step: int = 0
     operations: int = 0
+    consumed: int = 0
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -96,9 +113,19 @@ class Fuzzer:
         self.check()
 
     def check(self) -> None:
-        """The audit is clean; a lowered limit is allowed once sweep has been through."""
+        """The audit is clean, every sample sent is counted once, and every offset sent has its bit."""
         broken = audit(self.table, full=True)
         assert not broken, (self.seed, self.operations, broken)
+        counted: list[Any] = self.client.hmget("{rb:train}:n", "ins", "dup", "tomb", "late", "rej")
+        assert sum(int(count or 0) for count in counted) == self.consumed, (self.seed, self.operations)
+        assert Offsets(self.client, "ep", 1_000).resume_offset(SENT) == len(self.sent), (self.seed, self.operations)
+
+    def store(self, items: Sequence[Sample], source: Offset) -> InsertReport:
+        """Insert, and count what was taken."""
+        report = self.table.insert(items, [source] * len(items))
+        assert not report.deferred
+        self.consumed += len(items)
+        return report
 
     def insert(self) -> None:
         """A group of one to four new samples on one offset, some of them unusable."""
@@ -106,8 +133,7 @@ class Fuzzer:
         items = [self.one(i + n) for n in range(self.rng.choice([1, 1, 1, 2, 4]))]
         source = Offset("examples", 0, len(self.sent))
         self.sent.append((source, tuple(items)))
-        report = self.table.insert(items, [source] * len(items))
-        assert not report.deferred
+        report = self.store(items, source)
         for item, letter in zip(items, report.letters, strict=True):
             if letter == "i":
                 assert item.customer not in self.erased, "an erased customer came back"
@@ -129,7 +155,7 @@ class Fuzzer:
         again = self.rng.random() < 0.5
         if again:
             source = Offset("examples", 1, self.operations)
-        report = self.table.insert(list(items), [source] * len(items))
+        report = self.store(items, source)
         for item, letter in zip(items, report.letters, strict=True):
             assert letter != "i" or (again and item.sample_id not in self.stored), (self.seed, report)
             if letter == "i":
@@ -218,7 +244,7 @@ class Fuzzer:
         source = Offset("examples", 0, len(self.sent))
         self.sent.append((source, (again,)))
         (stored,) = self.table.samples([digest])
-        if self.table.insert([again], [source]).letters == "i":
+        if self.store([again], source).letters == "i":
             assert stored is not None, (self.seed, again)
             assert self.table.samples([digest]) == [None], (self.seed, again)
             self.stored.add(again.sample_id)

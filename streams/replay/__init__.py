@@ -15,9 +15,10 @@ from streams.replay.config import (
 )
 from streams.replay.mix import DEFAULT, UNIFORM, Mix, Part, draw_seed
 from streams.replay.offsets import Offset, Offsets, TopicPartition
+from streams.replay.server import check_server
 from streams.replay.shapes import Batch, Draw, Drawn, Handle, InsertReport, UpdateReport, Wait
 from streams.replay.shards import Shards
-from streams.replay.tables import Tables, check_server, open_table, open_tables
+from streams.replay.tables import Tables, open_table, open_tables
 
 __all__ = [
     "ANCHOR",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from streams.events import Sample
 from streams.replay.buffer import ReplayBuffer
 from streams.replay.config import ANCHOR, QUARANTINE
+from streams.replay.server import failing, unsafe
 from streams.replay.shapes import NO_TTL, RECORD, LaneStats, Stats
 
 COUNTERS = (
@@ -53,7 +54,7 @@ def stats(table: ReplayBuffer) -> Stats:
         erasing=int(erasing),
         limiter=_limiter(table, n),
         lineage_from=int(cfg.get(b"lineage_from", 0)),
-        problems=tuple(_problems(memory, persistence)),
+        problems=(*unsafe(memory, persistence), *failing(persistence)),
     )
 
 
@@ -103,15 +104,6 @@ def _limiter(table: ReplayBuffer, n: dict[str, int]) -> float | None:
         return None
     inserted = n["ins"] - n["anchors"]
     return inserted * limits.samples_per_insert - n["smp"] + limits.error_buffer
-
-
-def _problems(memory: dict[str, Any], persistence: dict[str, Any]) -> Iterator[str]:
-    if memory["maxmemory_policy"] != "noeviction":
-        yield f"maxmemory_policy = {memory['maxmemory_policy']}: wants noeviction"
-    if not persistence["aof_enabled"]:
-        yield "appendonly = no: wants yes"
-    elif persistence["aof_last_write_status"] != "ok":
-        yield "the last write of the append-only file failed"
 
 
 def _unlabelled(sample: Sample) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ import redis
 
 from streams.events import Sample
 from streams.replay.buffer import ReplayBuffer
-from streams.replay.erasure import erase
+from streams.replay.erasure import erase, rewrite_aof
 from streams.replay.figures import stats
 from streams.replay.mix import Mix
 from streams.replay.offsets import Offset
@@ -106,6 +107,15 @@ class Shards:
     def erase(self, customer: bytes) -> ErasureReceipt:
         """Erase a customer on every shard; `unreachable` names those that did not answer: repeat it then."""
         return erase(self.shards, [customer])
+
+    def rewrite_aof(self, receipt: ErasureReceipt, stop: threading.Event) -> ErasureReceipt:
+        """The receipt with the time at which the last shard's file was clean; unchanged while a shard is away."""
+        done = receipt
+        for shard in self.shards if not receipt.unreachable else ():
+            done = rewrite_aof(shard.client, receipt, stop)
+            if done.aof_rewritten_at is None:
+                break
+        return done
 
     def _sizes(self) -> tuple[dict[int, int], tuple[int, ...]]:
         """Samples that nobody holds, by shard that answers; and the shards that do not."""

@@ -15,12 +15,13 @@ from streams.events import Annotation, Sample
 from streams.ledger import claims, entry_key, event_digest
 from streams.replay.buffer import Limits, ReplayBuffer
 from streams.replay.codec import label_code
-from streams.replay.config import ANCHOR, QUARANTINE, ConfigMismatch, Quota, ReplayConfig, TableConfig, UnsafeServer
+from streams.replay.config import ANCHOR, QUARANTINE, ConfigMismatch, Quota, ReplayConfig, TableConfig
 from streams.replay.erasure import erase
 from streams.replay.offsets import Offset
 from streams.replay.rewrite import settle
 from streams.replay.scripts import full_as_error
 from streams.replay.scripts import text as script_text
+from streams.replay.server import check_server
 from streams.replay.shapes import ErasureReceipt, InsertReport
 
 SCHEMA = 2
@@ -40,20 +41,6 @@ class Fate:
 
     resident: bool
     trained: bool
-
-
-def check_server(client: redis.Redis, *, require_aof: bool = True) -> list[str]:
-    """Warnings about a server that is safe to use. Raises `UnsafeServer` for one that evicts or forgets."""
-    memory, persistence = client.info("memory"), client.info("persistence")
-    policy = memory["maxmemory_policy"]
-    if policy != "noeviction":
-        raise UnsafeServer(f"maxmemory_policy = {policy}: wants noeviction, any other drops samples without an error")
-    if require_aof and not persistence["aof_enabled"]:
-        raise UnsafeServer("appendonly = no: wants yes, or acknowledged samples die with the server")
-    warnings = []
-    if persistence["aof_enabled"] and persistence["aof_last_write_status"] != "ok":
-        warnings.append("the last write of the append-only file failed")
-    return warnings
 
 
 def open_table(
@@ -98,18 +85,15 @@ def open_tables(
     The writer (`configure`) waits until a server that has just started is settled; `pause(seconds)` is called
     meanwhile, True gives up. Raises `UnsafeServer` or `ConfigMismatch`.
     """
-    check_server(client, require_aof=config.require_aof)
+    wanted = {field.name: getattr(config, field.name) for field in fields(config) if field.name in TABLES}
+    warnings = check_server(client, require_aof=config.require_aof, tables=tuple(wanted.values()))
     if configure:
         settle(client, pause or threading.Event().wait)
     made = {
-        field.name: open_table(
-            client, field.name, getattr(config, field.name), key, epoch,
-            configure=configure, compress=config.compress,
-        )
-        for field in fields(config)
-        if field.name in TABLES
-    }  # fmt: skip
-    return Tables(client=client, key=key, epoch=epoch, config=config, **made)
+        name: open_table(client, name, table, key, epoch, configure=configure, compress=config.compress)
+        for name, table in wanted.items()
+    }
+    return Tables(client=client, key=key, epoch=epoch, config=config, warnings=warnings, **made)
 
 
 @dataclass(frozen=True)
@@ -124,6 +108,8 @@ class Tables:
     val: ReplayBuffer
     test: ReplayBuffer
     golden: ReplayBuffer
+    warnings: tuple[str, ...] = ()
+    """What the server was warned of when they were opened."""
 
     @property
     def all(self) -> tuple[ReplayBuffer, ...]:

@@ -29,7 +29,7 @@ from streams.replay import (
 from streams.replay.audit import audit
 from streams.replay.codec import sample_digest
 from streams.replay.figures import stats, top
-from streams.replay.lineage import seen_by
+from streams.replay.lineage import Seen, seen_by
 from tests.replay_fuzz import KEY, sample
 from tests.servers import RedisServer, executables
 
@@ -242,6 +242,47 @@ def test_buffer_overdue_item_is_never_handed_out(client: redis.Redis, now: int) 
     assert len(old.records) == 2
     assert buffer.sweep().expired == 1
     assert audit(buffer, full=True) == []
+
+
+def test_buffer_expired_bucket_is_missing_then_swept(client: redis.Redis, now: int) -> None:
+    """Where Redis has expired the text before a sweep, fetch says missing, and the sweep takes the rest away."""
+    start = now + 1_000_000
+    buffer = open_table(client, "train", TableConfig(ttl_s=40, bucket_s=10), KEY, configure=True, test_clock=start)
+    buffer.insert([sample(i, received_at=start) for i in range(4)])
+    old = drawn(buffer.draw(FRESH, 4, seed=1))
+    clock(client, start + 60)
+    client.delete(f"{{rb:train}}:d:{start // 10}")
+    assert audit(buffer, full=True) == []
+    assert buffer.fetch(old).missing == 4
+    assert buffer.sweep().expired == 4
+    assert (stats(buffer).counters["n"], stats(buffer).counters["bytes"]) == (0, 0)
+    assert audit(buffer, full=True) == []
+
+
+@pytest.mark.parametrize("skew", [-DAY, DAY])
+def test_buffer_client_clock_does_not_matter(
+    client: redis.Redis, now: int, skew: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a client a day off, arrival, ttl, leases and sweeps go by the server's clock."""
+    monkeypatch.setattr("time.time", lambda: float(now + skew))
+    buffer = table(client, ttl_s=DAY)
+    assert buffer.insert([sample(0, received_at=now), sample(1, received_at=now - DAY)]).letters == "ie"
+    leased = drawn(buffer.draw(FRESH, 1, seed=1, lease_s=3_600))
+    assert buffer.fetch(leased).missing == 0
+    assert (buffer.sweep().expired, stats(buffer).leased) == (0, 1)
+    assert audit(buffer, full=True) == []
+
+
+def test_buffer_lineage_says_from_where_it_is_complete(client: redis.Redis, now: int) -> None:
+    """Steps beyond `lineage_steps` leave in whole thousands, and `seen_by` names the first that is still known."""
+    buffer = table(client, lineage_steps=1_000)
+    buffer.insert(many(1, now))
+    (record,) = drawn(buffer.draw(FRESH, 1, seed=1)).records
+    for step in (1, 1_500):
+        buffer.update([record.handle], [1.0], run=1, step=step)
+    assert seen_by(buffer, record.handle.digest) == Seen(((1, 1), (1, 1_500)), 0)
+    buffer.update([record.handle], [1.0], run=2, step=2_500)
+    assert seen_by(buffer, record.handle.digest) == Seen(((1, 1_500), (2, 2_500)), 1_000)
 
 
 def test_buffer_anchor_lane_outlives_ttl(client: redis.Redis, now: int) -> None:

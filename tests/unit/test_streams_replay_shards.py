@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,9 +87,13 @@ def test_shards_one_server_away(shards: Shards, servers: tuple[RedisServer, Redi
     customer = shards.shards[0].customer_digest("k1:1")
     receipt = shards.erase(customer)
     assert (receipt.items, receipt.unreachable) == (12, ("train:1",))
+    stop = threading.Event()
+    assert not shards.rewrite_aof(receipt, stop).complete
     servers[1].start()
     again = shards.erase(customer)
     assert (again.items, again.unreachable) == (6, ())
+    assert not again.complete
+    assert shards.rewrite_aof(again, stop).complete
 
 
 def test_shards_empty_is_a_wait(servers: tuple[RedisServer, RedisServer]) -> None:

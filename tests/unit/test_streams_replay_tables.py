@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import redis
 
+from services.clean import _watch
 from streams.events import Annotation, Label, Sample, Split, Turn
 from streams.ledger import Ledger, Outcome
 from streams.replay import (
@@ -101,8 +102,34 @@ def test_tables_open_refuses_unsafe_servers(tables: Tables) -> None:
     client.config_set("appendonly", "no")
     with pytest.raises(UnsafeServer, match="appendonly"):
         check_server(client)
-    assert check_server(client, require_aof=False) == []
+    check_server(client, require_aof=False)
     client.config_set("appendonly", "yes")
+
+
+def test_tables_open_warns_of_tight_servers(tables: Tables) -> None:
+    """Too little memory for full tables and a fork, or an expiry that stops all calls, is said and not refused."""
+    client = tables.client
+    client.config_set("lazyfree-lazy-expire", "yes")
+    assert check_server(client, tables=[CONFIG.train]) == ()
+    client.config_set("lazyfree-lazy-expire", "no")
+    client.config_set("maxmemory", CONFIG.train.max_bytes)
+    found = open_tables(client, CONFIG, KEY, "ep").warnings
+    client.config_set("maxmemory", 0)
+    assert [warning.split(" = ")[0] for warning in found] == ["maxmemory", "lazyfree-lazy-expire"]
+
+
+def test_tables_settings_that_change_later_are_noticed(tables: Tables) -> None:
+    """The figures name a policy that was changed under way, and the worker's watch ends it."""
+    client = tables.client
+    watch = _watch(client, require_aof=True)
+    assert not watch()
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        assert "allkeys-lru" in stats(tables.train).problems[0]
+        with pytest.raises(UnsafeServer, match="allkeys-lru"):
+            watch()
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")
 
 
 def test_tables_open_refuses_other_settings(tables: Tables) -> None:
