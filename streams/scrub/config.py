@@ -40,6 +40,8 @@ class ScrubConfig:
     """Regular expressions of the tenant's own order and account formats, each `LABEL:pattern`."""
     public_contacts: tuple[str, ...] = ()
     """E-mail addresses and phone numbers of the company itself, which stay readable."""
+    public_names: tuple[str, ...] = ()
+    """Names of the company, its products and places, which are nobody's personal data wherever they stand whole."""
     canaries: tuple[str, ...] = field(default=(), repr=False)
     """Planted values; one that survives masking quarantines its turn."""
 

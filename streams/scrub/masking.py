@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from streams.scrub.config import ScrubConfig
 from streams.scrub.conversation import ConversationState, Numbering, Placed, forms, is_plain_word
@@ -15,6 +16,9 @@ from streams.scrub.ner import NerBackend
 from streams.scrub.normalise import Plain, normalise
 from streams.scrub.residual import residue
 from streams.scrub.spans import Overflow, Span, union
+
+_NAMES = frozenset({"PERSON", "ADDRESS"})
+"""Labels that are guessed from how words look; the company's own names look the same."""
 
 _PLACEHOLDER = re.compile(r"<([A-Z][A-Z_]{1,20})_(\d{1,6})>")
 
@@ -63,7 +67,10 @@ def mask_turn(
 
 
 def _without_public(found: list[Span], text: str, config: ScrubConfig) -> tuple[list[Span], list[str]]:
-    """The spans but those of the company's own contacts, in any spelling, and how these are spelled here."""
+    """The spans but those of the company's own names and contacts, and how its contacts are spelled here."""
+    if config.public_names and any(label in _NAMES for _, _, label in found):
+        own = [name.span() for name in _any_of(config.public_names).finditer(text)]
+        found = [s for s in found if s[2] not in _NAMES or not any(a <= s[0] and s[1] <= b for a, b in own)]
     if not config.public_contacts:
         return found, []
     allowed = {form for contact in config.public_contacts for form in forms("PHONE", normalise(contact).text)}
@@ -71,6 +78,12 @@ def _without_public(found: list[Span], text: str, config: ScrubConfig) -> tuple[
         s for s in found if s[2] in {"EMAIL", "PHONE"} and not allowed.isdisjoint(forms("PHONE", text[s[0] : s[1]]))
     ]
     return [s for s in found if s not in public], [text[start:end] for start, end, _ in public]
+
+
+@cache
+def _any_of(names: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(names, key=len, reverse=True)
+    return re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in longest_first), re.IGNORECASE)
 
 
 def _recognised(text: str, ner: NerBackend, config: ScrubConfig) -> list[Span]:

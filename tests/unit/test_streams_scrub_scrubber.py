@@ -170,6 +170,18 @@ def test_scrubber_leaves_public_contacts() -> None:
     )
 
 
+def test_scrubber_leaves_public_names() -> None:
+    """The company's own names stay where they stand whole; whoever bears a part of one is masked, there too."""
+    text = "Marlow & Finch gear desk, Priya Nair here. Our shop in Marlow Vale sends it."
+    plain, *_ = scrub(message(0, text, "agent"), ConversationState(), Scrubber(ScrubConfig(), KEYS))
+    assert "Marlow & Finch" not in plain
+    own = Scrubber(ScrubConfig(public_names=("Marlow & Finch", "marlow vale")), KEYS)
+    masked, *_ = scrub(message(0, text, "agent"), ConversationState(), own)
+    assert masked == "Marlow & Finch gear desk, <PERSON_1> here. Our shop in Marlow Vale sends it."
+    bearer, *_ = scrub(message(0, f"I am Anna Finch. {text}", "agent"), ConversationState(), own)
+    assert "Finch" not in bearer
+
+
 def test_scrubber_recogniser_joins_and_fails_closed() -> None:
     """A configured recogniser's spans are masked; if it fails the turn is quarantined, unless it only advises."""
 
