@@ -14,7 +14,7 @@ from dataclasses import replace
 from learner.adapter.chat import Chat
 from learner.batch import Document, Drawn, documents
 from learner.config import TrainConfig
-from streams.augment import AugmentConfig, augment
+from streams.augment import AugmentConfig, Say, augment
 from streams.events import Sample
 from streams.replay.mix import draw_seed
 
@@ -26,6 +26,8 @@ class Copies:
         self._chat = chat
         self._config = config
         self._how = how
+        self.say: Say | None = None
+        """What says a question in other words, for `augment.generated`."""
 
     def of(self, rehearsed: Mapping[str, Sample], chosen: Sequence[Document], run: int, step: int) -> list[Document]:
         """Copies of the samples (by key) among the `chosen` documents, within their share of the whole step."""
@@ -45,5 +47,5 @@ class Copies:
 
     def again(self, sample: Sample, drawn: Drawn) -> list[Document]:
         """The documents of the copy that `drawn.seed` makes of a sample; none if it would not differ from it."""
-        made = augment(sample, replace(self._how, copies=1), random.Random(drawn.seed))
+        made = augment(sample, replace(self._how, copies=1), random.Random(drawn.seed), self.say)
         return [document for copy in made for document in documents(self._chat, copy, drawn, self._config)]

@@ -94,7 +94,7 @@ class Feed:
         self._anchors = anchors
         self._by_key = {anchor.drawn.key: anchor for anchor in anchors}
         self._config = config
-        self._copies = Copies(chat, config, augmented or AugmentConfig())
+        self.copies = Copies(chat, config, augmented or AugmentConfig())
         parts = (Part("uniform", "*", 1 - config.recent_share), Part("recent", "*", config.recent_share))
         self._rehearsed = Mix(tuple(part for part in parts if part.share > 0))
         self._pending: deque[Item] = deque()
@@ -134,7 +134,7 @@ class Feed:
             chosen.append(document)
             if handle is not None:
                 handles[handle.digest.hex()] = handle
-        chosen += self._copies.of({i.handle.digest.hex(): i.sample for i in rehearsal}, chosen, run, step)
+        chosen += self.copies.of({i.handle.digest.hex(): i.sample for i in rehearsal}, chosen, run, step)
         self._count(chosen)
         return Plan(step, tuple(chosen), handles, {item.handle.digest.hex(): item.sample for item in fresh})
 
@@ -350,7 +350,7 @@ class Feed:
         sample = found.get(row["key"])
         made = [] if sample is None else self._documents(sample, row["key"], row["component"])
         if sample is not None and row.get("seed") and made:
-            made = self._copies.again(sample, replace(made[0].drawn, seed=row["seed"]))
+            made = self.copies.again(sample, replace(made[0].drawn, seed=row["seed"]))
         if row["window"] >= len(made):
             return None
         document = made[int(row["window"])]

@@ -24,6 +24,7 @@ from learner.config import TrainConfig, tuned
 from learner.feed import Feed, Plan, log_entry
 from learner.looks import Looks
 from learner.moments import moments_of, put_moments
+from learner.paraphrases import Paraphrases
 from learner.references import References
 from learner.statements import Statement
 from learner.supersede import FactChanges
@@ -83,6 +84,7 @@ class Learner:
         self._step_with = step_with
         self.facts = FactChanges()
         feed.outdated = self.facts.outdated
+        feed.copies.say = Paraphrases(base)
         self.notices: SimpleQueue[Notice] = SimpleQueue()
         self.run = 1
         self.parent = BASE

@@ -1,8 +1,9 @@
-"""Copies of a training sample with other noise: typing slips, casing, paraphrase templates, a shorter context.
+"""Copies of a training sample with other noise: typing slips, casing, paraphrases, a shorter context.
 
 Off by default. A copy keeps its parent's split, targets and provenance; its id is `<event id>/aug/<n>`. Only customer
 turns are changed: the reply is what is learned, and an error in it would be learned too. The learner makes copies while
-it draws a batch (learner/copies.py); none is stored, so a copy never outlives its parent.
+it draws a batch (learner/copies.py); none is stored, so a copy never outlives its parent. What a model says otherwise
+is taken only if the filter would keep it and its facts are the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from dataclasses import dataclass
 
 import msgspec
 
+from streams import near_copies
 from streams.events import Sample, Turn
+from streams.quality import QualityConfig, judge_turn
+
+Say = Callable[[str, int], str]
+"""A model that says a customer's text in other words; the same text and seed give the same answer."""
 
 _NEIGHBOURS = {
     "a": "sq", "b": "vn", "c": "xv", "d": "sf", "e": "wr", "f": "dg", "g": "fh", "h": "gj", "i": "uo", "j": "hk",
@@ -35,6 +41,10 @@ _PARAPHRASES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
     )
 )
 
+_FILTER = QualityConfig()
+_LONGER = 2
+"""Times the words of the original beyond which a paraphrase says more, or less, than was said."""
+
 MOST_COPIES, MOST_TYPOS, MOST_TOKENS = 8, 0.2, 0.2
 """Limits of the settings: more copies repeat themselves, more slips cannot be read, more tokens drown the real ones."""
 
@@ -49,6 +59,9 @@ class AugmentConfig:
     """Share of letters of a customer's turn that slip, in copies with typing noise."""
     token_share: float = 0.2
     """Largest share of a step's tokens that copies may have."""
+    generated: float = 0.0
+    """Share of copies whose last question before the reply the base model says in other words, an answer each; wants a
+    base that follows instructions."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -58,15 +71,20 @@ class AugmentConfig:
             raise ValueError(f"typos = {self.typos}: wants 0 to 0.2")
         if not 0 <= self.token_share <= MOST_TOKENS:
             raise ValueError(f"token_share = {self.token_share}: wants 0 to 0.2")
+        if not 0 <= self.generated <= 1:
+            raise ValueError(f"generated = {self.generated}: wants 0 to 1")
 
 
-def augment(sample: Sample, config: AugmentConfig, rng: random.Random) -> list[Sample]:
-    """Copies of a sample of the train split (none of another), each different from it."""
+def augment(sample: Sample, config: AugmentConfig, rng: random.Random, say: Say | None = None) -> list[Sample]:
+    """Copies of a sample of the train split (none of another), each different from it; `say` serves `generated`."""
     if sample.split != "train" or sample.kind == "aug":
         return []
     copies = []
     for number in range(config.copies):
-        turns = _changed(sample.turns, config, rng)
+        if say is not None and config.generated and rng.random() < config.generated:
+            turns = _said_otherwise(sample.turns, say, rng.getrandbits(31))
+        else:
+            turns = _changed(sample.turns, config, rng)
         if turns != sample.turns:
             copies.append(_copy(sample, turns, number))
     return copies
@@ -89,6 +107,35 @@ def casing(text: str, rng: random.Random) -> str:
     """The text in lower case, without final punctuation, or shouted; placeholders stay."""
     how = rng.choice((str.lower, str.lower, str.upper))
     return _outside(text.rstrip(".!"), how)
+
+
+def same_meaning(text: str, said: str) -> bool:
+    """True for other words that the filter keeps, with the same placeholders and facts, of about the same length."""
+    words, others = text.split(), said.split()
+    if near_copies.exact(near_copies.signature("", text), near_copies.signature("", said)):
+        return False
+    if not len(words) <= _LONGER * len(others) <= _LONGER**2 * len(words):
+        return False
+    if _held(text) != _held(said) or not near_copies.same_facts(text, said):
+        return False
+    return judge_turn(said, "customer", _FILTER).keep
+
+
+def _held(text: str) -> list[str]:
+    """Numbers and placeholders, as written."""
+    return sorted(found.rstrip(".,;:!?") for found in _PLACEHOLDER.findall(text))
+
+
+def _said_otherwise(turns: tuple[Turn, ...], say: Say, seed: int) -> tuple[Turn, ...]:
+    """The turns with the question before the first target in a model's words; unchanged if those will not do."""
+    first = next((at for at, turn in enumerate(turns) if turn.is_target), 0)
+    if not first or turns[first - 1].role != "customer":
+        return turns
+    asked = turns[first - 1]
+    said = say(asked.text, seed)
+    if not same_meaning(asked.text, said):
+        return turns
+    return (*turns[: first - 1], msgspec.structs.replace(asked, text=said), *turns[first:])
 
 
 def _changed(turns: Sequence[Turn], config: AugmentConfig, rng: random.Random) -> tuple[Turn, ...]:

@@ -166,6 +166,11 @@ def _says(unit: Unit) -> int:
     return 1 if not _AFFIRMS.isdisjoint(begins[:2]) else 0
 
 
+def same_facts(one: str, other: str) -> bool:
+    """True if both texts name the same numbers, dates, names and negations, each as often."""
+    return not _facts(*(_side(_read(text).tokens) for text in (one, other)))
+
+
 def reply_key(reply: str) -> bytes:
     """Eight bytes that are the same for a macro repeated verbatim, whatever its casing and punctuation."""
     tokens = [token & _MASK for token in _read(reply).tokens]

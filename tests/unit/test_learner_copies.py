@@ -13,6 +13,7 @@ from learner.batch import Document, Drawn, Reply
 from learner.config import TrainConfig
 from learner.copies import Copies
 from learner.feed import Feed, Plan, log_entry
+from learner.paraphrases import Paraphrases
 from streams.augment import AugmentConfig
 from streams.events import Sample, Turn
 from streams.replay import ReplayBuffer, TableConfig, open_table
@@ -123,6 +124,25 @@ def test_copies_are_off_unless_asked_for_and_spare_ratings(base: Base, redis_cli
         for number in range(25)
     ]
     assert not any(tokens(plan, "copy") for plan in steps(feed, buffer, rated, 5))
+
+
+def test_copies_said_by_a_model_are_made_again_from_the_log(base: Base, redis_client: redis.Redis) -> None:
+    """With `generated` the question is the model's, under its parent's key, and a logged step has it again."""
+    feed, buffer = feed_of(base, redis_client, replace(MANY, generated=1.0))
+    feed.copies.say = lambda text, _seed: text.replace("can you help me please", "I would be glad of some help with it")
+    plan = steps(feed, buffer, [sample(number) for number in range(30)], 6)[-1]
+    copied = [d for d in plan.documents if d.drawn.component == "copy"]
+    assert copied
+    assert all("glad of some help" in base.chat.decode(d.ids) for d in copied)
+    again = feed.logged(msgspec.json.decode(msgspec.json.encode(log_entry(1, plan, feed))))
+    assert again.documents == plan.documents
+
+
+def test_copies_paraphrases_hang_on_text_and_seed_alone(base: Base) -> None:
+    """The base says the same again for the same seed."""
+    say = Paraphrases(base)
+    assert say(TEXTS[0], 5) == say(TEXTS[0], 5)
+    assert len({say(TEXTS[0], seed) for seed in range(4)}) > 1
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

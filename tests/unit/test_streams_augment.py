@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from streams.augment import AugmentConfig, augment, paraphrase, typing_noise
+from streams.augment import AugmentConfig, augment, paraphrase, same_meaning, typing_noise
 from streams.events import Sample, Turn
 
 
@@ -77,3 +77,53 @@ def test_augment_config_refuses_bad_values(bad: dict[str, float]) -> None:
     """Ranges are checked by name."""
     with pytest.raises(ValueError, match=next(iter(bad))):
         AugmentConfig(**bad)  # type: ignore[arg-type]
+
+
+ASKED = "Can I return the lamp of order 4812 before Friday? <PERSON_1> bought it"
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ("<PERSON_1> bought the lamp of order 4812, is a return before Friday possible?", True),
+        ("can i return the lamp of ORDER 4812 before Friday? <PERSON_1> bought it!", False),
+        ("<PERSON_1> bought the lamp of order 4813, is a return before Friday possible?", False),
+        ("<PERSON_1> bought the lamp of order 4812, is a return before Monday possible?", False),
+        ("<PERSON_1> bought the lamp of order 4812, is it not possible to return it before Friday?", False),
+        ("My wife bought the lamp of order 4812, is a return before Friday possible?", False),
+        ("return 4812 Friday <PERSON_1>", False),
+        ("<PERSON_1> 4812 Friday WINNER! Claim your FREE prize of cash now, txt WIN or click http://win.top", False),
+        ("", False),
+    ],
+)
+def test_augment_takes_other_words_with_the_same_facts(said: str, *, taken: bool) -> None:
+    """Numbers, days, names, negations and placeholders stay; the same words, spam and fragments are refused."""
+    assert same_meaning(ASKED, said) is taken
+
+
+def test_augment_lets_a_model_say_the_question_otherwise() -> None:
+    """Only the turn before the first reply changes, the seed decides, and a wording that will not do gives no copy."""
+    turns = (
+        Turn(role="customer", text="Hi there"), Turn(role="agent", text="Hello, how can I help?"),
+        Turn(role="customer", text="How long do refunds take?"),
+        Turn(role="agent", text="Five days.", is_target=True),
+    )  # fmt: skip
+    parent = Sample(
+        sample_id="e1/sft/0", conversation="c", customer="k", lane="chat", split="train", turns=turns,
+        received_at=0.0, completed_at=0.0,
+    )  # fmt: skip
+    config = AugmentConfig(copies=2, generated=1.0)
+    told: list[int] = []
+
+    def say(text: str, seed: int) -> str:
+        told.append(seed)
+        return "What is the usual wait for a refund?" if text == turns[2].text else "?"
+
+    copies = augment(parent, config, random.Random(3), say)
+    assert [copy.turns[2].text for copy in copies] == ["What is the usual wait for a refund?"] * 2
+    assert all(copy.turns[:2] == turns[:2] and copy.turns[3:] == turns[3:] for copy in copies)
+    assert len(set(told)) == len(told)
+    assert augment(parent, config, random.Random(3), say) == copies
+    assert not augment(parent, config, random.Random(3), lambda _text, _seed: "How long do refunds take")
+    plain = AugmentConfig(copies=2)
+    assert augment(parent, plain, random.Random(3), say) == augment(parent, plain, random.Random(3))
