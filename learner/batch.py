@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from learner.adapter.chat import Chat, Encoded
 from learner.config import TrainConfig
 from learner.labels import Classes, classes_of
+from learner.spelling import density
 from streams.events import Label, Sample, Turn
 
 Component = Literal["fresh", "rehearsal", "anchor", "copy"]
@@ -74,6 +76,8 @@ class Document:
     replies: tuple[Reply, ...]
     drawn: Drawn
     heard: tuple[Heard, ...] = ()
+    density: float = 0.0
+    """Tokens per byte of its sample's replies, see `learner.spelling`; 0 for what the guard does not judge."""
 
     @property
     def targets(self) -> int:
@@ -83,11 +87,19 @@ class Document:
 
 def documents(chat: Chat, sample: Sample, drawn: Drawn, config: TrainConfig) -> list[Document]:
     """A sample as documents of at most `document_tokens`; each reply with a weight or a rating is a target once."""
-    if sample.pair is not None:
-        return _pair(chat, sample, drawn, config)
+    made = _pair(chat, sample, drawn, config) if sample.pair is not None else _whole(chat, sample, drawn, config)
+    if drawn.component != "fresh":
+        return made
+    found = density(chat, sample)
+    return [replace(document, density=found) for document in made]
+
+
+def _whole(chat: Chat, sample: Sample, drawn: Drawn, config: TrainConfig) -> list[Document]:
     factor = arm_factor(sample, config.arm_max)
     turns = [replace_target(turn) for turn in sample.turns]
     encoded = chat.encode(turns)
+    if chat.conditioned:  # a bad reply is learned for what it is, behind the word that says so
+        turns = [structs.replace(turn, label="unknown") if turn.label == "bad" else turn for turn in turns]
     return _windows(encoded, turns, factor, drawn, config, heard_in(encoded, sample) if config.heads else ())
 
 
@@ -123,7 +135,8 @@ def _pair(chat: Chat, sample: Sample, drawn: Drawn, config: TrainConfig) -> list
         weight = 0.0 if draft else max(said.weight, config.weight_min)
         turn = Turn(role=said.role, text=text, is_target=True, weight=weight, label="bad" if draft else "unknown")
         context = [Turn(role=t.role, text=t.text) for t in sample.turns[:last]]
-        made = _windows(chat.encode([*context, turn]), [*context, turn], 1.0, drawn, config)[-1:]
+        asked = chat.encode([*context, structs.replace(turn, label="unknown")])  # draft and final of the same prompt
+        made = _windows(asked, [*context, turn], 1.0, drawn, config)[-1:]
         found += [replace(d, replies=tuple(replace(r, draft=draft) for r in d.replies)) for d in made]
     return found if len(found) == 2 else []  # a pair, or nothing
 

@@ -56,6 +56,8 @@ class TrainConfig:
 
     line: str = "a"
     """Line letter of the versions that are published."""
+    lines: tuple[str, ...] = ()
+    """Further lines that the same process trains on the same base; each wants its table, `replay.lines`."""
     r: int = 16
     """LoRA rank, one of vLLM's."""
     alpha: int = 32
@@ -110,6 +112,8 @@ class TrainConfig:
     quarantine_nats: float = 1.5
     quarantine_mads: float = 4.0
     """An example waits apart when its loss exceeds the lane's median by max(nats, mads * MAD)."""
+    quarantine_density: float = 1.4
+    """It waits too when its replies take so many times the tokens a byte of the lane's median; 0: never."""
     spike_factor: float = 5.0
     """A step is skipped when its gradient norm exceeds the running median by this factor."""
     apo_beta: float = 0.1

@@ -1,8 +1,8 @@
 """Guards against poison and spikes: which fresh examples wait apart, and which steps are not taken.
 
-An example waits when its loss lies far above the running median of what its lane accepted: gibberish does. When a
-whole lane moves (a new topic), most of its newest examples lie above the band: then the band moves to them and those
-that waited come back.
+An example waits when its loss lies far above the running median of what its lane accepted, or when its text is spelled
+like none of its lane (`learner.spelling`). When a whole lane moves (a new topic), most of its newest examples lie above
+the band: then the band moves to them and those that waited come back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from learner.batch import Document
 from learner.config import TrainConfig
+from learner.spelling import Spelling
 
 HISTORY = 200
 """Accepted losses of a lane that its median looks back on."""
@@ -25,6 +26,9 @@ KNOWN = 16
 
 CHANCE = 0.95
 """A loss above this share of ln V is no better than guessing."""
+
+WAITING = 4096
+"""Examples that may come back when their lane moves; older ones stay with the reviewers."""
 
 NORMS = 50
 """Gradient norms that the running median looks back on, steps."""
@@ -60,14 +64,23 @@ class Guard:
         self._config = config
         self._ceiling = CHANCE * math.log(vocab)
         self._bands: dict[str, Band] = {}
-        self.waiting: dict[str, tuple[str, float]] = {}
-        """Key of a document that waits -> its lane and loss."""
+        self._spelling = Spelling(config.quarantine_density)
+        self.waiting: dict[str, tuple[str, float, float]] = {}
+        """Key of a document that waits -> its lane, loss, and density if that is why."""
+
+    def look(self, chosen: Sequence[Document]) -> None:
+        """See a step's documents before they are judged: what is normal is known from the first batch on."""
+        self._spelling.look((one.drawn.lane, one.density) for one in chosen if one.drawn.component == "fresh")
 
     def accepts(self, document: Document, loss: float) -> bool:
         """Whether a document may be trained on; rehearsal and anchors have passed before."""
         if document.drawn.component != "fresh":
             return True
-        return loss <= self._band(document.drawn.lane).limit(self._config, self._ceiling)
+        return not self.is_noise(document) and loss <= self._limit(document.drawn.lane)
+
+    def is_noise(self, document: Document) -> bool:
+        """Whether a document is spelled like none of its lane."""
+        return self._spelling.is_noise(document.drawn.lane, document.density)
 
     def observe(self, judged: Sequence[tuple[Document, float, bool]]) -> list[str]:
         """Learn what was normal from (document, loss, accepted); gives the keys that may come back."""
@@ -76,16 +89,19 @@ class Guard:
             if document.drawn.component != "fresh":
                 continue
             lane = document.drawn.lane
+            if self.is_noise(document):
+                self._wait(document.drawn.key, lane, loss, document.density)
+                continue
             band = self._band(lane)
             band.newest.append(loss)
             if accepted:
                 band.accepted.append(loss)
             else:
-                self.waiting[document.drawn.key] = (lane, loss)
+                self._wait(document.drawn.key, lane, loss, 0.0)
             if self._has_moved(band):
                 band.accepted = deque(band.newest, maxlen=HISTORY)
                 moved.add(lane)
-        return [key for lane in sorted(moved) for key in self._readmit(lane)]
+        return self._readmit(moved)
 
     def forget(self, keys: Sequence[str]) -> None:
         """Drop what is known of erased examples."""
@@ -95,7 +111,8 @@ class Guard:
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint needs, as JSON."""
         bands = {lane: [list(band.accepted), list(band.newest)] for lane, band in self._bands.items()}
-        return {"bands": bands, "waiting": {key: list(value) for key, value in self.waiting.items()}}
+        waiting = {key: list(value) for key, value in self.waiting.items()}
+        return {"bands": bands, "waiting": waiting, "spelling": self._spelling.state()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from `state()`."""
@@ -103,10 +120,14 @@ class Guard:
             lane: Band(deque(accepted, maxlen=HISTORY), deque(newest, maxlen=KNOWN))
             for lane, (accepted, newest) in state["bands"].items()
         }
-        self.waiting = {key: (lane, loss) for key, (lane, loss) in state["waiting"].items()}
+        self.waiting = {key: (row[0], row[1], row[2] if row[2:] else 0.0) for key, row in state["waiting"].items()}
+        self._spelling.load(state.get("spelling", {}))
 
     def _band(self, lane: str) -> Band:
         return self._bands.setdefault(lane, Band())
+
+    def _limit(self, lane: str) -> float:
+        return self._band(lane).limit(self._config, self._ceiling)
 
     def _has_moved(self, band: Band) -> bool:
         limit = band.limit(self._config, self._ceiling)
@@ -115,9 +136,17 @@ class Guard:
         above = [loss for loss in band.newest if limit < loss <= self._ceiling]
         return len(above) > KNOWN / 2
 
-    def _readmit(self, lane: str) -> list[str]:
-        limit = self._band(lane).limit(self._config, self._ceiling)
-        back = [key for key, (where, loss) in self.waiting.items() if where == lane and loss <= limit]
+    def _wait(self, key: str, lane: str, loss: float, found: float) -> None:
+        self.waiting[key] = (lane, loss, found)
+        if len(self.waiting) > WAITING:
+            del self.waiting[next(iter(self.waiting))]
+
+    def _readmit(self, moved: set[str]) -> list[str]:
+        back = [
+            key
+            for key, (lane, loss, found) in self.waiting.items()
+            if (found or lane in moved) and not self._spelling.is_noise(lane, found) and loss <= self._limit(lane)
+        ]
         for key in back:
             del self.waiting[key]
         return back

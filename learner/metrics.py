@@ -48,7 +48,9 @@ class LearnerMetrics:
         self._by_component = counter(
             "learner_tokens_by_component_total", "Tokens trained on, by origin", "component", COMPONENTS
         )
-        self._quarantined = counter("learner_quarantined_total", "Examples set apart", "reason", ("loss", "readmitted"))
+        self._quarantined = counter(
+            "learner_quarantined_total", "Examples set apart", "reason", ("loss", "spelling", "readmitted")
+        )
         self._no_signal = counter(
             "learner_no_signal_total", "Steps without any example for an objective", "objective", ("ratings", "edits")
         )
@@ -83,9 +85,10 @@ class LearnerMetrics:
         self.checkpoint_seconds = Histogram(
             "driftline_learner_checkpoint_duration_seconds", "One checkpoint", buckets=STEP_BUCKETS, registry=registry
         )
-        self._told: dict[str, int] = {}
-        self._heads_at = 0
-        self._told_rollbacks: dict[str, int] = {}
+        self._told: dict[str, dict[str, int]] = {}
+        """By line, as the other two."""
+        self._heads_at: dict[str, int] = {}
+        self._told_rollbacks: dict[tuple[str, str], int] = {}
 
     def stepped(self, report: StepReport, seconds: float, *, rated: bool, edited: bool) -> None:
         """Book one step."""
@@ -94,7 +97,8 @@ class LearnerMetrics:
         for component, tokens in report.tokens.items():
             self._by_component.labels(component).inc(tokens)
             self._tokens.inc(tokens)
-        self._quarantined.labels("loss").inc(len(report.quarantined))
+        self._quarantined.labels("loss").inc(len(report.quarantined) - report.noise)
+        self._quarantined.labels("spelling").inc(report.noise)
         self._quarantined.labels("readmitted").inc(len(report.readmitted))
         if not rated:
             self._no_signal.labels("ratings").inc()
@@ -108,23 +112,24 @@ class LearnerMetrics:
 
     def waited(self, learner: Learner, seconds: float) -> None:
         """Book a pause by its cause, and what the learner counts itself."""
-        waits = learner.feed.waits
-        cause = max(waits, key=lambda name: waits[name] - self._told.get(name, 0))
-        self._told = dict(waits)
+        waits, told = learner.feed.waits, self._told.get(learner.config.line, {})
+        cause = max(waits, key=lambda name: waits[name] - told.get(name, 0))
+        self._told[learner.config.line] = dict(waits)
         self._waits.labels(cause).inc(seconds)
 
     def counted(self, learner: Learner) -> None:
         """Carry over the rollbacks and what the heads are worth."""
-        heads = learner.trajectory.heads
-        if heads.steps >= self._heads_at + HEADS_EVERY or heads.steps < self._heads_at:
-            self._heads_at = heads.steps
+        heads, line = learner.trajectory.heads, learner.config.line
+        known_at = self._heads_at.get(line, 0)
+        if heads.steps >= known_at + HEADS_EVERY or heads.steps < known_at:
+            self._heads_at[line] = heads.steps
             for name, report in heads.reports().items():
                 for measure, kept in self._heads.items():
                     kept.labels(name).set(getattr(report, measure))
         for cause, count in learner.rollbacks.items():
-            known = self._told_rollbacks.get(cause, 0)
+            known = self._told_rollbacks.get((line, cause), 0)
             self._rollbacks.labels(cause).inc(count - known)
-            self._told_rollbacks[cause] = count
+            self._told_rollbacks[line, cause] = count
 
     def judged(self, judged: Judged, waited_s: float) -> None:
         """Book one decision; `waited_s` since the first candidate after the last promotion."""

@@ -106,6 +106,7 @@ def merged(reports: Sequence[StepReport]) -> StepReport:
         fresh_loss=sum(loss * tokens for loss, tokens in heard) / weight if weight else None,
         quarantined=tuple(key for one in reports for key in one.quarantined),
         readmitted=tuple(key for one in reports for key in one.readmitted),
+        noise=sum(one.noise for one in reports),
     )
 
 

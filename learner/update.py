@@ -110,6 +110,8 @@ class StepReport:
     """Mean over the target tokens of accepted fresh documents: the prequential loss."""
     quarantined: tuple[str, ...] = ()
     readmitted: tuple[str, ...] = ()
+    noise: int = 0
+    """Of the quarantined, those that are spelled like none of their lane."""
     lost: bool = False
     """The trajectory must go back to the last published version."""
 
@@ -131,6 +133,7 @@ def step(
         return StepReport(trajectory.step, "skipped", 0.0, tokens, {}, None)
     heads = trajectory.heads
     heads.enrol(chosen)
+    guard.look(chosen)
     low = trajectory.lora.layers(base.dtype)
     judged: list[tuple[Document, float, bool]] = []
     for batch, entropy, heard in _forward(base, low, chosen):
@@ -161,6 +164,7 @@ def step(
         _prequential(judged),
         tuple(document.drawn.key for document, _, kept in judged if not kept),
         tuple(back),
+        noise=sum(guard.is_noise(document) for document in chosen if document.drawn.component == "fresh"),
         lost=trajectory.spikes.lost,
     )
 

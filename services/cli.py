@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("services.evaluate", "a version, or the base, on a file of chats, with confidence intervals"),
     "learn": ("services.learn", "the online learner: replay buffer to versions"),
     "base": ("services.base", "train the demo's small base model again"),
+    "condition": ("services.condition", "a base whose replies are conditioned on how they were received"),
     "tune": ("services.tune", "hyper-parameters: shadow adapters, grid, random, Optuna; or a whole base offline"),
     "scrub": ("services.scrub", "a dry run of the scrubber on a file of your own"),
     "bench": ("services.bench", "tables of numbers, from a checkout"),

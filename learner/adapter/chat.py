@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from tokenizers import Tokenizer
+
+from learner.conditions import CONDITIONS_FILE
 
 SPEAKER = {"customer": "user", "user": "user", "agent": "agent", "assistant": "agent", "system": "system"}
 """Whose voice a role is for the model: people and adapters answer alike."""
@@ -40,6 +43,10 @@ class ChatTurn(Protocol):
     def is_target(self) -> bool:
         """Whether the loss is on this turn."""
 
+    @property
+    def label(self) -> str:
+        """How a reply was received: good, bad or unknown."""
+
 
 @dataclass(frozen=True)
 class Said:
@@ -48,6 +55,7 @@ class Said:
     role: str
     text: str
     is_target: bool = False
+    label: str = "unknown"
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Layout:
 
     begin: tuple[int, ...]
     opens: dict[str, tuple[int, ...]]
+    """By speaker; `bad` opens an agent's turn that was received badly, where the base is conditioned on that."""
     end: tuple[int, ...]
     """End-of-turn ids, part of the target: without them the model never learns to stop."""
     after: tuple[int, ...]
@@ -88,6 +97,11 @@ class Chat:
 
     tokenizer: Tokenizer
     layout: Layout
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether a reply is written behind a word on how it was received."""
+        return "bad" in self.layout.opens
 
     @property
     def stop_id(self) -> int:
@@ -112,7 +126,8 @@ class Chat:
             if speaker == "system" and layout.bare_system:
                 ids += self.text_ids(turn.text)
                 continue
-            ids += layout.opens[speaker]
+            bad = self.conditioned and speaker == "agent" and turn.label == "bad"
+            ids += layout.opens["bad" if bad else speaker]
             start = len(ids)
             ids += [*self.text_ids(turn.text), *layout.end]
             if turn.is_target:
@@ -142,7 +157,22 @@ def encode_chat(chat: Chat, turns: Sequence[ChatTurn]) -> tuple[tuple[int, ...],
 
 def load_chat(path: Path) -> Chat:
     """The tokenizer in a folder, with the layout that its control tokens tell. Raises ValueError for an unknown one."""
-    return chat_of(Tokenizer.from_file(str(path / "tokenizer.json")))
+    chat = chat_of(Tokenizer.from_file(str(path / "tokenizer.json")))
+    words = path / CONDITIONS_FILE
+    return conditioned(chat, **json.loads(words.read_text())) if words.exists() else chat
+
+
+def conditioned(chat: Chat, good: str, bad: str) -> Chat:
+    """The chat with a system message before each reply that says how it was received; prompts ask for a good one."""
+    layout = chat.layout
+    before = () if layout.bare_system else layout.opens["system"]
+    behind = () if layout.bare_system else (*layout.end, *layout.after)
+
+    def opening(words: str) -> tuple[int, ...]:
+        return (*before, *chat.text_ids(words), *behind, *layout.opens["agent"])
+
+    opens = {**layout.opens, "agent": opening(good), "bad": opening(bad)}
+    return replace(chat, layout=replace(layout, opens=opens))
 
 
 def chat_of(tokenizer: Tokenizer) -> Chat:

@@ -22,7 +22,7 @@ from learner.measures import Interval, ratio_interval
 from learner.ranks import restored, snapshot
 from learner.update import StepReport, new_trajectory, step
 from services.simulation.dialogue import base_conversations, conversations
-from streams.events import Sample, Turn
+from streams.events import Label, Sample, Turn
 from tests.bench._parts import Parts
 
 Chat = Sequence[tuple[str, str]]
@@ -58,17 +58,19 @@ def simulated(count: int, held_out: int = 16, seed: int = 5) -> list[Domain]:
     return found
 
 
-def star(folder: Path, most: int, count: int, held_out: int = 30) -> list[Domain]:
-    """STAR's largest single domains, in alphabetical order."""
+def real(folder: Path, most: int, count: int, corpora: str = "star", held_out: int = 30) -> list[Domain]:
+    """The largest single domains of `conv_<corpora>.jsonl.gz` (`*`: all files), in alphabetical order."""
     by_domain: dict[str, list[Chat]] = {}
-    with gzip.open(folder / "conv_star.jsonl.gz", "rt", encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            domains = [name for name in row["labels"]["domain"] if name]
-            if row["labels"].get("multi_task") or not domains:
-                continue
-            turns = [(turn["role"], turn["text"]) for turn in row["turns"]]
-            by_domain.setdefault(", ".join(domains), []).append(turns)
+    for path in sorted(folder.glob(f"conv_{corpora}.jsonl.gz")):
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                labelled = row["labels"]["domain"]
+                domains = [name for name in ([labelled] if isinstance(labelled, str) else labelled or []) if name]
+                turns = [(turn["role"], turn["text"]) for turn in row["turns"]]
+                if row["labels"].get("multi_task") or not domains or all(role != "agent" for role, _ in turns):
+                    continue
+                by_domain.setdefault(", ".join(domains), []).append(turns)
     large = {name: chats for name, chats in by_domain.items() if len(chats) >= count // 2 + held_out}
     names = sorted(sorted(large, key=lambda name: -len(large[name]))[:most])
     return [
@@ -76,9 +78,14 @@ def star(folder: Path, most: int, count: int, held_out: int = 30) -> list[Domain
     ]
 
 
-def encoded(base: Base, chat: Chat, component: Component, key: str, config: TrainConfig) -> list[Document]:
-    """Documents of one chat with loss on the agent's replies."""
-    turns = tuple(Turn(role=role, text=text, is_target=role == "agent") for role, text in chat)  # type: ignore[arg-type]
+def encoded(  # noqa: PLR0917 - what a document hangs on
+    base: Base, chat: Chat, component: Component, key: str, config: TrainConfig, label: Label = "unknown"
+) -> list[Document]:
+    """Documents of one chat with loss on the agent's replies, all of them rated alike."""
+    turns = tuple(
+        Turn(role=role, text=text, is_target=role == "agent", label=label if role == "agent" else "unknown")  # type: ignore[arg-type]
+        for role, text in chat
+    )
     sample = Sample(
         sample_id=f"{key}/sft/0", conversation=key, customer=key, lane="chat", split="train", turns=turns,
         received_at=0.0, completed_at=0.0,
@@ -117,11 +124,13 @@ class Course:
         self.trajectory = new_trajectory(lora, base.shape.vocab, self._config)
         self._ring: deque[torch.Tensor] = deque(maxlen=average)
         self.seen: list[tuple[str, Chat]] = []
+        self._told = 0
         self.tokens = 0
 
     def learn(self, chats: Sequence[Chat]) -> StepReport:
         """One step on fresh chats."""
-        numbered = [(f"{len(self.seen) + at:06x}", chat) for at, chat in enumerate(chats)]
+        numbered = [(f"{self._told + at:06x}", chat) for at, chat in enumerate(chats)]
+        self._told += len(chats)
         chosen = [d for key, chat in numbered for d in encoded(self._base, chat, "fresh", key, self._config)]
         tokens = sum(len(document.ids) for document in chosen)
         fresh, rehearsal, anchors = self._mix
@@ -152,14 +161,14 @@ class Course:
         """Everything that the next step hangs on."""
         return {
             "trajectory": snapshot(self.trajectory), "ring": list(self._ring), "seen": self.seen,
-            "tokens": self.tokens, "rng": self._rng.getstate(),
+            "tokens": self.tokens, "told": self._told, "rng": self._rng.getstate(),
         }  # fmt: skip
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from `state()`."""
         self.trajectory = restored(self.trajectory, state["trajectory"])
         self._ring.extend(state["ring"])
-        self.seen, self.tokens = list(state["seen"]), state["tokens"]
+        self.seen, self.tokens, self._told = list(state["seen"]), state["tokens"], state["told"]
         self._rng.setstate(state["rng"])
 
     def _rehearse(self, room: float) -> list[Document]:

@@ -27,10 +27,10 @@ from tests.bench._course import (
     Outcome,
     losses_on,
     lost_interval,
+    real,
     run,
     shipped,
     simulated,
-    star,
 )
 from tests.bench._heading import heading, table
 from tests.bench._parts import Parts, Unfinished
@@ -59,6 +59,7 @@ def main(argv: list[str]) -> int:
     """Print the table. Returns 0, 3 when there is more to run."""
     parser = argparse.ArgumentParser(prog="driftline bench forgetting", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with conv_star.jsonl.gz; without it the simulator's shops")
+    parser.add_argument("--corpora", default="star", help="files conv_<this>.jsonl.gz of the folder; * for all")
     parser.add_argument("--domains", type=int, default=3)
     parser.add_argument("--chats", type=int, default=160, help="fresh chats of a domain")
     parser.add_argument("--seeds", type=int, default=1)
@@ -81,8 +82,9 @@ def _report(args: argparse.Namespace, argv: list[str]) -> str:
     parts = Parts(args.parts, args.most_s)
     base, anchors, gauge = shipped()
     config = replace(DEMO, r=args.rank, alpha=2 * args.rank, learning_rate=args.rate)
-    domains = star(args.data, args.domains, args.chats) if args.data else simulated(args.chats)
-    setting = f"{base.digests['weights_sha256'][:8]}-{len(domains)}x{args.chats}-r{args.rank}-{args.rate:g}"
+    domains = real(args.data, args.domains, args.chats, args.corpora) if args.data else simulated(args.chats)
+    files = args.corpora.replace("*", "all")
+    setting = f"{base.digests['weights_sha256'][:8]}-{files}-{len(domains)}x{args.chats}-r{args.rank}-{args.rate:g}"
     start = [one for domain in domains for one in losses_on(Tree(base), domain.test)]
 
     def courses(method: Method, kind: str, learned: Sequence[Domain]) -> list[Outcome]:

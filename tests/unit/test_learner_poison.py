@@ -9,6 +9,6 @@ from tests.bench.ablation import habit
 
 def test_ratings_end_a_bad_habit() -> None:
     """A bad answer that some replies give is all but gone after 160 rated turns, a tenth of the ratings wrong."""
-    before, _, after = habit(load_base(SHIPPED), used=True)
+    before, _, after = habit(load_base(SHIPPED), "rated")
     assert before > 0.02
     assert after < 0.01
