@@ -75,12 +75,13 @@ class Worker:
             self._candidate, self._published, self._erased = None, None, True
             self._changed.notify()
 
-    def stop(self, timeout_s: float) -> None:
-        """Decide about what was offered, at most so long."""
+    def stop(self, timeout_s: float) -> bool:
+        """Decide about what was offered, at most so long. Whether the thread has ended."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         while True:

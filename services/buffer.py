@@ -20,7 +20,7 @@ from streams.replay.buffer import ReplayBuffer
 from streams.replay.config import ReplayError
 from streams.replay.figures import stats, top
 from streams.replay.shapes import Stats
-from streams.replay.tables import TABLES, Tables, open_tables
+from streams.replay.tables import Tables, open_tables
 from streams.scrub.identity import ledger_key
 from streams.scrub.masking import Quarantined
 
@@ -32,15 +32,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     actions = parser.add_subparsers(dest="action")
     actions.add_parser("stats", help="figures of every table")
-    actions.add_parser("lanes", help="figures of every lane").add_argument("--table", choices=TABLES, default="train")
+    actions.add_parser("lanes", help="figures of every lane").add_argument("--table", default="train")
     checked = actions.add_parser("audit", help="check every invariant; run it while nothing is written")
     checked.add_argument("--full", action="store_true", help="measure the stored payloads too")
     listed = actions.add_parser("top", help="the samples worth a look")
-    listed.add_argument("--table", choices=TABLES, default="train")
+    listed.add_argument("--table", default="train", help="train, val, test, golden, or train-<line>")
     listed.add_argument("--by", choices=("priority", "age", "unlabelled"), default="priority")
     listed.add_argument("--count", type=_positive, default=10)
     add = actions.add_parser("add", help="store curated examples: JSON lines with question and answer, or turns")
     add.add_argument("file", type=Path)
+    add.add_argument("--line", default="a", help="the line that rehearses them, or is judged by them")
     where = add.add_mutually_exclusive_group(required=True)
     where.add_argument("--table", choices=("golden",), help="judged by the gate, never trained")
     where.add_argument("--lane", choices=("anchor",), help="rehearsed by the learner")
@@ -138,13 +139,14 @@ def _top(args: argparse.Namespace, tables: Tables) -> int:
 
 
 def _add(args: argparse.Namespace, tables: Tables) -> int:
-    table = tables.golden if args.table else tables.train
+    table = tables.golden if args.table else tables.of(args.line)
     now = float(tables.client.time()[0])
     rows = [line for line in args.file.read_bytes().splitlines() if line.strip()]
     samples, bad = [], 0
     for number, row in enumerate(rows, 1):
         try:
-            samples.append(curated(json.loads(row), args.lane or "golden", now, golden=bool(args.table)))
+            made = curated(json.loads(row), args.lane or "golden", now, golden=bool(args.table))
+            samples.append(msgspec.structs.replace(made, line=args.line))
         except (ValueError, KeyError, TypeError, AttributeError, Quarantined) as error:
             bad += 1
             sys.stderr.write(f"driftline buffer: row {number}: {type(error).__name__}: {UNUSABLE}\n")
@@ -186,7 +188,10 @@ def _shown(sample: Sample) -> dict[str, Any]:
 
 
 def _named(tables: Tables, name: str) -> ReplayBuffer:
-    return next(table for table in tables.all if table.table == name)
+    known = {table.table: table for table in tables.all}
+    if name not in known:
+        raise ReplayError(f"table {name} is none of {', '.join(known)}")
+    return known[name]
 
 
 def _print(value: object) -> int:

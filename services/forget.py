@@ -103,6 +103,7 @@ def erase(tables: Tables, customers: list[str], conversations: list[str]) -> tup
         conversations=tuple(conversations),
         digests=tuple(digest.hex() for table in erased.tables for digest in table.erased),
         first_step=min((table.first_step for table in erased.tables if table.trainings), default=0),
+        first_steps={table.table: table.first_step for table in erased.tables if table.trainings},
         requested_at=erased.at,
     )
     return request, erased
@@ -134,7 +135,8 @@ def prove(
 ) -> dict[str, Any]:
     """Rewrite the append-only file, after all deletes, and write the receipt."""
     clean = rewrite_aof(tables.client, erased, stop, REWRITE_TRIES)
-    seen = seen_by(tables.train, *(digest for table in clean.tables for digest in table.erased))
+    digests = [digest for table in clean.tables for digest in table.erased]
+    seen = [seen_by(table, *digests) for table in tables.trained]
     names = [*request.customers, *request.conversations]
     so_far = erased_so_far(tables.all, [tables.train.customer_digest(name) for name in names])
     return {
@@ -147,8 +149,8 @@ def prove(
         "tombstone_at": clean.at,
         "tables": [{**asdict(table), "erased": [digest.hex() for digest in table.erased]} for table in clean.tables],
         "unreachable": list(clean.unreachable),
-        "steps": [list(step) for step in seen.steps],
-        "lineage_complete_from": seen.complete_from,
+        "steps": [list(step) for one in seen for step in one.steps],
+        "lineage_complete_from": max(one.complete_from for one in seen),
         "aof_rewritten_at": clean.aof_rewritten_at,
         "backups": clean.backups,
         "receipts": answers,

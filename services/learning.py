@@ -1,10 +1,10 @@
-"""The learner's process: Redis, registry, topics and the worker around `learner.train`."""
+"""The learner's process: Redis, topics and one or more lines on one base around `learner.train`."""
 
 from __future__ import annotations
 
-import subprocess
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,36 +13,20 @@ import redis
 import torch
 import torch.distributed as dist
 
-from learner.account import LineAccount, Superseded
-from learner.adapter import load_base, new_lora, tree_of
-from learner.anchors import Gauge, load_anchors
-from learner.batch import Drawn, documents
-from learner.checkpoint import Checkpoints
-from learner.feed import Feed, Plan
-from learner.gate import Decision
+from learner.account import Superseded
+from learner.adapter import load_base, new_lora
+from learner.anchors import load_anchors
 from learner.metrics import LearnerMetrics
-from learner.publish import Identity, Judge, Judged, Versions
 from learner.ranks import Ranks
-from learner.registry import Registry, base_identity, load_signer
-from learner.review_feed import ReviewFeed, Seen
-from learner.select import ReviewQueue
-from learner.statements import decode_statements
-from learner.supersede import FactChanges
-from learner.train import BASE, Candidate, Learner, Notice
-from learner.uncertainty import Unsure, uncertainty
-from learner.update import StepReport, new_trajectory, step
-from learner.worker import Worker
-from services.learned_versions import LearnedVersions
+from learner.update import new_trajectory, step
+from services.learning_line import Line, Shared, of_line
 from services.local import redis_server
 from services.node.process import base_folder
-from services.publishers import trusted
 from services.rollout_records import decode_rollout
 from services.runtime import Runtime
-from services.stored import Stored
 from services.topic_feed import TopicFeed, make_producer, send
 from streams.erasures import Erasure, Receipt, decode_erasure
 from streams.erasures import encode as encode_receipt
-from streams.events import Sample
 from streams.replay import ReplayError, Tables, open_tables
 from streams.scrub.identity import ledger_key
 from streams.topics import ERASURES, RECEIPTS, ROLLOUT
@@ -50,11 +34,11 @@ from streams.topics import ERASURES, RECEIPTS, ROLLOUT
 if TYPE_CHECKING:
     from services.settings import Settings
 
+DECIDE_S = 9.0
+"""How long an orderly end waits for the last decisions: orchestrators kill what takes much longer, seconds."""
+
 RETRY_S = 1.0
 """Pause after an error of Redis, seconds."""
-
-DECIDE_S = 9.0
-"""How long an orderly end waits for the last decision: orchestrators kill what takes much longer, seconds."""
 
 IDLE_S = 0.1
 """Pause while there is nothing to train on, seconds."""
@@ -73,7 +57,9 @@ def serve(settings: Settings) -> int:
         if process.open():
             process.train()
     finally:
-        process.close()
+        ended = process.close()
+    if not ended:
+        os._exit(0)  # all is saved, but a judge inside torch cannot be ended, and would abort the interpreter's end
     return 0
 
 
@@ -96,7 +82,7 @@ def help_out(settings: Settings, ranks: Ranks) -> int:
 
 
 class Process:
-    """Everything that the learner's process holds."""
+    """Everything that the learner's process holds: the doors to the outside, the base, and its lines."""
 
     def __init__(self, settings: Settings, runtime: Runtime, ranks: Ranks | None = None) -> None:
         self._settings = settings
@@ -110,54 +96,41 @@ class Process:
             settings.kafka.client("learn"), [ROLLOUT, ERASURES], self._clock, prefix=settings.kafka.prefix
         )
         self._redis = redis_server.client(settings.redis.url, settings.redis.timeout_s)
-        self._account = LineAccount(self._redis, settings.train.line)
-        self._epoch = 0
-        self._built = False
-        self._generation = -1
-        self._denied: frozenset[str] = frozenset()
-        self._denied_counted = 0
-        self._stable = BASE
-        self._first_candidate: float | None = None
-        self._refused: dict[str, float] = {}
-        """What a tuner wanted and the settings' rules did not."""
-        self._turned_at = 0.0
+        self.lines: list[Line] = []
         self.waiting: str | None = "starting"
         """Why no step can be taken; None while they can."""
 
     def open(self) -> bool:
-        """Wait for the buffer's tables, then load base and line. False when stopped before."""
+        """Wait for the buffer's tables, then load base and lines. False when stopped before."""
+        settings = self._settings
         while not self._runtime.stop.is_set():
             self._runtime.tick()
             try:
-                settings = self._settings
                 key = ledger_key(settings.keys.keys())
-                tables = open_tables(self._redis, settings.replay, key, settings.kafka.epoch)
-                self._epoch = self._account.claim()
-                self._build(tables)
+                shared = self._shared(open_tables(self._redis, settings.replay, key, settings.kafka.epoch))
+                self.lines = [
+                    Line(of_line(settings, name), shared) for name in (settings.train.line, *settings.train.lines)
+                ]
             except (ReplayError, redis.RedisError) as error:
                 self._runtime.caught("learn.open", error)
                 self.waiting = "the replay buffer is not there yet"
                 self._runtime.stop.wait(RETRY_S)
             else:
                 self.waiting = None
-                self._built = True
                 return True
         return False
 
     def train(self) -> None:
-        """Step until stopped; an error of Redis pauses."""
+        """Step until stopped, line by line; an error of Redis pauses."""
         stop = self._runtime.stop
-        self._worker.start()
+        for line in self.lines:
+            line.start()
         while not stop.is_set():
             self._runtime.tick()
             self._follow()
-            started = self._turned_at = self._clock()
+            started = self._clock()
             try:
-                self._count_denied()
-                self._name_facts()
-                self._tune()
-                report = self._learner.turn()
-                self._review.turn(started)
+                worked = [self.turns(line) for line in self.lines]
                 self.waiting = None
             except redis.RedisError as error:
                 self._runtime.caught("learn.redis", error)
@@ -168,78 +141,48 @@ class Process:
                 self._runtime.caught("learn.superseded", error)
                 stop.set()
                 continue
-            self._metrics.counted(self._learner)
-            if report is None:
+            if not any(worked):
                 stop.wait(IDLE_S)
-                self._metrics.waited(self._learner, self._clock() - started)
+                for line in self.lines:
+                    line.idle((self._clock() - started) / len(self.lines))
 
-    def close(self) -> None:
-        """Offer what was learned since the last candidate, wait for the decision, write a checkpoint, leave."""
-        if self._built:
-            try:
-                self._learner.tell()
-            except redis.RedisError as error:
-                self._runtime.caught("learn.redis", error)
-            else:
-                last = self._learner.last_candidate()
-                if last is not None:
-                    self._worker.offer(last)
-            self._worker.stop(DECIDE_S)
-            self._learner.hear()
-            self._learner.save()
+    def turns(self, line: Line) -> bool:
+        """A line's steps before the next line's: more of them the more waits. Whether any was taken."""
+        worked = False
+        for _ in range(line.steps_due):
+            if self._runtime.stop.is_set() or not line.turn():
+                break
+            worked = True
+            self._runtime.tick()
+        self._metrics.counted(line.learner)
+        return worked
+
+    def close(self) -> bool:
+        """Let every line end in order, then leave. Whether no decision is still being made."""
+        for line in self.lines:
+            line.finish()
+        deadline = self._clock() + DECIDE_S
+        ended = [line.close(max(deadline - self._clock(), 0.0)) for line in self.lines]
         if self._ranks is not None:
             self._ranks.stop()
         self._feed.close()
         self._producer.flush(5)
         self._runtime.close()
+        return all(ended)
 
-    def _build(self, tables: Tables) -> None:
-
-        settings, config = self._settings, self._settings.train
-        folder, directory = base_folder(config.base), Path(config.directory)
-        base = load_base(folder, device=device_of(config.device))
+    def _shared(self, tables: Tables) -> Shared:
+        config = self._settings.train
+        base = load_base(base_folder(config.base), device=device_of(config.device))
         if base.foreign is not None:
             self._runtime.log.warning("unproven_architecture", reason="transformers computes the forward pass")
-        anchors = load_anchors(base, config.anchors, config.anchor_tokens, directory)
-        registry = Registry(
-            settings.registry.directory, trusted(settings.registry), self._wall,
-            signer=load_signer(settings.registry.key),
+        anchors = load_anchors(base, config.anchors, config.anchor_tokens, Path(config.directory))
+        return Shared(
+            base, anchors, tables, self._redis, self._runtime, self._metrics, self._producer,
+            step if self._ranks is None else self._ranks.take, self._clock, self._wall,
         )  # fmt: skip
-        self._stored = Stored(tables, config.line, ledger_key(settings.keys.keys()), self._is_outdated)
-        self._versions = versions = Versions(
-            base, base_identity(folder, folder.name), registry, trusted(settings.registry), directory / "versions"
-        )
-        self._told = LearnedVersions(
-            settings, self._runtime, self._producer, versions, self._stored, epoch=self._epoch, wall=self._wall
-        )
-        judge = Judge(
-            base, versions, self._account, self._stored, Gauge(base, anchors.gauge),
-            identity=Identity(self._epoch, commit(), config.seed), config=settings.publish, limits=settings.gate,
-            sets=settings.heldout, clock=self._wall, directory=directory / "candidates",
-        )  # fmt: skip
-        self._learner = Learner(
-            base, Feed(tables.train, base.chat, anchors.training, config, settings.augment), config,
-            Checkpoints(directory / config.line, config.keep_checkpoints), versions,
-            offer=self._offer, clock=self._clock, observe=self._observe, outdated=self._outdated,
-            step_with=step if self._ranks is None else self._ranks.take,
-        )  # fmt: skip
-        queue = ReviewQueue(self._redis, settings.select)
-        self._review = ReviewFeed(queue, tables.train, settings.select, self._uncertain)
-        self._worker = Worker(
-            judge, self._learner.notices.put, done=self._judged, again=self._again, failed=self._failed
-        )
-        repeated = self._learner.resume()
-        self._runtime.log.info("resumed", step=self._learner.trajectory.step, count=repeated)
-        newest = registry.newest(config.line)
-        if newest is not None:
-            manifest = registry.manifest(newest)
-            # a process that died after the commit had neither sent it nor told the loop
-            known = manifest.training
-            self._learner.notices.put(Notice("published", newest, known.steps[1], int(known.run)))
-            self._told.record(newest, manifest.eval.decision, manifest.eval.gated_against)
 
     def _follow(self) -> None:
-        """Hear what the controller wants; the loop and the worker each get their part."""
+        """Hear what the controller wants and whom to forget."""
         for record in self._feed.poll(0.0):
             if record.value is None:
                 continue
@@ -247,125 +190,20 @@ class Process:
                 self._erase(decode_erasure(record.value))
                 continue
             wanted = decode_rollout(record.value)
-            if wanted.line != self._settings.train.line or wanted.generation <= self._generation:
-                continue
-            self._generation = wanted.generation
-            for version in sorted(set(wanted.deny) - self._denied):
-                self._learner.notices.put(Notice("denied", version))
-            if wanted.stable != self._stable:
-                self._learner.notices.put(Notice("promoted", wanted.stable))
-            self._denied, self._stable = frozenset(wanted.deny), wanted.stable
-            self._worker.rollout(self._stable, self._denied)
-
-    def _count_denied(self) -> None:
-        """Tell the gate's account of versions that came back: they give no alpha back any more."""
-        if len(self._denied) != self._denied_counted:
-            self._account.deny(len(self._denied), self._epoch)
-            self._denied_counted = len(self._denied)
+            for line in self.lines:
+                line.follow(wanted)
 
     def _erase(self, erasure: Erasure) -> None:
-        """Forget a customer, withdraw every version that learned from them, and answer."""
-        withdrawn: list[str] = []
-        rebuilt = self._learner.erase(erasure, lambda step: self._ancestor(step, withdrawn))
-        self._worker.erased()
-        detail: dict[str, int | str] = {"rebuilt_from": rebuilt or "", "withdrawn": len(withdrawn)}
+        """Forget a customer in every line, withdraw every version that learned from them, and answer."""
+        done = [line.erase(erasure) for line in self.lines]
+        rebuilt = " ".join(version for version, _ in done if version)
+        withdrawn = sum(count for _, count in done)
+        detail: dict[str, int | str] = {"rebuilt_from": rebuilt, "withdrawn": withdrawn}
         receipt = Receipt(erasure_id=erasure.erasure_id, process="learn", complete=True, detail=detail)
         send(self._producer, self._settings.kafka.prefix + RECEIPTS, erasure.erasure_id, encode_receipt(receipt))
-        self._runtime.log.info("erased", count=len(withdrawn), version=rebuilt or "")
-
-    def _ancestor(self, step: int, withdrawn: list[str]) -> str:
-        """The newest version that had not seen the step; later ones are withdrawn."""
-        registry = self._versions.registry
-        for version in registry.history(self._settings.train.line):
-            manifest = registry.manifest(version)
-            if manifest.training.steps[1] < step and registry.gone(version) is None:
-                return version
-            if registry.gone(version) is None:
-                registry.withdraw(version, "erasure")
-                withdrawn.append(version)
-                self._told.withdrawn(version, manifest.eval.gated_against)
-        return BASE
-
-    def _offer(self, candidate: Candidate) -> None:
-        if self._first_candidate is None:
-            self._first_candidate = self._clock()
-        self._worker.offer(candidate)
-
-    def _observe(self, report: StepReport, plan: Plan) -> None:
-        now = self._clock()
-        self._review.observe(report.losses, plan.fresh)
-        replies = [reply for document in plan.documents for reply in document.replies]
-        rated = any(reply.label != "unknown" for reply in replies)
-        self._metrics.stepped(report, now - self._turned_at, rated=rated, edited=any(r.draft for r in replies))
-
-    def _uncertain(self, seen: Sequence[Seen]) -> dict[str, Unsure]:
-        """How sure the trajectory is of samples that it trained lately."""
-        base, config = self._learner.base, self._settings.train
-        made = [
-            document
-            for one in seen
-            for document in documents(base.chat, one.sample, Drawn("fresh", one.key), config)[-1:]
-        ]
-        return uncertainty(tree_of(base, self._learner.trajectory.lora), made)
-
-    def _outdated(self, facts: FactChanges, retired: int) -> None:
-        """A fact changed: what states the old one leaves the held-out tables too, or the gate refuses the truth."""
-        self._metrics.superseded.inc(retired)
-        self._runtime.log.info("superseded", reason="training", count=retired)
-        self._runtime.log.info("superseded", reason="held out", count=self._stored.retire(facts.outdated))
-
-    def _is_outdated(self, sample: Sample) -> bool:
-        return self._learner.facts.outdated(sample)
-
-    def _tune(self) -> None:
-        """Take over what `driftline tune --live --apply` found; an odd value is told once and left alone."""
-        wanted = self._account.tuned()
-        if wanted in (self._learner.tuned, self._refused):
-            return
-        try:
-            self._learner.tune(wanted)
-            self._runtime.log.info("tuned", step=self._learner.trajectory.step)
-        except ValueError as error:
-            self._refused = wanted
-            self._runtime.caught("learn.tune", error)
-
-    def _name_facts(self) -> None:
-        """Hear which facts an operator says have changed."""
-        for raw in self._account.named_facts(self._learner.facts.named):
-            try:
-                named = decode_statements(raw)
-            except ValueError as error:
-                self._runtime.caught("learn.facts", error)
-                named = []
-            self._learner.name(named)
-
-    def _judged(self, judged: Judged) -> None:
-        decision, name = judged.decision, judged.version or judged.candidate.name
-        waited = self._clock() - (self._first_candidate or self._clock())
-        self._metrics.judged(judged, waited)
-        self._runtime.log.info("decided", version=name, state=decision.verdict, reason=decision.why)
-        if judged.version is not None:
-            self._first_candidate = None
-            self._metrics.last_publish.set(self._wall())
-        self._told.judged(judged)
-
-    def _again(self, version: str, stable: str, decision: Decision) -> None:
-        """A waiting version was gated against the new stable: its record says so now."""
-        self._metrics.decisions.labels(decision.verdict).inc()
-        self._told.record(version, decision.verdict, stable)
-
-    def _failed(self, error: BaseException) -> None:
-        self._metrics.publish_failed()
-        self._runtime.caught("learn.publish", error)
+        self._runtime.log.info("erased", count=withdrawn, version=rebuilt)
 
 
 def device_of(configured: str) -> str:
     """`cuda` where there is one and `auto` or `cuda` is asked for, else `cpu`."""
     return "cuda" if configured != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def commit() -> str:
-    """The checkout's commit, or `unknown` outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"

@@ -22,7 +22,7 @@ BUDGET_MS = 5.0
 
 
 class ReplayCollector(Collector):
-    """The gauges of the training table, read when somebody asks; nothing while Redis is away."""
+    """The gauges of the training tables, all lines together, read when somebody asks; nothing while Redis is away."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
@@ -34,21 +34,24 @@ class ReplayCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Items by state, capacity, age of the oldest."""
         try:
-            found = stats(self._tables.train)
+            found = [stats(table) for table in self._tables.trained]
         except redis.RedisError:
             return
         items = GaugeMetricFamily("driftline_replay_buffer_items", "Stored training samples", labels=["state"])
-        for state, count in (("fresh", found.fresh), ("trained", found.trained), ("leased", found.leased)):
-            items.add_metric([state], count)
+        for state in ("fresh", "trained", "leased"):
+            items.add_metric([state], sum(getattr(table, state) for table in found))
         yield items
         yield GaugeMetricFamily(
-            "driftline_replay_buffer_capacity_items", "Samples that the training table may hold", found.capacity
+            "driftline_replay_buffer_capacity_items",
+            "Samples that the training tables may hold",
+            sum(table.capacity for table in found),
         )
-        if found.oldest is not None:
+        oldest = [table.oldest for table in found if table.oldest is not None]
+        if oldest:
             yield GaugeMetricFamily(
                 "driftline_replay_buffer_oldest_timestamp_seconds",
                 "Start of the oldest bucket with samples",
-                found.oldest,
+                min(oldest),
             )
 
 

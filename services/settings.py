@@ -139,6 +139,15 @@ class Settings:
     gate: GateLimits = field(default_factory=GateLimits)
     heldout: SetLimits = field(default_factory=SetLimits)
 
+    def __post_init__(self) -> None:
+        """Check what one section says of another."""
+        for line in self.train.lines:
+            if line == self.train.line or line not in self.replay.lines:
+                raise ValueError(
+                    f"train.lines = {self.train.lines}: wants lines of replay.lines = {self.replay.lines}"
+                    f" other than train.line = {self.train.line!r}"
+                )
+
 
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from the file (driftline.toml if it exists) and, above it, the environment. Raises `SettingsError`."""

@@ -37,7 +37,7 @@ class Stored:
 
     def train(self) -> list[Sample]:
         """Trained samples of highest loss: what is hardest is what would be memorised."""
-        return self._of(top(self.tables.train, SEEN, by="priority"))
+        return self._of(top(self.tables.of(self.line), SEEN, by="priority"))
 
     def retire(self, outdated: Callable[[Sample], bool]) -> int:
         """Take held-out samples that state a superseded fact out of their tables; how many were there."""

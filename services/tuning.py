@@ -84,7 +84,7 @@ def followed(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     population = Population(base, config, points_of(args, config, space), budget)
     with stopped_by_signals(stop):
         seen = follow(
-            population, base, Traffic(tables.train, config.line, args.share), config, stop,
+            population, base, Traffic(tables.of(config.line), config.line, args.share), config, stop,
             most_s=60 * args.minutes if args.minutes else math.inf, told=_progress(None, quiet=args.json),
         )  # fmt: skip
     found = population.result().to_object() | {

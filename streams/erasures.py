@@ -19,6 +19,8 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True):
     """Hex digest8 of every sample that was erased: batches in flight may hold them."""
     first_step: int = 0
     """First training step that saw a sample of the customer; 0 when none did."""
+    first_steps: Mapping[str, int] = {}
+    """The same by training table, where lines have their own."""
     requested_at: float
 
 

@@ -75,11 +75,11 @@ class InsertStage:
         left = list(run)
         while left:
             again = []
-            for table in ("train", "val", "test"):
-                part = [item for item in left if item[0].split == table]
+            for table in self._tables.all:
+                part = [item for item in left if self._tables.home(item[0]) is table]
                 if not part:
                     continue
-                report = self._tables.insert([s for s, _ in part], [o for _, o in part])[table]
+                report = self._tables.insert([s for s, _ in part], [o for _, o in part])[table.table]
                 again += [item for item, letter in zip(part, report.letters, strict=True) if letter == "-"]
                 self._counted("accepted", count=report.inserted)
                 self._counted("rejected", "duplicate", report.duplicate)

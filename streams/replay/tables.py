@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 import msgspec
@@ -54,11 +54,11 @@ def open_table(
     name = f"{{rb:{table}}}:cfg"
     wanted = _fields(config, key)
     found = {text(k): text(v) for k, v in client.hgetall(name).items() if not text(k).startswith("rules:")}
-    for field in _UNCHANGEABLE:
-        if found and found.get(field) != str(wanted[field]):
-            have = found.get(field)
+    for setting in _UNCHANGEABLE:
+        if found and found.get(setting) != str(wanted[setting]):
+            have = found.get(setting)
             raise ConfigMismatch(
-                f"table {table} has {field} = {have}, the settings say {wanted[field]}; it cannot change"
+                f"table {table} has {setting} = {have}, the settings say {wanted[setting]}; it cannot change"
             )
     if options.get("configure"):
         _configure(client, table, config, wanted, None if found else clock)
@@ -86,19 +86,26 @@ def open_tables(
     meanwhile, True gives up. Raises `UnsafeServer` or `ConfigMismatch`.
     """
     wanted = {field.name: getattr(config, field.name) for field in fields(config) if field.name in TABLES}
-    warnings = check_server(client, require_aof=config.require_aof, tables=tuple(wanted.values()))
+    tables = *wanted.values(), *(config.train for _ in config.lines)
+    warnings = check_server(client, require_aof=config.require_aof, tables=tables)
     if configure:
         settle(client, pause or threading.Event().wait)
-    made = {
-        name: open_table(client, name, table, key, epoch, configure=configure, compress=config.compress)
-        for name, table in wanted.items()
-    }
-    return Tables(client=client, key=key, epoch=epoch, config=config, warnings=warnings, **made)
+
+    def opened(table: str, limits: TableConfig) -> ReplayBuffer:
+        return open_table(client, table, limits, key, epoch, configure=configure, compress=config.compress)
+
+    made = {name: opened(name, limits) for name, limits in wanted.items()}
+    more = {line: opened(f"train-{line}", config.train) for line in config.lines}
+    return Tables(client=client, key=key, epoch=epoch, config=config, more=more, warnings=warnings, **made)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of one server; `train`, `val`, `test` and `golden` are buffers of their own."""
+    """The tables of one server; `train`, `val`, `test` and `golden` are buffers of their own.
+
+    A line of `config.lines` has its own training table in `more`, so that nothing of it is drawn for another line; all
+    other lines share `train`. Held-out tables are shared and read by line.
+    """
 
     client: redis.Redis
     key: bytes
@@ -108,19 +115,33 @@ class Tables:
     val: ReplayBuffer
     test: ReplayBuffer
     golden: ReplayBuffer
+    more: Mapping[str, ReplayBuffer] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     """What the server was warned of when they were opened."""
 
     @property
     def all(self) -> tuple[ReplayBuffer, ...]:
         """Every table, in the order in which an erasure visits them."""
-        return self.train, self.val, self.test, self.golden
+        return *self.trained, self.val, self.test, self.golden
+
+    @property
+    def trained(self) -> tuple[ReplayBuffer, ...]:
+        """The tables that are drawn for training."""
+        return self.train, *self.more.values()
+
+    def of(self, line: str) -> ReplayBuffer:
+        """The table from which a line is trained."""
+        return self.more.get(line, self.train)
+
+    def home(self, sample: Sample) -> ReplayBuffer:
+        """The table of a sample: by its split, and of training samples by their line."""
+        return {"val": self.val, "test": self.test}.get(sample.split) or self.of(sample.line)
 
     def insert(self, items: Sequence[Sample], source: Sequence[Offset] | None = None) -> dict[str, InsertReport]:
-        """Store samples, each in the table of its split; reports by table. Raises as `ReplayBuffer.insert`."""
+        """Store samples, each in its table; reports by table. Raises as `ReplayBuffer.insert`."""
         reports = {}
-        for table in (self.train, self.val, self.test):
-            places = [i for i, sample in enumerate(items) if sample.split == table.table]
+        for table in (*self.trained, self.val, self.test):
+            places = [i for i, sample in enumerate(items) if self.home(sample) is table]
             if places:
                 offsets = [source[i] for i in places] if source is not None else None
                 reports[table.table] = table.insert([items[i] for i in places], offsets)
@@ -188,8 +209,8 @@ class Tables:
         """Whether each sample was in a training step, within the ledger's life."""
         found = [False] * len(digests)
         now = int(self.client.time()[0])
-        for day in range((now - self.config.train.ledger_ttl_s) // 86_400 - 1, now // 86_400 + 1):
-            name = f"{self.train.prefix}:tr:{day}"
+        days = range((now - self.config.train.ledger_ttl_s) // 86_400 - 1, now // 86_400 + 1)
+        for name in (f"{table.prefix}:tr:{day}" for table in self.trained for day in days):
             if self.client.exists(name):
                 values = _by_chunk(self.client, name, digests, "sismember")
                 found = [a or b for a, b in zip(found, values, strict=True)]

@@ -404,3 +404,25 @@ def test_tables_promoted_replica_is_healed_by_rewinding(tmp_path: Path, request:
     assert resume == 60
     assert promoted.insert(items[40:], source[40:])["train"].letters == "d" * 20 + "i" * 40
     assert audit(promoted.train, full=True) == []
+
+
+def test_tables_a_line_has_its_own(redis_client: redis.Redis) -> None:
+    """Training samples of a configured line lie apart, held-out ones together; fates and erasure cover them all."""
+    redis_client.flushall()
+    config = dataclasses.replace(CONFIG, lines=("b",))
+    tables = open_tables(redis_client, config, KEY, configure=True)
+    now = float(redis_client.time()[0])
+    made = [
+        msgspec.structs.replace(sample(i, received_at=now, customer="k1:x"), line="b" if i % 2 else "a")
+        for i in range(4)
+    ]  # fmt: skip
+    held_out = msgspec.structs.replace(sample(9, received_at=now, split="val"), line="b")
+    reports = tables.insert([*made, held_out])
+    assert {name: report.inserted for name, report in reports.items()} == {"train": 2, "train-b": 2, "val": 1}
+    drawn = tables.of("b").draw(FRESH, 4, seed=1, lease_s=60)
+    assert isinstance(drawn, Draw)
+    tables.of("b").update([record.handle for record in drawn.records], [1.0] * len(drawn.records), run=1, step=1)
+    assert [fate.trained for fate in tables.fates(sample_digest(one, KEY) for one in made)] == [False, True] * 2
+    assert tables.of("c") is tables.train
+    receipt = tables.erase(["k1:x"])
+    assert {table.table: len(table.erased) for table in receipt.tables if table.erased} == {"train": 2, "train-b": 2}
