@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from services.replay_care import ReplayCollector, care, housekeep
 from streams.replay import UNIFORM, Draw, ReplayBuffer, ReplayConfig, open_tables
 from streams.replay.erasure import tombstone
+from streams.replay.figures import stats
 from streams.replay.tables import Tables
 from tests.replay_fuzz import KEY, sample
 
@@ -34,7 +35,7 @@ def test_replay_care_finishes_a_cut_erasure(tables: Tables) -> None:
 
 
 def test_replay_care_exports_figures(tables: Tables) -> None:
-    """Items by state, capacity and age, under the names that rules and dashboards use."""
+    """Items by state, capacity and age, under the names that rules and dashboards use; flow and bytes by table."""
     drawn = tables.train.draw(UNIFORM, 3, seed=1, lease_s=100)
     assert isinstance(drawn, Draw)
     registry = CollectorRegistry()
@@ -45,13 +46,20 @@ def test_replay_care_exports_figures(tables: Tables) -> None:
     assert f'driftline_replay_buffer_items{{state="fresh"}} {8 - leased}.0' in text
     assert "driftline_replay_buffer_capacity_items 100000.0" in text
     assert "driftline_replay_buffer_oldest_timestamp_seconds" in text
+    assert 'driftline_replay_buffer_samples_total{outcome="inserted",table="train"} 8.0' in text
+    assert 'driftline_replay_buffer_departures_total{reason="evicted",table="val"} 0.0' in text
+    assert 'driftline_replay_buffer_drawn_samples_total{table="train"} 3.0' in text
+    assert f'driftline_replay_buffer_bytes{{table="train"}} {stats(tables.train).counters["bytes"]}.0' in text
+    assert "driftline_replay_buffer_open_erasures 0.0" in text
+    assert "driftline_replay_buffer_problems 0.0" in text
 
 
 def test_replay_care_survives_redis_away(tables: Tables) -> None:
     """Without Redis the figures are missing, the housekeeping tells of it, and both end with the process."""
     tables.client.connection_pool.disconnect()
     away = redis.Redis(port=1, socket_connect_timeout=0.1)
-    gone = Tables(away, KEY, "", ReplayConfig(), *(_moved(table, away) for table in tables.all))
+    train, val, test, golden = (_moved(table, away) for table in tables.all)
+    gone = Tables(away, KEY, "", ReplayConfig(), train, val, test, golden)
     heard, stop, registry = threading.Event(), threading.Event(), CollectorRegistry()
     thread = care(gone, registry, stop, lambda _: heard.set())
     assert heard.wait(10)
