@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import redis
 
@@ -18,6 +18,9 @@ PAGE = 1023
 LIVE, EXEMPT = 1, 2
 FRESH, LEASED, SPENT, BINS = 0, 63, 64, 65
 STALE_QUEUE = 1_024
+PART = 500
+
+T = TypeVar("T")
 
 
 class Violation(NamedTuple):
@@ -134,13 +137,19 @@ def _counts(table: ReplayBuffer, snapshot: _Snapshot) -> Iterator[Violation]:
 
 def _payloads(table: ReplayBuffer, snapshot: _Snapshot) -> Iterator[Violation]:
     """I3: stored lengths are the records' bytes."""
+    slots: dict[str, list[int]] = {}
     for slot, record in snapshot.live.items():
-        bucket = _bucket(snapshot, record)
-        value: Any = table.client.hget(f"{table.prefix}:d:{bucket}", record.digest)
-        if value is None and _overdue(snapshot, bucket):
-            continue
-        if value is None or len(value) != record.bytes or struct.unpack_from(">I", value)[0] != slot:
-            yield Violation("I3", f"payload of slot {slot} is missing, of another length, or of another slot")
+        slots.setdefault(_bucket(snapshot, record), []).append(slot)
+    for bucket, held in slots.items():
+        for part in _parts(held):
+            digests = [snapshot.live[slot].digest for slot in part]
+            values: list[Any] = table.client.hmget(f"{table.prefix}:d:{bucket}", digests)
+            for slot, value in zip(part, values, strict=True):
+                if value is None and _overdue(snapshot, bucket):
+                    continue
+                wrong = value is None or len(value) != snapshot.live[slot].bytes
+                if wrong or struct.unpack_from(">I", value)[0] != slot:
+                    yield Violation("I3", f"payload of slot {slot} is missing, of another length, or of another slot")
 
 
 def _customers(table: ReplayBuffer, snapshot: _Snapshot) -> Iterator[Violation]:
@@ -152,10 +161,13 @@ def _customers(table: ReplayBuffer, snapshot: _Snapshot) -> Iterator[Violation]:
     expected: dict[bytes, set[int]] = {}
     for slot, record in snapshot.live.items():
         expected.setdefault(record.customer, set()).add(slot)
-    found = {
-        key[len(prefix) :]: {int(slot) for slot in table.client.smembers(key)}
-        for key in table.client.scan_iter(_escape(prefix) + b"*", count=1_000)
-    }
+    found: dict[bytes, set[int]] = {}
+    for part in _parts(list(table.client.scan_iter(_escape(prefix) + b"*", count=1_000))):
+        pipe = table.client.pipeline(transaction=False)
+        for key in part:
+            pipe.smembers(key)
+        for key, members in zip(part, pipe.execute(), strict=True):
+            found[key[len(prefix) :]] = {int(slot) for slot in members}
     if found != expected:
         yield Violation("I4", f"{len(found)} customer sets, the records have {len(expected)}; contents differ")
 
@@ -227,6 +239,11 @@ def _leases(table: ReplayBuffer, snapshot: _Snapshot) -> Iterator[Violation]:
     leased = {int(slot) for slot in members}
     if leased != {slot for slot, r in snapshot.live.items() if r.bin == LEASED}:
         yield Violation("I11", "leases and leased bins differ")
+
+
+def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """In order, what one round trip asks for."""
+    return (values[at : at + PART] for at in range(0, len(values), PART))
 
 
 def _lane_rules(table: ReplayBuffer, snapshot: _Snapshot) -> Iterator[tuple[int, tuple[int, int, int]]]:
