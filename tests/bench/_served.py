@@ -12,16 +12,17 @@ from learner.gate import Account, Paired, Scores, decide, demo_limits
 from services.simulation.dialogue import conversations
 from tests.bench._course import DEMO, Chat, Course, Held, losses_on
 
-CHATS = 224
+CHATS = 280
 VAL, TEST = 64, 48
 STEP = 8
-LOOK = 2
-"""Steps between candidates."""
+LOOK = 5
+"""Steps between candidates, those between snapshots."""
 
-SLIP = range(16, 21)
-"""Steps at five times the learning rate: a setting that somebody got wrong, which neither filter nor guards see."""
+SLIP = range(20, 25)
+"""Steps at a learning rate that somebody got wrong, which neither filter nor guards see."""
 
-TIMES = 5
+TIMES = 20
+"""By how much it was too high."""
 
 
 @dataclass

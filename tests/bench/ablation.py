@@ -3,8 +3,8 @@
 The simulator's three shops in sequence, a fifth of the fresh chats gibberish. `old` is what older shops lose, `base`
 what the base's own domain loses; the filter is the stream's, `guards` are the learner's own: spelling, loss band and
 skipped steps; `apart` counts what either kept from training. The second table takes the gate away: one shop, and five
-steps at five times the learning rate. The third takes feedback away: a bad answer that 15 of 100
-replies give, and what 160 rated turns make of it. Intervals are bootstraps over held-out chats.
+steps at twenty times the learning rate. The third takes feedback away: a bad answer that 15 of 100 replies give, and
+what 160 rated turns make of it. Intervals are bootstraps over held-out chats.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What old domains lose while new ones are learned: `driftline bench forgetting [--data DIR] [--domains N]`.
 
 Each row trains the same domains one after the other from the demo's base and differs in its mix or in averaging;
-`of joint` is the share of the gain that training on the shuffled union reaches with the same tokens. Intervals are
-bootstraps over held-out chats of all seeds. Canned replies exaggerate: this is no claim about a 7B model.
+`of joint` is the share of the gain that training on the shuffled union reaches with the same tokens, each domain
+counting alike. Intervals are bootstraps over held-out chats of all seeds. Canned replies exaggerate: this is no claim
+about a 7B model.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--rank", type=int, default=DEMO.r)
     parser.add_argument("--rate", type=float, default=DEMO.learning_rate, help="learning rate")
+    parser.add_argument("--every", type=int, default=DEMO.snapshot_every, help="steps between snapshots")
     parser.add_argument("--parts", type=Path, help="keep what is done in this folder")
     parser.add_argument("--most-s", type=float, default=0.0, help="with --parts: end after so many CPU seconds")
     args = parser.parse_args(argv)
@@ -81,11 +83,11 @@ def main(argv: list[str]) -> int:
 def _report(args: argparse.Namespace, argv: list[str]) -> str:
     parts = Parts(args.parts, args.most_s)
     base, anchors, gauge = shipped()
-    config = replace(DEMO, r=args.rank, alpha=2 * args.rank, learning_rate=args.rate)
+    config = replace(DEMO, r=args.rank, alpha=2 * args.rank, learning_rate=args.rate, snapshot_every=args.every)
     domains = real(args.data, args.domains, args.chats, args.corpora) if args.data else simulated(args.chats)
-    files = args.corpora.replace("*", "all")
-    setting = f"{base.digests['weights_sha256'][:8]}-{files}-{len(domains)}x{args.chats}-r{args.rank}-{args.rate:g}"
-    start = [one for domain in domains for one in losses_on(Tree(base), domain.test)]
+    setting = f"{base.digests['weights_sha256'][:8]}-{args.corpora.replace('*', 'all')}-{len(domains)}x{args.chats}"
+    setting += f"-r{args.rank}-{args.rate:g}-{args.every}"
+    start = [losses_on(Tree(base), domain.test) for domain in domains]
 
     def courses(method: Method, kind: str, learned: Sequence[Domain]) -> list[Outcome]:
         found = []
@@ -94,7 +96,7 @@ def _report(args: argparse.Namespace, argv: list[str]) -> str:
             found.append(run(course, base, learned, gauge, parts=parts, name=f"{setting}-{kind}-{seed}"))
         return found
 
-    joint = [one for found in courses(METHODS[-1], "joint", _shuffled(domains)) for chats in found.end for one in chats]
+    joint = courses(METHODS[-1], "joint", _shuffled(domains))
     rows = [["method", "newest", "final", "loses [95 %]", "worst", "base domain", "gauge", "of joint [95 %]", "tokens"]]
     for at, method in enumerate(METHODS):
         if args.only in method.name:
@@ -102,17 +104,14 @@ def _report(args: argparse.Namespace, argv: list[str]) -> str:
     return (
         f"{heading('forgetting', argv)}\ndomains: {', '.join(domain.name for domain in domains)}; "
         f"{args.chats} chats each, {args.seeds} seeds, rank {args.rank}, rate {args.rate:g}\n"
-        f"{table(rows)}\nbase {_mean(start):.2f}, joint {_mean(joint):.2f} nats a reply token"
+        f"{table(rows)}\n"
+        f"base {fmean(map(_mean, start)):.2f}, joint {fmean(one.final for one in joint):.2f} nats a reply token"
     )
 
 
-def _cells(found: list[Outcome], start: Sequence[Held], joint: Sequence[Held]) -> list[str]:
+def _cells(found: list[Outcome], start: Sequence[Sequence[Held]], joint: list[Outcome]) -> list[str]:
     lost = lost_interval(found)
-    ends = [one for outcome in found for chats in outcome.end for one in chats]
-    before = [*start] * len(found)
-    gained = [was - now for (was, _), (now, _) in zip(before, ends, strict=True)]
-    possible = [was - now for (was, _), (now, _) in zip(before, joint, strict=True)]
-    share = ratio_interval(gained, possible)
+    share = ratio_interval(_gains(found, start), _gains(joint, start))
     return [
         f"{fmean(one.newest for one in found):.2f}", f"{fmean(one.final for one in found):.2f}",
         f"{lost.value:+.2f} [{lost.low:+.2f}, {lost.high:+.2f}]",
@@ -121,6 +120,16 @@ def _cells(found: list[Outcome], start: Sequence[Held], joint: Sequence[Held]) -
         f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]",
         f"{fmean(one.tokens for one in found) / 1000:.0f}k",
     ]  # fmt: skip
+
+
+def _gains(found: Sequence[Outcome], start: Sequence[Sequence[Held]]) -> list[float]:
+    """What each held-out chat gained, as a part of its domain's mean."""
+    return [
+        (was - now) / sum(tokens for _, tokens in before)
+        for one in found
+        for before, end in zip(start, one.end, strict=True)
+        for (was, _), (now, _) in zip(before, end, strict=True)
+    ]
 
 
 def _mean(losses: Sequence[Held]) -> float:
