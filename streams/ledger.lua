@@ -40,10 +40,26 @@ local function ledger_next(entry, outcome, reason, effects, sample)
   return outcome, reason, effects, sample == '' and old_samples or sample
 end
 
+local ledger_known = {} -- entries as this script has read or written them; false for none
+
+-- Reads entries that the script will ask for, with one call.
+local function ledger_load(keys)
+  for at = 1, #keys, 500 do
+    local last = math.min(at + 499, #keys)
+    for i, entry in ipairs(redis.call('MGET', unpack(keys, at, last))) do ledger_known[keys[at + i - 1]] = entry end
+  end
+end
+
+-- An entry; false for none.
+local function ledger_read(key)
+  if ledger_known[key] == nil then ledger_known[key] = redis.call('GET', key) end
+  return ledger_known[key]
+end
+
 -- Moves one entry; an accepted event only gains samples. `name`, `holder`: a claim that is filed with it. Returns 1 if the
 -- entry changed.
 local function ledger_move(key, outcome, reason, effects, sample, ttl, name, holder)
-  local entry = redis.call('GET', key)
+  local entry = ledger_read(key)
   local value
   local to, why, times, samples = ledger_next(entry, outcome, reason or '', effects, sample or '')
   if to then
@@ -58,5 +74,6 @@ local function ledger_move(key, outcome, reason, effects, sample, ttl, name, hol
   if claims ~= '' then value = value .. '|' .. claims end
   if value == entry then return 0 end
   redis.call('SET', key, value, 'EX', ttl)
+  ledger_known[key] = value
   return 1
 end

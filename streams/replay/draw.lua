@@ -188,13 +188,13 @@ local function resolve(picks)
     local key = T .. ':b:' .. group[1].cell.lane .. ':' .. group[1].bin
     if #group == 1 then
       local at = group[1].pos * 4
-      group[1].slot = unstruct('>I4', call('GETRANGE', key, at, at + 3))
+      group[1].slot = unstruct('>I4', call('GETRANGE', key, format('%d', at), format('%d', at + 3)))
     end
     for from = 1, #group > 1 and #group or 0, MANY do
       local gets = {}
       for i = from, math.min(from + MANY - 1, #group) do
         local at = #gets
-        gets[at + 1], gets[at + 2], gets[at + 3] = 'GET', 'u32', group[i].pos * 32
+        gets[at + 1], gets[at + 2], gets[at + 3] = 'GET', 'u32', format('%d', group[i].pos * 32)
       end
       for i, slot in ipairs(call('BITFIELD', key, unpack(gets))) do group[from + i - 1].slot = slot end
     end
@@ -210,7 +210,7 @@ end
 -- The record of a drawn item as it is stored; nil when it may not leave.
 local function drawable(slot)
   local page, offset = record_at(slot)
-  local raw = call('GETRANGE', page, offset, offset + RECORD - 1)
+  local raw = call('GETRANGE', page, format('%d', offset), format('%d', offset + RECORD - 1))
   local overdue = unstruct('>I4', raw, 9) + cfg.ttl <= cfg.now and not exempt(string.byte(raw, 28))
   if overdue or erasing and erasing[string.sub(raw, 17, 24)] then return nil end
   if input.lease > 0 then adopt(slot, raw) end

@@ -22,9 +22,9 @@ local function write_cells(a)
     end
     last = math.min(last, a.size - 1) -- cells behind the end were given up again
     if last > first or last == first and n <= FEW then
-      call('SETRANGE', a.key, first * 4, pack_u32(cells, first, last))
+      call('SETRANGE', a.key, format('%d', first * 4), pack_u32(cells, first, last))
     elseif last == first then
-      sets[at + 1], sets[at + 2], sets[at + 3], sets[at + 4] = 'SET', 'u32', first * 32, cells[first]
+      sets[at + 1], sets[at + 2], sets[at + 3], sets[at + 4] = 'SET', 'u32', format('%d', first * 32), format('%d', cells[first])
       at = at + 4
     end
     i = i + 1
@@ -64,9 +64,9 @@ local function write_records()
         i = i + 1
         parts[#parts + 1] = pack(FORMAT, unpack(records[touched[i]], DIGEST, LAST))
       end
-      call('SETRANGE', page, offset, table.concat(parts))
+      call('SETRANGE', page, format('%d', offset), table.concat(parts))
     else
-      call('SETRANGE', page, offset + TAIL_AT, pack(TAIL, unpack(r, LANE, LAST)))
+      call('SETRANGE', page, format('%d', offset + TAIL_AT), pack(TAIL, unpack(r, LANE, LAST)))
     end
     i = i + 1
   end

@@ -1,60 +1,68 @@
--- Inserts groups of samples, one group an offset. ARGV[1] (msgpack): epoch, lanes, groups, items; then for each item
--- `digest8 customer8 payload` in one string. group = {topic, partition, offset} or {}; item = {group, ts, lane, numbers,
--- hex digest, events (hex), targets (how many), kind/n, claims (event's number, target, ...), replaces (hex), reason}.
--- Answers one letter an item: i inserted, d duplicate, t tombstoned, e expired, r rejected, - deferred.
-local input = cmsgpack.unpack(ARGV[1])
+-- Inserts groups of samples, one group an offset. ARGV[1] (msgpack): epoch, lanes, groups = {topic, partition, offset}
+-- or {}, and a column for each thing to know of the items: group, ts, lane, least and most (of priority and weights),
+-- hex (of the digest), events (digests of 16 letters in one string), targets (how many), kind (kind/n), claims (hex:
+-- number of the event in four letters, target in two), replaces (hex), reason. ARGV[2]: `digest8 customer8` of each item
+-- in one string; then each item's payload. Answers one letter an item: i inserted, d duplicate, t tombstoned, e expired,
+-- r rejected, - deferred.
+local item = cmsgpack.unpack(ARGV[1])
 call('HINCRBY', T .. ':n', 'calls', 1) -- denied when memory is full, so nothing has happened then
 load()
 math.randomseed(N.seq % 2147483647)
 
+local items = #item.ts
+for _, more in ipairs({ 'digest', 'customer', 'flags', 'bucket', 'size', 'old', 'old_mask', 'mask', 'mine', 'notes' }) do
+  item[more] = {}
+end
+
 local tombs = call('ZCARD', T .. ':tomb') > 0
 local lane_ids = {}
-for i, name in ipairs(input.lanes) do lane_ids[i] = lane_id(name) end
+for i, name in ipairs(item.lanes) do lane_ids[i] = lane_id(name) end
 
-local items, probes = {}, {}
-for i, got in ipairs(input.items) do
-  local binary = ARGV[i + 1]
-  local item = { group = got[1], ts = got[2], lane = lane_ids[got[3]], numbers = got[4], hex = got[5], events = got[6],
-    targets = got[7], kind = got[8], claims = got[9], replaces = got[10], reason = got[11], flags = LIVE,
-    digest = string.sub(binary, 1, 8), customer = string.sub(binary, 9, 16), payload = string.sub(binary, 17) }
-  if lane_is(item.lane, EXEMPTS) then item.flags = LIVE + EXEMPT end
-  item.bucket = bucket_of(item.ts, item.flags)
-  item.size = #item.payload + 8
-  probes[item.bucket] = probes[item.bucket] or {}
-  table.insert(probes[item.bucket], item.digest)
-  items[i] = item
+-- The digests of an item's events, one after the other.
+local function events_of(i) return string.gmatch(item.events[i], '................') end
+
+local probes, entries = {}, {}
+for i = 1, items do
+  item.digest[i] = string.sub(ARGV[2], i * 16 - 15, i * 16 - 8)
+  item.customer[i] = string.sub(ARGV[2], i * 16 - 7, i * 16)
+  local id = lane_ids[item.lane[i]]
+  item.lane[i], item.flags[i], item.size[i] = id, lane_is(id, EXEMPTS) and LIVE + EXEMPT or LIVE, #ARGV[i + 2] + 8
+  local name = bucket_of(item.ts[i], item.flags[i])
+  item.bucket[i] = name
+  probes[name] = probes[name] or {}
+  table.insert(probes[name], item.digest[i])
+  for event in events_of(i) do entries[#entries + 1] = 'led:' .. event end
 end
-for bucket, digests in pairs(probes) do
-  for i, value in ipairs(call('HMGET', T .. ':d:' .. bucket, unpack(digests))) do
-    if value then resident[digests[i]] = true end
+for name, wanted in pairs(probes) do
+  for i, value in ipairs(call('HMGET', T .. ':d:' .. name, unpack(wanted))) do
+    if value then resident[wanted[i]] = true end
   end
 end
+ledger_load(entries)
 
-WINDOW = math.min(64, math.max(WINDOW, #items))
+WINDOW = math.min(64, math.max(WINDOW, items))
 
-local function usable(numbers)
-  for _, x in ipairs(numbers) do
-    if type(x) ~= 'number' or x ~= x or x <= 0 or x == math.huge then return false end
-  end
-  return true
+local function usable(i)
+  local least, most = item.least[i], item.most[i]
+  return type(least) == 'number' and type(most) == 'number' and least > 0 and most >= least and most < math.huge
 end
 
 -- The record that an item replaces and the mask over its targets; nil when it was refused or is gone. The item goes where
 -- that one stands now.
-local function replaced(item)
-  local digest = string.gsub(item.replaces, '..', function(pair) return string.char(tonumber(pair, 16)) end)
+local function replaced(i)
+  local digest = string.gsub(item.replaces[i], '..', function(pair) return string.char(tonumber(pair, 16)) end)
   write_payloads()
   local names = call('HKEYS', T .. ':bk')
-  table.insert(names, 1, item.bucket) -- one that this script has made is not among them yet
-  for _, bucket in ipairs(names) do
-    local value = call('HGET', T .. ':d:' .. bucket, digest)
+  table.insert(names, 1, item.bucket[i]) -- one that this script has made is not among them yet
+  for _, name in ipairs(names) do
+    local value = call('HGET', T .. ':d:' .. name, digest)
     if value then
       local slot, mask = unstruct('>I4I4', value)
       local r = record(slot)
       if not (live(r) and r[DIGEST] == digest) then return nil end
-      item.lane, item.flags = r[LANE], LIVE + (exempt(r[FLAGS]) and EXEMPT or 0)
-      item.bucket = bucket_of(item.ts, item.flags)
-      item.notes = r[FLAGS] >= ANNOTATED and call('HGET', T .. ':a:' .. bucket, digest)
+      item.lane[i], item.flags[i] = r[LANE], LIVE + (exempt(r[FLAGS]) and EXEMPT or 0)
+      item.bucket[i] = bucket_of(item.ts[i], item.flags[i])
+      item.notes[i] = r[FLAGS] >= ANNOTATED and call('HGET', T .. ':a:' .. name, digest)
       return r, mask
     end
   end
@@ -62,61 +70,64 @@ end
 
 local held_by = {}
 -- Targets that another sample already trains: a bit mask over the sample's targets, and how many are left.
-local function cleared(item)
-  local mask, left, mine = 0, item.targets, {}
-  for i = 1, #item.claims, 2 do
-    local event, bit = item.events[item.claims[i]], 2 ^ item.claims[i + 1]
+local function cleared(i)
+  local mask, left, own = 0, item.targets[i], {}
+  for at = 1, #item.claims[i], 6 do
+    local nth = tonumber(string.sub(item.claims[i], at, at + 3), 16)
+    local bit = 2 ^ tonumber(string.sub(item.claims[i], at + 4, at + 5), 16)
+    local event = string.sub(item.events[i], nth * 16 - 15, nth * 16)
     local taken
-    if item.old then
-      taken = floor(item.old_mask / bit) % 2 == 1
+    if item.old[i] then
+      taken = floor(item.old_mask[i] / bit) % 2 == 1
     else
-      local entry = call('GET', 'led:' .. event)
-      local claims = entry and select(5, ledger_split(entry)) or ''
-      taken = held_by[event .. item.kind] or claims ~= '' and ledger_holder(claims, item.kind)
+      local entry = ledger_read('led:' .. event)
+      local claimed = entry and select(5, ledger_split(entry)) or ''
+      taken = held_by[event .. item.kind[i]] or claimed ~= '' and ledger_holder(claimed, item.kind[i])
     end
     if taken then
       mask = mask + bit
       left = left - 1
     else
-      mine[event] = true
+      own[event] = true
     end
   end
-  item.mask, item.mine = mask, mine
+  item.mask[i], item.mine[i] = mask, own
   return left
 end
 
 -- Why an item does not enter: letter and reason; nil when it does.
-local function refused(item)
-  if item.reason ~= '' then return 'r', item.reason end
-  if not usable(item.numbers) then return 'r', 'bad_weight' end
-  if item.size > cfg.max_item then return 'r', 'too_big' end
-  if tombs and call('ZSCORE', T .. ':tomb', item.customer) then return 't', 'erased' end
-  if not exempt(item.flags) and item.ts + cfg.ttl <= cfg.now then return 'e', 'expired' end
-  if resident[item.digest] and item.replaces ~= item.hex then return 'd', 'duplicate' end
-  if item.replaces ~= '' then
-    item.old, item.old_mask = replaced(item)
-    if not item.old then return 'd', 'duplicate' end
+local function refused(i)
+  if item.reason[i] ~= '' then return 'r', item.reason[i] end
+  if not usable(i) then return 'r', 'bad_weight' end
+  if item.size[i] > cfg.max_item then return 'r', 'too_big' end
+  if tombs and call('ZSCORE', T .. ':tomb', item.customer[i]) then return 't', 'erased' end
+  if not exempt(item.flags[i]) and item.ts[i] + cfg.ttl <= cfg.now then return 'e', 'expired' end
+  if resident[item.digest[i]] and item.replaces[i] ~= item.hex[i] then return 'd', 'duplicate' end
+  if item.replaces[i] ~= '' then
+    item.old[i], item.old_mask[i] = replaced(i)
+    if not item.old[i] then return 'd', 'duplicate' end
   end
-  if cleared(item) <= 0 then return 'd', 'duplicate' end
+  if cleared(i) <= 0 then return 'd', 'duplicate' end
 end
 
 local pending, pending_all, pending_bytes = {}, 0, 0
 -- Makes room for one more item. True when there is; false when this call has evicted enough; nil when there never will be.
-local function make_room(item)
+local function make_room(i)
+  local to = item.lane[i]
   while true do
-    local more = (pending[item.lane] or 0) + 1
-    local held, quota = contested(item.lane)
+    local more = (pending[to] or 0) + 1
+    local held, quota = contested(to)
     if held + more > quota then
       if held == 0 then return nil end
       if evicted >= LIMIT then return false end
-      evict_from(item.lane, true)
-    elseif N.n + pending_all + 1 > cfg.cap or N.bytes + pending_bytes + item.size > cfg.max_bytes then
-      local lane = fullest()
-      if not lane then return nil end
+      evict_from(to, true)
+    elseif N.n + pending_all + 1 > cfg.cap or N.bytes + pending_bytes + item.size[i] > cfg.max_bytes then
+      local fuller = fullest()
+      if not fuller then return nil end
       if evicted >= LIMIT then return false end
-      evict_from(lane, false)
+      evict_from(fuller, false)
     else
-      pending[item.lane], pending_all, pending_bytes = more, pending_all + 1, pending_bytes + item.size
+      pending[to], pending_all, pending_bytes = more, pending_all + 1, pending_bytes + item.size[i]
       return true
     end
   end
@@ -140,45 +151,47 @@ local function new_slot()
 end
 
 -- Late labels that lie over the sample which this one replaces go on lying over this one.
-local function take_over(item)
-  if live(item.old) then remove(item.old, 'ret') end -- making room may have evicted it
-  if item.notes then
-    local key = T .. ':a:' .. item.bucket
-    call('HSET', key, item.digest, item.notes)
-    if item.bucket ~= 'x' then call('EXPIREAT', key, (tonumber(item.bucket) + 1) * cfg.bucket + cfg.ttl) end
-    item.flags = item.flags + ANNOTATED
+local function take_over(i)
+  if live(item.old[i]) then remove(item.old[i], 'ret') end -- making room may have evicted it
+  if item.notes[i] then
+    local key = T .. ':a:' .. item.bucket[i]
+    call('HSET', key, item.digest[i], item.notes[i])
+    if item.bucket[i] ~= 'x' then call('EXPIREAT', key, (tonumber(item.bucket[i]) + 1) * cfg.bucket + cfg.ttl) end
+    item.flags[i] = item.flags[i] + ANNOTATED
   end
 end
 
-local function write(item)
-  local slot = new_slot()
+local function write(i)
+  local slot, to = new_slot(), item.lane[i]
   add('seq', 1)
   local seq = N.seq % 4294967296
-  local r = { item.digest, item.ts, seq, item.customer, item.lane, FRESH, item.flags, 0, item.size, 0, 0, 0, 0, 0, slot, true }
-  gather(coming, item.bucket, item.digest, pack('>I4I4', slot, item.mask) .. item.payload)
+  local r = { item.digest[i], item.ts[i], seq, item.customer[i], to, FRESH, item.flags[i], 0, item.size[i], 0, 0, 0, 0, 0,
+    slot, true }
+  gather(coming, item.bucket[i], item.digest[i], pack('>I4I4', slot, item.mask[i]) .. ARGV[i + 2])
   place(r, FRESH)
-  call('SADD', T .. ':c:' .. item.customer, slot)
+  call('SADD', T .. ':c:' .. item.customer[i], format('%d', slot))
   local entry = pack('>I4I4', slot, seq)
-  if select(3, lane_rules(item.lane)) ~= LOWEST then enqueue(queued, item.lane, entry) end
-  if cfg.recent > 0 then enqueue(ringed, item.lane, entry) end
-  buckets[item.bucket] = (buckets[item.bucket] or 0) + 1
-  resident[item.digest] = true
+  if select(3, lane_rules(to)) ~= LOWEST then enqueue(queued, to, entry) end
+  if cfg.recent > 0 then enqueue(ringed, to, entry) end
+  buckets[item.bucket[i]] = (buckets[item.bucket[i]] or 0) + 1
+  resident[item.digest[i]] = true
   add('n', 1)
-  add('bytes', item.size)
+  add('bytes', item.size[i])
   add('ins', 1)
-  if not lane_is(item.lane, COUNTED) then add('anchors', 1) end
+  if not lane_is(to, COUNTED) then add('anchors', 1) end
 end
 
-local table_name = string.sub(T, 5, -2)
-local function accept(item)
-  local holder = item.hex .. ':' .. item.bucket .. ':' .. table_name
-  for _, event in ipairs(item.events) do
-    ledger_move('led:' .. event, 'accepted', '', 1, item.hex, cfg.ledger_ttl, item.mine[event] and item.kind, holder)
+local table_name, ledger_ttl = string.sub(T, 5, -2), format('%d', cfg.ledger_ttl)
+local function accept(i)
+  local holder = item.hex[i] .. ':' .. item.bucket[i] .. ':' .. table_name
+  for event in events_of(i) do
+    local claimed = item.mine[i][event] and item.kind[i]
+    ledger_move('led:' .. event, 'accepted', '', 1, item.hex[i], ledger_ttl, claimed, holder)
   end
 end
 
-local function reject(item, reason)
-  for _, event in ipairs(item.events) do ledger_move('led:' .. event, 'rejected', reason, 0, '', cfg.ledger_ttl) end
+local function reject(i, reason)
+  for event in events_of(i) do ledger_move('led:' .. event, 'rejected', reason, 0, '', ledger_ttl) end
 end
 
 -- Offset bits come in aligned windows of 512, read once and written once, behind everything else.
@@ -190,7 +203,7 @@ local function window(group)
   local w = same and latest or windows[name]
   if not w then
     w = { topic = group[1], part = group[2], number = number,
-      key = offset_chunk(input.epoch, group[1], group[2], floor(group[3] / 65536)), from = number % 128 * 64 }
+      key = offset_chunk(item.epoch, group[1], group[2], floor(group[3] / 65536)), from = number % 128 * 64 }
     w.bytes = { string.byte(call('GETRANGE', w.key, w.from, w.from + 63), 1, 64) }
     for i = #w.bytes + 1, 64 do w.bytes[i] = 0 end
     windows[name] = w
@@ -220,56 +233,57 @@ local function write_marks()
 end
 
 local COUNTER = { d = 'dup', t = 'tomb', e = 'late', r = 'rej' }
-local letters = {}
+local letters, reasons, entering = {}, {}, {}
+
+-- Decides on an item of a group; false when this call has evicted enough, and the group has to come again.
+local function decide(i, together)
+  letters[i], reasons[i] = refused(i)
+  if not letters[i] and together[item.digest[i]] then letters[i], reasons[i] = 'd', 'duplicate' end
+  if letters[i] then return true end
+  local room = make_room(i)
+  if room == nil then
+    letters[i], reasons[i] = 'r', 'no_room'
+  elseif room then
+    entering[i], together[item.digest[i]] = true, true
+    for event in pairs(item.mine[i]) do held_by[event .. item.kind[i]] = true end
+  end
+  return room ~= false
+end
 
 -- Gates, room, writes, ledger. False when the group has to come again.
 local function insert_group(group, first, last)
-  local again = group[1] and is_marked(group)
-  local entering, reasons, mine = {}, {}, {}
+  local again, together = group[1] and is_marked(group), {}
   pending, pending_all, pending_bytes, held_by = {}, 0, 0, {}
   for i = first, last do
-    local item = items[i]
     if again then
       letters[i] = 'd'
-    else
-      letters[i], reasons[i] = refused(item)
-      if not letters[i] and mine[item.digest] then letters[i], reasons[i] = 'd', 'duplicate' end
-      if not letters[i] then
-        local room = make_room(item)
-        if room == false then return false end
-        if room == nil then
-          letters[i], reasons[i] = 'r', 'no_room'
-        else
-          entering[i], mine[item.digest] = true, true
-          for event in pairs(item.mine) do held_by[event .. item.kind] = true end
-        end
-      end
+    elseif not decide(i, together) then
+      return false
     end
   end
   for i = first, last do
-    local item = items[i]
     if entering[i] then
-      if item.old then take_over(item) end
-      write(item)
-      accept(item)
+      if item.old[i] then take_over(i) end
+      write(i)
+      accept(i)
       letters[i] = 'i'
     else
       add(COUNTER[letters[i]], 1)
-      if not again then reject(item, reasons[i]) end
+      if not again then reject(i, reasons[i]) end
     end
   end
   if group[1] and not again then mark(group) end
   return true
 end
 
-local first = 1
-while first <= #items do
+local groups, first = item.group, 1
+while first <= items do
   local last = first
-  while last < #items and items[last + 1].group == items[first].group do last = last + 1 end
-  if not insert_group(input.groups[items[first].group], first, last) then break end
+  while last < items and groups[last + 1] == groups[first] do last = last + 1 end
+  if not insert_group(item.groups[groups[first]], first, last) then break end
   first = last + 1
 end
-for i = first, #items do letters[i] = '-' end
+for i = first, items do letters[i] = '-' end
 flush()
 write_marks()
 return { table.concat(letters), evicted, N.n, N.bytes }

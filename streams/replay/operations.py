@@ -42,6 +42,11 @@ HANDLES_PER_CALL = 256
 INSERT_ROUNDS = 1_000
 """Times an insert is sent again because the script had evicted enough; 256 evictions each."""
 
+_COLUMNS = (
+    "group", "lane", "ts", "least", "most", "hex", "events", "targets", "kind", "claims", "replaces", "reason",
+)  # fmt: skip
+"""What an insert tells of each item beside its payload."""
+
 _HANDLE = struct.Struct(">II8sBB")
 _EXEMPT, _ANNOTATED = 2, 4
 
@@ -110,28 +115,30 @@ class Operations:
     def _insert(self, items: Sequence[Sample], source: Sequence[Offset] | None) -> Steps:
         groups: list[Sequence[object]] = []
         lanes = {lane: i + 1 for i, lane in enumerate(sorted({sample.lane for sample in items}))}
-        rows, binaries = [], []
+        rows, names, payloads = [], [], []
         for i, sample in enumerate(items):
             if source is None or i == 0 or source[i] != source[i - 1]:
                 groups.append(source[i] if source is not None else ())
-            row, binary = self._row(sample)
-            rows.append((len(groups), row[0], lanes[sample.lane], *row[1:]))
-            binaries.append(binary)
+            row, name, payload = self._row(sample)
+            rows.append((len(groups), lanes[sample.lane], *row))
+            names.append(name)
+            payloads.append(payload)
         letters, evicted, at = "", 0, 0
         for _ in range(INSERT_ROUNDS):
-            request = {"epoch": self.epoch, "lanes": list(lanes), "groups": groups, "items": rows[at:]}
-            answer = yield Script("insert", [msgspec.msgpack.encode(request), *binaries[at:]])
+            columns = dict(zip(_COLUMNS, zip(*rows[at:], strict=True), strict=True))
+            request = {"epoch": self.epoch, "lanes": list(lanes), "groups": groups, **columns}
+            answer = yield Script("insert", [msgspec.msgpack.encode(request), b"".join(names[at:]), *payloads[at:]])
             done = answer[0].decode().rstrip("-")
             letters, evicted, at = letters + done, evicted + int(answer[1]), at + len(done)
             if at == len(rows):
                 break
         return InsertReport(letters + "-" * (len(rows) - at), evicted, int(answer[2]), int(answer[3]))
 
-    def _row(self, sample: Sample) -> tuple[tuple[Any, ...], bytes]:
-        """What the script decides by: timestamp, numbers, ids, claims, reason; and the digests with the payload."""
+    def _row(self, sample: Sample) -> tuple[tuple[Any, ...], bytes, bytes]:
+        """What the script decides by, from the third of `_COLUMNS` on; both digests; the payload."""
         coder = self.coder
         payload = coder.encode(sample)
-        numbers, claims, events, targets = [sample.priority], list[int](), list[str](), 0
+        numbers, claims, events, targets = [sample.priority], "", list[str](), 0
         filed: dict[str, int] = {}
         for event_id in sample.event_ids:
             filed[event_id] = len(events) + 1
@@ -144,7 +151,7 @@ class Operations:
                 if turn.event_id not in filed:
                     filed[turn.event_id] = len(events) + 1
                     events.append(coder.event_digest(turn.event_id))
-                claims += (filed[turn.event_id], targets)
+                claims += f"{filed[turn.event_id]:04x}{targets:02x}"
             targets += 1
         reason = "" if targets and all(0 < x < math.inf for x in numbers) else "bad_weight"
         if len(payload) + 8 > self.limits.max_item_bytes:
@@ -152,10 +159,10 @@ class Operations:
         digest = coder.sample_digest(sample)
         kind = "/".join(sample.sample_id.rsplit("/", 2)[1:]) or "sft/0"
         row = (
-            int(self.counts_from(sample)), numbers if not reason else [1.0], digest.hex(), events, targets, kind,
-            claims, sample.replaces or "", reason,
+            int(self.counts_from(sample)), *((1.0, 1.0) if reason else (min(numbers), max(numbers))), digest.hex(),
+            "".join(events), targets, kind, claims, sample.replaces or "", reason,
         )  # fmt: skip
-        return row, digest + coder.customer_digest(sample.customer) + payload
+        return row, digest + coder.customer_digest(sample.customer), payload
 
     def counts_from(self, sample: Sample) -> float:
         """The second from which a sample's ttl counts: Kafka's timestamp, or by setting the event's own."""
