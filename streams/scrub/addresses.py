@@ -205,6 +205,8 @@ def _prefixed(tokens: list[Token], at: int) -> tuple[int, int] | None:
     if number is not None:
         return at, number
     before = at > 0 and is_number(tokens, at - 1)
+    if tokens[at].flags & OFTEN and not before:  # "so I"
+        return None
     return (at, i - 1) if (before or tokens[at].lower not in _PREFIX_WORDS) and is_capital(tokens[first]) else None
 
 

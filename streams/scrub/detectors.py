@@ -74,9 +74,7 @@ def find_rules(text: str) -> list[Span]:
         found += _rules(bare, look(bare))
     except Overflow:
         return [(0, len(text), "SECRET")]
-    return finish(
-        text, plain, found + (foreign.find_foreign(bare) + scripts.find_native(text, plain) if LETTER in bare else [])
-    )
+    return finish(text, plain, found + (_other_scripts(text, plain, bare) if LETTER in bare else []))
 
 
 def literals(text: str) -> tuple[str, list[Span]]:
@@ -95,13 +93,40 @@ def detect(original: str, plain: Plain, config: ScrubConfig) -> list[Span]:
     seen = look(text)
     found += _rules(text, seen)
     if LETTER in text:
-        found += foreign.find_foreign(text) + scripts.find_native(original, plain)
+        found += _other_scripts(original, plain, text)
     if config.tagger and seen.flags & UNUSUAL:
-        found += _housed(text, names.tag(text))
+        found += _housed(text, _accented(names.tag(text), original, plain))
     for rule in config.id_formats:
         label, _, pattern = rule.partition(":")
         found += [(*m.span(), label) for m in re.finditer(pattern, text) if m.end() > m.start()]
     return found
+
+
+def _other_scripts(original: str, plain: Plain, text: str) -> list[Span]:
+    """Names and addresses in scripts that have no Latin reading."""
+    source = [original[i] for i in plain.source[:-1]] if plain.source else list(original)
+    return foreign.find_foreign(text, source) + scripts.find_native(original, plain)
+
+
+def _accented(found: list[Span], original: str, plain: Plain) -> list[Span]:
+    """Names with the capitalised words beside them that only look ordinary because accents are gone ("Huỳnh Mỹ")."""
+    source = plain.source
+    if source is None:
+        return found
+    wide = []
+    for start, end, label in found:
+        behind = _CAPITALISED.match(plain.text, end)
+        before = _CAPITALISED_BEFORE.search(plain.text, max(0, start - _WORD), start)
+        first = before.start() if before and not original[source[before.start()] : source[start]].isascii() else start
+        last = behind.end() if behind and not original[source[end] : source[behind.end()]].isascii() else end
+        wide.append((first, last, label))
+    return wide
+
+
+_WORD = 24
+"""Characters of the longest such word."""
+_CAPITALISED = re.compile(r" [A-Z][a-z]{1,20}(?![A-Za-z])")
+_CAPITALISED_BEFORE = re.compile(r"(?<![A-Za-z])[A-Z][a-z]{1,20} $")
 
 
 def _housed(text: str, names_found: list[Span]) -> list[Span]:

@@ -51,7 +51,7 @@ _ASKS = {
     ),
     "ZIP": r"\bzip|post ?code|postal|\bplz\b|postleitzahl|code postal|codigo postal",
     "ADDRESS": (
-        r"address|where (?:do|should|can) .{0,20}(?:live|ship|send|deliver)|street|adresse|anschrift|"
+        r"address|where (?:do|should|can|would|shall) .{0,20}(?:live|ship|send|deliver)|street|adresse|anschrift|"
         r"direccion|indirizzo|endereco|deliver(?:y|ed)? to\b|ship(?:ping|ped)? to\b"
     ),
     "DOB": r"birth|\bdob\b|born|geburts\w*|geboren|naissance|nacimiento|nascita|nascimento",
@@ -164,6 +164,7 @@ def find_answer(text: str, labels: tuple[str, ...], covered: list[Span]) -> list
     if "DOB" in labels and (date := DATE.search(text)):
         covered = [*covered, (*date.span(), "DOB")]
     open_words = [m for m in words if not any(a <= m.start() and _core(m)[1] <= b for a, b, _ in covered)]
+    asks = len(words) > 2 and text.rstrip().endswith("?")  # who asks back does not answer
     short = len(words) <= SHORT_ANSWER
     number_label = next((label for label in _NUMBERS_FIRST if label in labels), None)
     letter_label = next((label for label in labels if label in _LETTERS), None)
@@ -183,6 +184,7 @@ def find_answer(text: str, labels: tuple[str, ...], covered: list[Span]) -> list
         elif (
             not digits
             and short
+            and not asks
             and letter_label
             and _answers(word, letter_label, labels, alone=len(words) == 1 == len(labels))
         ):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from streams.scrub import contacts, keywords, persons, secrets, spelled, streets
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, lexicon
+from streams.scrub.spans import Overflow
 from streams.scrub.typos import intended
 
 (
@@ -62,6 +63,12 @@ CACHE_WORDS = 100_000
 LONGEST_WORD = 40
 """Longer words are no words: they are not remembered."""
 
+FEW_TOKENS = 1_000
+"""Words and signs of a text up to which it may be as dense as it likes."""
+DENSEST = 0.29
+"""Words and signs per character of a longer one: English has 0.2, Vietnamese 0.26."""
+_TOKEN = re.compile(r"[A-Za-z\x01]+|\d+|[^\sA-Za-z\d]")
+
 
 class Look(NamedTuple):
     """What the gate saw of a detection text."""
@@ -90,10 +97,16 @@ class Look(NamedTuple):
 
     def announced(self) -> set[str]:
         """The unusual words that stand behind a trigger of names, or before what follows a name."""
-        each = self.each
-        found = {self.words[i] for i in range(1, len(each)) if each[i] & UNUSUAL and each[i - 1] & TRIGGER}
+        words, each = self.words, self.each
+        found = {
+            w
+            for w, flags, before in zip(words[1:], each[1:], each, strict=False)
+            if flags & UNUSUAL and before & TRIGGER
+        }
         if self.flags & AFTER:
-            found.update(self.words[i - 1] for i in range(1, len(each)) if each[i] & AFTER and each[i - 1] & UNUSUAL)
+            found.update(
+                w for w, flags, behind in zip(words, each, each[1:], strict=False) if behind & AFTER and flags & UNUSUAL
+            )
         return {w.decode() for w in found}
 
     def of(self, flag: int, table: Container[str]) -> dict[str, str]:
@@ -125,11 +138,20 @@ _CONTRACTED = re.compile(r"(?:n't|'(?:s|m|d|ll|re|ve|t)?)$")
 
 
 def look(text: str) -> Look:
-    """Look at a detection text (ASCII)."""
+    """Look at a detection text (ASCII). Raises Overflow for a flood of single characters and tiny words."""
+    if len(text) > FEW_TOKENS:
+        _refuse_flood(text)
     raw = text.encode()
     words = raw.translate(WORDS).split()
     each = list(map(_flags.__getitem__, words))
     return Look(raw, words, each, reduce(or_, each, 0), len(raw.translate(None, NOT_DIGITS)))
+
+
+def _refuse_flood(text: str) -> None:
+    """Raise Overflow if a long text has more words and signs than any language's has: their number bounds our time."""
+    tokens = len(_TOKEN.findall(text))
+    if tokens > FEW_TOKENS and tokens > DENSEST * len(text):
+        raise Overflow
 
 
 def is_quiet(text: str) -> bool:

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 
 from streams.scrub.keywords import CODED, KEYS, NEEDED, Key
 from streams.scrub.lexicon import COMMON, lexicon
-from streams.scrub.spans import Span
+from streams.scrub.spans import Overflow, Span
 
 _FILLER = re.compile(
     r"(?:'s\b)?(?:[ \t]{0,3}(?:[#:=,\-.?]{1,2}|\b(?:numbers?|num|nr|no|nos|id|ids|code|card|account|is|was|are|its|"
     r"it's|it is|"
     r"date|until|thru|through|name|reference|ref|il|op|den|dne|flyer|back|tarihi|texted|told|gave|mailed|said|"
-    r"full one is|"
+    r"full one is|should|be|changed|file|record|profile|system|still|hat|"
     r"the|my|your|his|her|our|for|of|to|on|with|as|"
-    r"ending|ends|ended|am|at|you|we|sent|i|got|received|security|insurance|that|says|reads|in|last|four|4|digits?|"
+    r"ending|ends|ended|am|at|you|we|sent|i|got|received|security|insurance|that|says|reads|in|last|"
+    r"four|4(?![-./ ]?\d)|digits?|"
     r"digit|under|here|and it's|called|named|set|now|actually|ist|es|est|son|e|lautet|meine?|mi|mon|ma|la|le|el|"
     r"der|die|das|de|du|"
     r"numero|nummer|nomor|numer|sono|sind|mein)\b)){0,8}[ \t]{0,3}\n?[ \t]{0,3}"
@@ -27,7 +28,7 @@ _TOKEN = re.compile(r"[#]?[A-Za-z0-9](?:[A-Za-z0-9]|[\-_/.](?=[A-Za-z0-9])){0,40
 _GAP = re.compile(r"[ \-]{1,2}")
 DATE = re.compile(
     r"\d{1,4} ?[-/. ] ?\d{1,2} ?[-/. ] ?\d{1,4}|\d{1,2}(?:st|nd|rd|"
-    r"th)?[ .\-/]{0,2}(?:of )?[A-Za-z]{3,10}[ .,\-/]{1,3}'?\d{2,4}"
+    r"th)?[ .\-/]{0,2}(?:of |de |di )?[A-Za-z]{3,10}(?: de| del)?[ .,\-/]{1,3}'?\d{2,4}"
     r"|[A-Za-z]{3,10}[ .\-]{1,2}\d{1,2}(?:st|nd|rd|th)?[ ,.\-]{1,3}'?\d{2,4}|\d{6}|\d{8}|(?:19|20)\d\d"
 )
 _LOGIN = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9._\-@+]{2,39}")
@@ -47,6 +48,9 @@ _STOP = frozenset(
 
 
 _DIGIT = re.compile(r"\d")
+_BACK = re.compile(r"back$")
+_ON_THE = re.compile(r"\b(?:on|auf|at) (?:the|its|der) back$")
+"""Where a security code stands; "back" alone is a word like any other."""
 _REACH = 64
 """Characters behind a key word within which its value begins."""
 
@@ -70,7 +74,7 @@ _OTHER_CODES = re.compile(
 """What makes a code no one-time code."""
 
 MAX_KEYS = 200
-"""Key words looked at in one turn; beyond that a turn is a flood."""
+"""Times that one key word is looked at in one turn; beyond that a turn is a flood."""
 
 
 def find_keyed(text: str, lower: str, fired: Mapping[str, str]) -> list[Span]:
@@ -80,12 +84,13 @@ def find_keyed(text: str, lower: str, fired: Mapping[str, str]) -> list[Span]:
         keys = KEYS[meant]
         at = lower.find(word)
         seen = 0
-        while at >= 0 and seen < MAX_KEYS:
+        while at >= 0:
+            if seen >= MAX_KEYS:
+                raise Overflow
             end = at + len(word)
             if not (lower[at - 1 : at].isalnum() or lower[end : end + 1].isalnum()):
                 seen += 1
-                if keys[0].label == "OTP":
-                    found += _code_before(lower, at)
+                found += _value_before(lower, at, keys[0])
                 if (
                     keys[0].kind != "login"
                     and not _DIGIT.search(text, end, end + _REACH)
@@ -104,13 +109,25 @@ def find_keyed(text: str, lower: str, fired: Mapping[str, str]) -> list[Span]:
     return found
 
 
-def _code_before(lower: str, at: int) -> list[Span]:
-    """A one-time code that stands before its key word: "4410 is the code", "got 4410 as verification code"."""
-    match = _CODE_FIRST.search(lower, max(0, at - 40), at)
-    return [(match.start(1), match.end(1), "OTP")] if match else []
+def _value_before(lower: str, at: int, key: Key) -> list[Span]:
+    """A value that stands before its key word: "BN1 4LP is my postcode", "got 4410 as verification code"."""
+    floor = max(0, at - _BEFORE_REACH)
+    if not _DIGIT.search(lower, floor, at) or key.kind not in {"id", "code"}:
+        return []
+    match = _VALUE_FIRST.search(lower, floor, at) or (
+        _CODE_FIRST.search(lower, floor, at) if key.label == "OTP" else None
+    )
+    return [(*match.span(1), key.label)] if match else []
 
 
-_CODE_FIRST = re.compile(r"(?<![\w.$/:-])(\d{4,8}|\d{3}[ -]\d{3})(?![\w%$/:]|\.\d) (?:[a-z]{1,10} ){0,4}$")
+_BEFORE_REACH = 48
+"""Characters before a key word within which its value stands."""
+_VALUE_FIRST = re.compile(
+    r"(?<![\w.$/:-])([a-z]{0,4}-?\d[a-z\d-]{3,15}|\d{2,4}[ -]\d{2,4}|\d{4} [a-z]{2}|[a-z]{1,2}\d[a-z\d]? \d[a-z]{2})"
+    r"(?:'s| is| was| being| as|,? (?:it's|that's|thats|that is)|:| =| -|,) (?:the|my|our|your|his|her|a)"
+    r"(?: [a-z]{1,12}){0,2} $"
+)
+_CODE_FIRST = re.compile(r"(?<![\w.$/:-])(\d{4,8}|\d{3}[ -]\d{3})(?![\w%$/:]|\.\d) (?:[a-z'-]{1,10} ){0,4}$")
 
 
 def _value(text: str, lower: str, at: int, floor: int, key: Key) -> Span | None:
@@ -121,8 +138,14 @@ def _value(text: str, lower: str, at: int, floor: int, key: Key) -> Span | None:
         if end == at and key.label in {"ORDER_ID", "ACCOUNT_ID"}:
             end = _letters_only(text, at, named=bool(named))
         return (at, end, key.label) if end > at else None
+    if (
+        key.label == "CARD_SEC"
+        and _BACK.search(lower, max(0, floor - 4), floor)
+        and not _ON_THE.search(lower, max(0, floor - 32), floor)
+    ):
+        return None
     needed = NEEDED.get(lower[max(0, floor - 8) : floor].rpartition(" ")[2])
-    if needed and not any(word in lower[floor:at] for word in needed):
+    if needed and needed not in lower[floor:at]:
         return None
     if key.label == "OTP" and _OTHER_CODES.search(lower, max(0, floor - 32), floor):
         return None
@@ -141,15 +164,21 @@ def _value(text: str, lower: str, at: int, floor: int, key: Key) -> Span | None:
 
 def _is_login(value: str, between: str, before: str) -> bool:
     """A login has a form of its own, or is no ordinary word and stands behind `is`, a colon or the very word for it."""
-    if any(c.isdigit() or c in "_@." for c in value.rstrip(".")) or value[1:] != value[1:].lower():
+    if any(c.isdigit() or c in "_@." for c in value.rstrip(".")) or _is_camel(value):
         return True
     if re.search(r"[:=]|\bis\b", between):
         return value.lower() not in _STOP
     return before.endswith(_NAMES_OF_LOGINS) and not lexicon().get(value.lower(), 0) & COMMON
 
 
+def _is_camel(value: str) -> bool:
+    """Whether a word has capitals behind its first letter, and is not simply shouted."""
+    return value[1:] != value[1:].lower() and not value.isupper()
+
+
 LETTERS_ONLY = re.compile(r"(?<![A-Za-z])[A-Z]{5,8}(?![A-Za-z])")
-_CODE_LETTERS = re.compile(r"[A-Za-z]{5,8}(?![A-Za-z'\-])")
+_CODE_LETTERS = re.compile(r"[A-Za-z]{5,8}(?:[0-9]{1,2})?(?![A-Za-z0-9'\-])")
+"""Of an airline's booking, or with the two digits that are too few for any other id."""
 
 
 def _letters_only(text: str, at: int, *, named: bool) -> int:

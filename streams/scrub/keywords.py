@@ -86,7 +86,7 @@ _WORDS = {
     ),
     Key("CRYPTO", "id"): ("wallet btc bitcoin eth ethereum"),
     Key("CARD_SEC", "code"): (
-        "digits digit cid sicherheitscode prufziffer prufnummer kartenprufnummer cryptogramme seguridad sicurezza "
+        "back digits digit cid sicherheitscode prufziffer prufnummer kartenprufnummer cryptogramme seguridad sicurezza "
         "seguranca sec rueckseite cvv cvc cvv2 csc cvn security"
     ),
     Key("CARD_SEC", "expiry"): (
@@ -132,8 +132,6 @@ NEEDED = {
     "logged": " as",
     "sign": " as",
     "screen": "name",
-    "digits": "back",
-    "digit": "back",
     "bill": " n",
 }
-"""Key words that announce nothing unless another word follows ("log in as", "screen name", "digits on the back")."""
+"""Key words that announce nothing unless another word follows ("log in as", "screen name")."""

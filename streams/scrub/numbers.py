@@ -17,7 +17,7 @@ _CLASSES = bytes(ord("a" if chr(b).isalpha() else "0" if chr(b).isdigit() else "
 """Letters to `a`, digits to `0`."""
 
 NOT_DIGITS = bytes(b for b in range(256) if not 0x30 <= b <= 0x39)
-RUN = re.compile(r"[+(]{0,2}\d(?:[ ./()_+\-]{0,3}\d){3,}")
+RUN = re.compile(r"\d(?:[ ./()_+\-]{0,3}\d){3,}")
 """Digits with at most three separators between two of them; linear, because a failed start is one character."""
 
 MIN_DIGITS = 6
@@ -25,7 +25,7 @@ MIN_DIGITS = 6
 
 _IP4 = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}")
 _IP6 = re.compile(
-    r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{1,4}:){2,7}(?:(?::[0-9A-Fa-f]{1,4}){1,6}|[0-9A-Fa-f]{1,4}|:)?|"
+    r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{1,4}:){1,7}(?:(?::[0-9A-Fa-f]{1,4}){1,6}|[0-9A-Fa-f]{1,4}|:)?|"
     r"::(?:[0-9A-Fa-f]{1,4}:?){1,7}"
 )
 _IBAN = re.compile(
@@ -99,15 +99,24 @@ def find_numbers(text: str, digits: int) -> list[Span]:
         start, end = match.span()
         if found and any(a <= start < b for a, b, _ in found):
             continue
+        plain = match[0].isdigit()
+        if plain and end - start < MIN_DIGITS:
+            continue
         lower = lower or text.lower()
-        found += _births(text, start, end)
-        for piece_start, piece_end in _pieces(text, start, end):
+        for _ in range(2):  # "+(44"
+            start -= text[start - 1 : start] in _OPENING
+        pieces = [(start, end)] if plain else _pieces(text, start, end)
+        found += [] if plain else _births(text, start, end)
+        for piece_start, piece_end in pieces:
             label = label_of(text, lower, piece_start, piece_end)
             if label:
                 found.append((*_lettered(text, piece_start, piece_end), label))
     if text.count(":") > 1:
         found += [(*m.span(), "IP") for m in _IP6.finditer(text) if _is_ip6(m[0])]
     return found
+
+
+_OPENING = frozenset("+(")
 
 
 def _lettered(text: str, start: int, end: int) -> tuple[int, int]:
@@ -194,7 +203,7 @@ def label_of(text: str, lower: str, start: int, end: int) -> str:
         return ""
     if run.count(".") == 3 and _IP4.fullmatch(run) and not _VERSION_BEFORE.search(lower, max(0, start - 14), start):
         return "IP"
-    if text[start - 2 : start] == "0x":
+    if lower[start - 2 : start] == "0x":
         return ""
     if n < MIN_DIGITS or _is_quantity(lower, run, digits, start, end):
         return ""
@@ -229,7 +238,8 @@ def _by_shape(run: str, n: int, groups: list[str]) -> str:
 
 def context_of(lower: str, start: int) -> str:
     """The label that the nearest key word in the 32 characters before suggests."""
-    for word in reversed(_LETTERS.findall(lower, max(0, start - 32), start)):
+    words: list[str] = _LETTERS.findall(lower, max(0, start - 32), start)
+    for word in reversed(words):
         label = _CONTEXT.get(word)
         if label is not None:
             return label
@@ -242,10 +252,11 @@ def _is_quantity(lower: str, run: str, digits: str, start: int, end: int) -> boo
         return True
     if _MONEY_BEFORE.search(lower, max(0, start - 6), start) and len(digits) <= _MAX_AMOUNT:
         return True
+    if run.isdigit():
+        amount = len(digits.rstrip("0")) <= 2 and len(digits) <= _MAX_AMOUNT  # 250000 is an amount
+        return amount and not context_of(lower, start)
     if _YEARS.fullmatch(run) or _TIMES.fullmatch(run) or _DECIMAL.fullmatch(run):
         return True
-    if run.isdigit() and len(digits.rstrip("0")) <= 2 and len(digits) <= _MAX_AMOUNT:  # 250000 is an amount
-        return not context_of(lower, start)
     if run.count(".") >= 2 and _VERSION_BEFORE.search(lower, max(0, start - 14), start):
         return True
     return _is_list(run)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, lexicon
-from streams.scrub.spans import Span
+from streams.scrub.spans import Overflow, Span
 
 STRONG = frozenset(
     (
@@ -76,7 +76,7 @@ def find_persons(text: str, lower: str, unusual: set[str], *, named: bool) -> li
     """Spans of the names that a trigger announces."""
     found: list[Span] = []
     last = 0
-    for at, word in sorted(_positions(text, unusual))[:MAX_CANDIDATES]:
+    for at, word in sorted(_positions(text, unusual)):
         if at < last:
             continue
         strength = _strength(lower, at)
@@ -96,7 +96,9 @@ def _positions(text: str, unusual: set[str]) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
     for word in unusual:
         at = text.find(word)
-        while at >= 0 and len(found) < MAX_CANDIDATES:
+        while at >= 0:
+            if len(found) >= MAX_CANDIDATES:
+                raise Overflow
             if not (text[at - 1 : at].isalnum() or text[at + len(word) : at + len(word) + 1].isalnum()):
                 found.append((at, word))
             at = text.find(word, at + len(word))

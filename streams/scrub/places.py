@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from streams.scrub import streets
 from streams.scrub.addresses import find_addresses
-from streams.scrub.spans import Span
+from streams.scrub.spans import Overflow, Span
 
 MIN_CODED = 5
 """Digits of a postal code and a house number."""
@@ -19,12 +19,15 @@ WHOLE = 160
 BEFORE, BEHIND = 90, 220
 """Characters of an address on both sides of what shows it."""
 MAX_SPOTS = 200
-"""Spots looked at in one turn; further ones are near them, or the turn is a flood of street names."""
+"""Spots looked at in one turn; more are a flood of street names."""
 
 _CODE_AND_TOWN = re.compile(
     r"(?<![\w.,:$\-])(?:\d{4,6}|\d{3} \d{2}|\d{4,5}-\d{3,4}|\d{4} ?[A-Z]{2})[ ,\n]{1,3}[A-Za-z\x01]{3}"
 )
-_HOUSE_NUMBER = re.compile(r"(?<![\d:.,$])\d{1,6}(?![\d:%]| ?[ap]m\b)")
+_HOUSE_NUMBER = re.compile(
+    r"(?<![\d:.,$])\d{1,6}(?![\d:%]| ?[ap]m\b| (?:minutes?|mins?|hours?|days?|weeks?|months?|years?|times|people|"
+    r"credits|points|dollars|euros|pounds|percent|items|stars|miles|km)\b)"
+)
 _REACH = 48
 """Characters between the words of a street and its number."""
 
@@ -48,7 +51,9 @@ def _spots(text: str, words: Iterable[str]) -> set[int]:
         leads = lower not in streets.SUFFIXES or lower in streets.PREFIXES
         follows = not leads or lower in streets.WAYS
         at = text.find(word)
-        while at >= 0 and len(found) < MAX_SPOTS:
+        while at >= 0:
+            if len(found) >= MAX_SPOTS:
+                raise Overflow
             end = at + len(word)
             if (leads and _HOUSE_NUMBER.search(text, end, end + _REACH)) or (
                 follows and _HOUSE_NUMBER.search(text, max(0, at - _REACH), at)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from streams.scrub.lexicon import is_common
-from streams.scrub.spans import Span
+from streams.scrub.spans import Overflow, Span
 
 PASSWORD_WORDS = frozenset(
     "password passwords passwort kennwort contrasena clave senha wachtwoord haslo parol pwd passwd pw pass "
@@ -49,6 +49,10 @@ _SECRET = re.compile(rf"[^\s\"`{BLANK}]{{3,256}}")
 _ORDINARY = re.compile(r"[a-z]+('[a-z]+)?[.,!?;:)]*|[.,!?;:)\-]+")
 
 
+MAX_WORDS = 200
+"""Times that one password word is looked at in one turn; more are a flood."""
+
+
 def find_shapes(text: str, tokens: Iterable[tuple[int, int]]) -> list[Span]:
     """Spans of secrets, wallets and device addresses that show by their form, in the long unbroken tokens given."""
     found: list[Span] = []
@@ -80,6 +84,8 @@ def find_passwords(text: str, lower: str, fired: Iterable[str]) -> list[Span]:
     """Spans of the values that password words, as typed, announce."""
     found: list[Span] = []
     for word in fired:
+        if lower.count(word) > MAX_WORDS:
+            raise Overflow
         at = lower.find(word)
         while at >= 0:
             end = at + len(word)

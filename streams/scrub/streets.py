@@ -85,7 +85,8 @@ DETAILS = UNITS | frozenset(
     """edif edificio depto departamento piso puerta esc escalera int interior of oficina apartamento casa bloque
     torre lote lt mz mza km lot phase blok kat daire etg etage stiege tur top haus wohnung wohnblock scara et etaj
     ap sc m d dom kv str korp stroenie pom of byt patro vchod emelet em ajto lepcsohaz lgh tr uppgang as rappu bnr
-    box cp cep pb ps postboks bus batiment bat escalier appartement appt scala palazzina interno bloco andar sala
+    box cp cep pb ps postboks bus batiment bat escalier appartement appt scala palazzina interno bloco
+    andar sala dcha izda izq esq dto bat os
     lj kom no nr num numero so ngo ngach hem to khom xa phuong quan huyen tinh thon ward barangay brgy purok sitio
     rt rw kel kec kab gg c j b p k s v n""".split()
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from itertools import pairwise
 
 from streams.scrub.keywords import KEYS
+from streams.scrub.lexicon import OFTEN, lexicon
 from streams.scrub.secrets import PASSWORD_WORDS
 
 MIN_LENGTH = 5
@@ -44,6 +46,28 @@ def _by_shorter() -> dict[str, tuple[str, ...]]:
 
 def _shortened(word: str) -> Iterable[str]:
     return {word[:i] + word[i + 1 :] for i in range(len(word))}
+
+
+def is_slip(word: str) -> bool:
+    """Whether an unknown word is a frequent one with a letter left out, doubled, or exchanged with the next."""
+    if not MIN_LENGTH <= len(word) <= MAX_LENGTH or not word.isalpha():
+        return False
+    if any(a == b and _is_frequent(word[:i] + word[i + 1 :]) for i, (a, b) in enumerate(pairwise(word))):
+        return True
+    if any(_is_frequent(word[:i] + word[i + 1] + word[i] + word[i + 2 :]) for i in range(1, len(word) - 1)):
+        return True
+    return word in _cut()
+
+
+def _is_frequent(word: str) -> bool:
+    return bool(lexicon().get(word, 0) & OFTEN)
+
+
+@cache
+def _cut() -> frozenset[str]:
+    """Every frequent word of some length with one letter left out, none of the first."""
+    words = (word for word, flags in lexicon().items() if flags & OFTEN and len(word) > MIN_LENGTH and word.isalpha())
+    return frozenset(word[:i] + word[i + 1 :] for word in words for i in range(2, len(word)))
 
 
 def _is_one_edit(word: str, key: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,14 @@ HOSTILE = (
     "password ",
     "\u0661",
     "-a/o",
+    "one ",
+    "dot ",
+    "order ",
+    "Ab 12345 ",
+    "Rua 1 ",
 )
+_SIGNS = "aeB1 09 .-@:/(#x "
+"""What random units are made of."""
 FIRING = (
     " my name is Ines, card 4000 0012 3456 7899, pass: x9!kk, a dot b at gmail dot com, 12 Oak St Apt 4, "
     "http://u:p@h 1.2.3.4"
@@ -159,8 +167,10 @@ def _peers(
 
 def _hostile() -> bool:
     """The slowest hostile text at 4 KB, alone and with a line that fires the detectors; whether time is not linear."""
+    rng = random.Random(11)
+    made = ["".join(rng.choices(_SIGNS, k=rng.randrange(1, 9))) for _ in range(40)]
     worst, steepest = 0.0, 0.0
-    for unit in HOSTILE:
+    for unit in (*HOSTILE, *made):
         for tail in ("", FIRING):
             small, large = (_cpu((unit * size)[:size] + tail) for size in (4096, 16_384))
             worst = max(worst, small)

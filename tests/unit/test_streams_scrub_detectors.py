@@ -83,6 +83,13 @@ FOUND = [
     ("PERSON", "मेरा नाम {} है", "अनिल वर्मा"),
     ("ADDRESS", "我的地址是{}", "南京路12号3单元"),
     ("PERSON", "the parcel was signed for by {}", "Tomasz Wilk"),
+    ("PERSON", "Dear {}, we have found it", "Lieke van 't Woud"),
+    ("PERSON", "please ask for {}", "Thùy Mỹ"),
+    ("IP", "from {}", "fe80::1a2b:3c4d:5e6f:7081"),
+    ("ZIP", "{} is my postcode", "4107"),
+    ("OTP", "{} that's the verification code", "80413"),
+    ("CARD_SEC", "and on the back {}", "731"),
+    ("DOB", "my date of birth should be {}", "4-11-81"),
 ]
 
 LEFT = [
@@ -101,6 +108,13 @@ LEFT = [
     "we need 10 20 30 40 50 60 pieces",
     "The train leaves on 12/05/2024",
     "[NAME] wrote **** to us",
+    "I get 500 back on the 4107 model",
+    "Vorrei sapere quando arriva la lavatrice",
+    "quiero cancelar la entrega de la nevera",
+    "dostawa miala byc wczoraj, gdzie jest kurier",
+    "荷物がまだ届きません - any news?",
+    "my oder was chagred twicce",
+    "the doctor said it so I called",
 ]
 
 
@@ -143,6 +157,7 @@ def test_detectors_answer_to_a_question() -> None:
     assert find_record({"text": "okafor", "prev": "May I have your last name?"}) == [(0, 6, "PERSON")]
     assert find_record({"text": "4711", "prev": "What is your policy number?"}) == [(0, 4, "ACCOUNT_ID")]
     assert find_record({"text": "why do you need that?", "prev": "May I have your last name?"}) == []
+    assert find_record({"text": "is there no other way to log on?", "prev": "Which username do you use?"}) == []
 
 
 PIECES = [value for _, _, value in FOUND] + [
@@ -209,6 +224,8 @@ def test_detectors_bound_the_number_of_values(unit: str) -> None:
     rng = random.Random(1)
     text = (unit * 2000)[:8192] + str(rng.random())
     assert len(find(text)) < 8192
+    with pytest.raises(Overflow):
+        look("a-" * 2048)
     with pytest.raises(Overflow):
         _rules(" at gmail dot com" * 500, look(" at gmail dot com" * 500))
     assert find(" at gmail dot com" * 500) == [(0, 17 * 500, "SECRET")]

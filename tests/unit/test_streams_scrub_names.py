@@ -12,8 +12,9 @@ import pytest
 from streams.scrub.building.corpus import sentences
 from streams.scrub.building.lexicon import DATA
 from streams.scrub.building.train import packed, train
-from streams.scrub.names import CACHE_WORDS, TOKEN, _tokens, tag, weights
+from streams.scrub.names import CACHE_WORDS, _tokens, tag, weights
 from streams.scrub.normalise import normalise
+from streams.scrub.token_kinds import TOKEN
 
 MODEL = DATA / "tagger.json.gz"
 

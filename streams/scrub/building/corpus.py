@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from streams.scrub.building.lexicon import DATA, NO_LANGUAGES, own_lists
 from streams.scrub.lexicon import COMMON, FIRST, FOREIGN, LAST, NAME, OFTEN, PROPER, lexicon
-from streams.scrub.names import TOKEN, is_candidate, kind_of
 from streams.scrub.normalise import normalise
+from streams.scrub.token_kinds import TOKEN, is_candidate, kind_of
 
 CARRIERS = (
     "conv_star",

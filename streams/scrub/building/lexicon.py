@@ -1,9 +1,10 @@
 """Builds data/lexicon.txt.gz from word lists by frequency, census name lists and the project's own lists.
 
-    python -m streams.scrub.building.lexicon --scowl /usr/share/dict/scowl --census DIR --stopwords FILE
+    python -m streams.scrub.building.lexicon --scowl /usr/share/dict/scowl --census DIR --stopwords FILE --packages DIR
 
 SCOWL is free to use with its notice; the census lists are public domain (files `dist.*` of the package `names`);
-the stop words of 50 languages are stopwords-iso (MIT; `stopwords-iso.json` of the package `stopwordsiso`).
+the stop words of 50 languages are stopwords-iso (MIT; `stopwords-iso.json` of the package `stopwordsiso`); the folder
+of packages holds what translated.py and gazetteer.py read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from streams.scrub.building import gazetteer, translated
 from streams.scrub.keywords import KEYS
 from streams.scrub.lexicon import COMMON, FIRST, FOREIGN, GERMAN, LAST, NAME, OFTEN, PROPER
 from streams.scrub.normalise import LETTER, normalise
@@ -31,6 +33,14 @@ _SURNAMES = 20_000
 """Census surnames kept; the rest is borne by less than one American in 100,000."""
 
 
+_STRINGS = 2
+"""Translated strings that hold a word of a language at least; one alone may be a mistake."""
+_FREQUENT = 6
+"""Strings that hold a word which is also a rare name, for it to be ordinary in its language all the same."""
+_KNOWN_SURNAMES, _KNOWN_FIRSTS = 3_000, 1_000
+"""Names of that rank are names in every language."""
+_SHORT = 2
+"""Letters of words that are too short to tell languages by."""
 NO_LANGUAGES = frozenset({"brands", "places", "titles", "persons", "never", "chat"})
 """The project's own lists that are no language's."""
 _STOPWORDS = frozenset(
@@ -39,7 +49,7 @@ _STOPWORDS = frozenset(
 """Languages of stopwords-iso that are used; of the others many stop words are surnames once accents are gone."""
 
 
-def build(scowl: Path, census: Path, stopwords: Path) -> bytes:
+def build(scowl: Path, census: Path, stopwords: Path, packages: Path) -> bytes:
     """The packed lexicon."""
     table: dict[str, int] = {}
 
@@ -78,6 +88,19 @@ def build(scowl: Path, census: Path, stopwords: Path) -> bytes:
         add(firsts, FIRST)
         add(lasts, LAST)
     _add_foreign(table, stopwords, frozenset([*surnames[:_FREQUENT_SURNAMES], *own["titles"][0]]))
+    common_names = {word for word, flags in table.items() if flags & LAST} & set(surnames[:_KNOWN_SURNAMES])
+    for sex in ("male", "female"):
+        common_names |= set(_census(census / f"dist.{sex}.first")[:_KNOWN_FIRSTS])
+    for firsts, lasts in own_lists("names.txt").values():
+        common_names |= {*firsts, *lasts}
+    _add_translated(
+        table, common_names, [path for path in sorted(packages.glob("*.whl")) if "geonames" not in path.name]
+    )
+    brands = gazetteer.brands(packages)
+    for word in brands:
+        if table.get(word, 0) & ~PROPER == LAST and word not in common_names:
+            table[word] = PROPER
+    _add_proper(table, [*brands, *gazetteer.towns(packages)])
     return pack(_corrected(table, scowl, kinds, persons, never))
 
 
@@ -90,6 +113,36 @@ def _add_foreign(table: dict[str, int], stopwords: Path, kept: frozenset[str]) -
             if word in english or flags & FIRST or word in kept or len(word) == 1:
                 continue
             table[word] = flags | COMMON | FOREIGN | (GERMAN if language == "german" else 0)
+
+
+def _add_translated(table: dict[str, int], common_names: set[str], packages: list[Path]) -> None:
+    """Mark words of translated programs, unless a list knows them: ordinary in their language, or brands in English."""
+    for language, counts in sorted(translated.vocabulary(packages).items()):
+        flags = COMMON if language == "en" else COMMON | FOREIGN | (GERMAN if language == "german" else 0)
+        for word, strings in counts.items():
+            if strings < _STRINGS or len(word) <= _SHORT or not _WORD.fullmatch(word):
+                continue
+            before = table.get(word, FOREIGN)
+            if _is_foreign(before) or (strings >= _FREQUENT and _is_rare_name(before) and word not in common_names):
+                table[word] = table.get(word, 0) | flags
+    _add_proper(table, [word for word, strings in translated.brands(packages).items() if strings >= _STRINGS])
+
+
+def _is_foreign(flags: int) -> bool:
+    """Whether a word may be one of another language: no English word, no name."""
+    return bool(flags & FOREIGN) and not flags & NAME
+
+
+def _is_rare_name(flags: int) -> bool:
+    """Whether a word is a name and nothing else, in English."""
+    return bool(flags & NAME) and not flags & COMMON
+
+
+def _add_proper(table: dict[str, int], words: Iterable[str]) -> None:
+    """Mark words that no list knows as names of things."""
+    for word in words:
+        if _WORD.fullmatch(word):
+            table.setdefault(word, PROPER)
 
 
 def foreign_words(stopwords: Path) -> dict[str, list[str]]:
@@ -159,8 +212,9 @@ def main() -> None:
     parser.add_argument("--scowl", type=Path, required=True)
     parser.add_argument("--census", type=Path, required=True)
     parser.add_argument("--stopwords", type=Path, required=True)
+    parser.add_argument("--packages", type=Path, required=True)
     args = parser.parse_args()
-    (DATA / "lexicon.txt.gz").write_bytes(build(args.scowl, args.census, args.stopwords))
+    (DATA / "lexicon.txt.gz").write_bytes(build(args.scowl, args.census, args.stopwords, args.packages))
 
 
 if __name__ == "__main__":

@@ -21,20 +21,8 @@ import numpy as np
 
 from streams.scrub.building.corpus import Example, sentences
 from streams.scrub.building.lexicon import DATA
-from streams.scrub.names import (
-    END,
-    GROUPS,
-    KINDS,
-    START,
-    as_neighbour,
-    group_of,
-    is_candidate,
-    ngrams,
-    pack,
-    shape_of,
-    style_of,
-    votes_of,
-)
+from streams.scrub.names import as_neighbour, ngrams, pack, style_of, votes_of
+from streams.scrub.token_kinds import END, GROUPS, KINDS, START, group_of, is_candidate, shape_of
 
 SEED = 20_250
 EPOCHS = 6
@@ -52,8 +40,10 @@ BIAS_POSITIVE = 1.6
 COMMAND = "python -m streams.scrub.building.train --data DIR"
 SOURCES = [
     (
-        "lexicon.txt.gz: SCOWL (permissive), US census name lists (public domain), stopwords-iso (MIT), "
-        "names.txt and words.txt of this project"
+        "lexicon.txt.gz: SCOWL (permissive), US census name lists (public domain), stopwords-iso (MIT), words of the "
+        "translations in homeassistant (Apache-2.0), indico and django-allauth (MIT), django, django-helpdesk, "
+        "django-oscar and wagtail (BSD), brands of name-suggestion-index (BSD-3-Clause) and simple-icons (CC0), towns "
+        "of GeoNames (CC BY 4.0), names.txt and words.txt of this project"
     ),
     "templates.txt and names.txt of this project (its own licence)",
     (
