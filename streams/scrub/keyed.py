@@ -19,7 +19,7 @@ _FILLER = re.compile(
     r"full one is|should|be|changed|file|record|profile|system|still|hat|"
     r"the|my|your|his|her|our|for|of|to|on|with|as|"
     r"ending|ends|ended|am|at|you|we|sent|i|got|received|security|insurance|that|says|reads|in|last|"
-    r"four|4(?![-./ ]?\d)|digits?|"
+    r"four|(?<=st )4|digits?|"
     r"digit|under|here|and it's|called|named|set|now|actually|ist|es|est|son|e|lautet|meine?|mi|mon|ma|la|le|el|"
     r"der|die|das|de|du|"
     r"numero|nummer|nomor|numer|sono|sind|mein)\b)){0,8}[ \t]{0,3}\n?[ \t]{0,3}"

@@ -90,6 +90,7 @@ FOUND = [
     ("OTP", "{} that's the verification code", "80413"),
     ("CARD_SEC", "and on the back {}", "731"),
     ("DOB", "my date of birth should be {}", "4-11-81"),
+    ("DOB", "born {}", "4 April 1996"),
 ]
 
 LEFT = [
