@@ -67,10 +67,12 @@ class QualityConfig:
     """A reply is rejected as spam from this score on."""
     gibberish: float = 0.60
     """As `spam`, for word salad and key mashing."""
-    toxic: float = 0.80
+    toxic: float = 0.90
     """As `spam`, for insult, hate, threat and harassment; a customer's is only tagged."""
-    non_dialogue: float = 0.70
+    non_dialogue: float = 0.85
     """As `spam`, for logs, notices and articles."""
+    noise: float = 0.95
+    """A reply that no class is sure of is rejected as the likeliest when their scores sum up to this."""
     customer: float = 0.85
     """Score from which spam and gibberish reject a customer's turn: dropping context needs more certainty."""
     pasted: float = 0.97
@@ -104,7 +106,7 @@ class QualityConfig:
 
     def __post_init__(self) -> None:
         """Refuse thresholds outside 0..1 and limits that contradict each other."""
-        for name in ("spam", "gibberish", "toxic", "non_dialogue", "customer", "pasted", "unsure"):
+        for name in ("spam", "gibberish", "toxic", "non_dialogue", "customer", "pasted", "noise", "unsure"):
             value = getattr(self, name)
             if not 0 < value <= 1:
                 raise ValueError(f"{name} = {value}: wants more than 0 and at most 1")

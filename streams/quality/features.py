@@ -71,12 +71,17 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Features:
-    """Of n texts: `rows` of their n-grams (2^17 = none) with `starts` (n,), how many they are, counts (n, COUNTS)."""
+    """Of n texts: `rows` of their n-grams (2^17 = none) with `starts` (n,), how many they are, counts (n, COUNTS).
+
+    `words` are those of all texts, with where each text's begin (n,).
+    """
 
     rows: Ints
     starts: Numbers
     sizes: Numbers
     counts: Floats
+    words: Sequence[bytes]
+    word_starts: Numbers
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class Joined:
 class Words:
     """All words of the texts, separators included: `at` (n + 1,) the separators, `counted` (n,) words of each."""
 
+    found: Sequence[bytes]
     hashes: Ints
     classes: Numbers
     groups: Numbers
@@ -116,11 +122,11 @@ def join(folded: Sequence[bytes]) -> Joined:
 def read_words(folded: Sequence[bytes]) -> Words:
     """The words of folded texts; a run of digits is one word."""
     found = _WORD.findall(SEPARATOR + SEPARATOR.join(folded) + SEPARATOR)
-    codes = np.array([_CODES[w] for w in found], dtype=np.int64)
+    codes = np.fromiter(map(_CODES.__getitem__, found), np.int64, len(found))
     classes = (codes >> CLASS_SHIFT) & 255
     at = np.flatnonzero(classes == 0)
     hashes = (codes & 0xFFFFFFFF).astype(np.uint32)
-    return Words(hashes, classes, codes >> GROUP_SHIFT, at, np.diff(at) - 1)
+    return Words(found, hashes, classes, codes >> GROUP_SHIFT, at, np.diff(at) - 1)
 
 
 def pair_hashes(hashes: Ints) -> Ints:
@@ -153,7 +159,7 @@ def extract(texts: Sequence[str], vocabulary: Vocabulary) -> Features:
     counts = np.concatenate(
         [_shape(texts, joined), _fluency(joined, words, pairs, vocabulary), _groups(words)], axis=1, dtype=np.float32
     )
-    return Features(*_rows(joined, words, pairs), counts)
+    return Features(*_rows(joined, words, pairs), counts, words.found, words.at[:-1])
 
 
 def _rows(joined: Joined, words: Words, pairs: Ints) -> tuple[Ints, Numbers, Numbers]:

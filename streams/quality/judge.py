@@ -111,6 +111,8 @@ def _weigh(
         scores[_GIBBERISH] = 0.0
     if role in _REPLIES:
         reasons = tuple([code for code, name, least in limits if scores[name] >= least])
+        if not reasons and sum(scores.values()) >= config.noise:
+            reasons = (Reason(max(scores, key=scores.__getitem__)),)
         unsure = not reasons and max(scores.values()) >= config.unsure
         return Verdict(not reasons, reasons, (Tag.UNSURE.value,) if unsure else (), scores)
     asked = {Reason.SPAM: config.customer, Reason.GIBBERISH: config.customer, Reason.NON_DIALOGUE: config.pasted}

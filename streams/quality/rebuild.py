@@ -6,6 +6,7 @@
     --prose   the Markov model of encyclopedic prose of essential-generators (.json)
     --spam    folders of spam mails (SpamAssassin's public corpus)
     --ham     folders of mails of people on mailing lists (the same)
+    --letters EnglishVectorizer.bf and EnglishModel.bf of toxicityclassifier 1.0.1
 
     --text    further texts as LABEL:SOURCE:FILE, one a line, or a .yml of dialogues
 
@@ -18,9 +19,11 @@ import argparse
 import gzip
 import html
 import json
+import pickle
 import random
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +31,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix, hstack, vstack
+from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.linear_model import LogisticRegression
 
 from streams.quality import features, invented
 from streams.quality.classifier import CLASSES, Classifier
 from streams.quality.features import HASH_BITS, SET_BITS, TRIGRAM_BITS, Floats, Ints, Vocabulary
+from streams.quality.letters import letters
 from streams.quality.words import CLASSES as CLASSES_OF_WORDS
 
 _MACHINE = re.compile(
@@ -69,6 +74,8 @@ class Corpus:
     words: Sequence[Sequence[str]]
     """Word lists, most frequent first."""
     abuse: Sequence[str]
+    letters: Mapping[str, float]
+    """Weights of n-grams inside words, from a model of abuse that saw none of the sources here."""
 
     def without(self, source: str) -> Corpus:
         """The same without one source, for leave-one-source-out."""
@@ -98,6 +105,7 @@ def arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None
     parser.add_argument("--prose", type=Path)
     parser.add_argument("--spam", type=Path, nargs="*", default=[])
     parser.add_argument("--ham", type=Path, nargs="*", default=[])
+    parser.add_argument("--letters", type=Path, nargs=2, required=required)
     parser.add_argument("--text", nargs="*", default=[])
 
 
@@ -121,7 +129,7 @@ def read_corpus(args: argparse.Namespace) -> Corpus:
         for turn in held["turns"]
     ]
     chats += [Row(r["text"], "good", r["source"]) for r in read_jsonl(data / "intents_banking77.jsonl.gz")]
-    return Corpus(rows, chats, [_word_list(path) for path in args.words], abuse)
+    return Corpus(rows, chats, [_word_list(path) for path in args.words], abuse, read_letters(*args.letters))
 
 
 def read_mail(folder: Path) -> list[str]:
@@ -158,6 +166,16 @@ def read_texts(spec: str, abuse: Sequence[str]) -> list[Row]:
     bad = {word.strip() for word in abuse}
     kept = [t for t in found if len(t) > 1 and (label != "good" or not bad.intersection(t.lower().split()))]
     return [Row(t, label, source, 0.5) for t in random.Random(5).sample(kept, min(len(kept), 4_000))]
+
+
+def read_letters(vectorizer: Path, model: Path) -> dict[str, float]:
+    """N-gram -> its weight in a linear model of abuse, inverse document frequency folded in."""
+    with vectorizer.open("rb") as file, model.open("rb") as other, warnings.catch_warnings():
+        warnings.simplefilter("ignore", InconsistentVersionWarning)
+        # pickles of a package that was fetched on purpose, read on the machine of who rebuilds
+        counted, linear = pickle.load(file), pickle.load(other)  # noqa: S301
+    weights = linear.coef_[0] * vars(vars(counted)["_tfidf"])["_idf_diag"].diagonal()
+    return {gram: float(weights[at]) for gram, at in counted.vocabulary_.items()}
 
 
 def _word_list(path: Path) -> list[str]:
@@ -280,6 +298,7 @@ def fit(corpus: Corpus, seed: int = 7, regularisation: float = 2.0) -> Classifie
         scale,
         learned[1 << HASH_BITS :],
         model.intercept_.astype(np.float32),
+        letters(corpus.letters),
     )
 
 

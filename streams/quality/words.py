@@ -25,6 +25,8 @@ CLASS_SHIFT: Final = 32
 GROUP_SHIFT: Final = 40
 
 _CLASS_OF: Final = {word.encode(): at + 1 for at, word in enumerate(_LISTS["function"])}
+FUNCTION: Final = frozenset(_CLASS_OF)
+"""Words that carry order and no meaning."""
 _FIRST_ENDING: Final = len(_CLASS_OF) + 1
 _NUMBER: Final = _FIRST_ENDING + len(_ENDINGS)
 _SHORT: Final = _NUMBER + 1
