@@ -91,13 +91,12 @@ _PHONE_DIGITS = range(10, 13)
 
 def find_numbers(text: str, digits: int) -> list[Span]:
     """Spans of every number in a personal shape, of IBANs and of IP addresses, in a text of so many digits."""
-    found: list[Span] = []
-    if digits >= _IBAN_DIGITS:
-        found = _ibans(text)
+    ibans = _ibans(text) if digits >= _IBAN_DIGITS else []
+    found = list(ibans)
     lower = ""
     for match in RUN.finditer(text):
         start, end = match.span()
-        if found and any(a <= start < b for a, b, _ in found):
+        if ibans and any(a <= start < b for a, b, _ in ibans):
             continue
         plain = match[0].isdigit()
         if plain and end - start < MIN_DIGITS:

@@ -12,7 +12,7 @@ from streams.scrub.detectors import _rules
 from streams.scrub.gate import look
 from streams.scrub.masking import render
 from streams.scrub.normalise import normalise
-from streams.scrub.spans import Overflow, union
+from streams.scrub.spans import Overflow, Span
 
 FOUND = [
     ("EMAIL", "write to {}", "ines.okafor+x@example.org"),
@@ -213,10 +213,11 @@ def test_detectors_gate_is_a_superset(text: str) -> None:
     plain = normalise(text).text
     seen = look(plain)
     opened = seen._replace(flags=~0)
-    gated = union(_rules(plain, seen), plain)
-    assert {(a, b) for a, b, _ in union(_rules(plain, opened), plain)} <= {
-        (a, b) for x, y, _ in gated for a in range(x, y + 1) for b in range(a, y + 1)
-    }
+    assert _covered(_rules(plain, opened), plain) <= _covered(_rules(plain, seen), plain)
+
+
+def _covered(spans: list[Span], text: str) -> set[int]:
+    return {i for a, b, _ in spans for i in range(a, b) if text[i].isalnum()}
 
 
 @pytest.mark.parametrize("unit", ["1 ", "a@", "12 Oak St ", "Xq ", "4111 ", "my name is ", "a dot b at c "])
