@@ -92,9 +92,9 @@ class TrainConfig:
     decide_latest: int = 0
     """Most steps between candidates; in between one is offered only when the prequential loss has fallen.
     0: always after `decide_every`."""
-    decide_idle_s: float = 0.0
-    """A line that has had nothing to train on for so long offers what it learned since the newest candidate, seconds:
-    the end of a rush need not wait for the next one. 0: never."""
+    decide_after_rush: bool = False
+    """Offer a candidate as soon as a backlog has been worked off, before `decide_every`, and again until the gate has
+    examples enough to look: the end of a rush need not wait for the next one."""
     checkpoint_every: int = 25
     """Steps between checkpoints."""
     keep_checkpoints: int = 3

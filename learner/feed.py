@@ -34,7 +34,10 @@ SHARE_STEPS = 100
 """Steps over which a customer's share of tokens is counted."""
 
 OVERLOAD = 2
-"""Batches of fresh samples that wait before fresh takes half of a step."""
+"""Batches of fresh samples that wait before fresh takes `RUSH_SHARE` of a step."""
+
+RUSH_SHARE = 2 / 3
+"""Share of a step's tokens while a backlog lasts; the rehearsal that it holds back is made up for afterwards."""
 
 AHEAD = 8
 """Batches of fresh samples held at most: a draw is at random among all that wait, what is held goes oldest first."""
@@ -78,6 +81,8 @@ class Plan:
     """Key of a sample's documents -> its handle; self-made anchors have none."""
     fresh: Mapping[str, Sample]
     """Key -> sample of the fresh ones."""
+    rush: bool = False
+    """Whether a backlog waited behind it."""
     missing: int = 0
     """Samples of a logged plan that are gone; then the step is not the one that was taken."""
 
@@ -100,16 +105,21 @@ class Feed:
         self._pending: deque[Item] = deque()
         self._since = 0.0
         self._used: deque[dict[str, int]] = deque(maxlen=SHARE_STEPS)
-        self.lengths = {"rehearsal": MEAN_LENGTH, "anchor": MEAN_LENGTH}
+        self.lengths = {"fresh": MEAN_LENGTH, "rehearsal": MEAN_LENGTH, "anchor": MEAN_LENGTH}
         self.debt = {"rehearsal": 0.0, "anchor": 0.0}
+        self.owed = {"rehearsal": 0.0, "anchor": 0.0}
+        """Tokens that a backlog has held back; they are made up for once nothing fresh waits."""
         self.superseded: set[str] = set()
         self.outdated: Callable[[Sample], bool] = lambda _sample: False
         """Whether a sample states a fact that has changed: however old it is, it is not rehearsed again."""
         self.anchor_share = config.anchor_share
         self.waits: dict[str, int] = {"limiter": 0, "empty": 0}
 
-    def gather(self, run: int, step: int, now: float) -> Plan | None:
-        """The documents of a step, or None while there is not enough fresh text yet; `now` in seconds."""
+    def gather(self, run: int, step: int, now: float, *, make_up: bool = True) -> Plan | None:
+        """The documents of a step, or None while there is nothing to train on yet; `now` in seconds.
+
+        Without fresh samples a step makes up for what a backlog held back, if `make_up` says that this is the time.
+        """
         config = self._config
         short = AHEAD * config.fresh_batch - len(self._pending)
         if short > 0:
@@ -118,19 +128,43 @@ class Feed:
                 self._since = now
             self._pending = deque(sorted((*self._pending, *drawn), key=lambda item: item.sample.completed_at))
         if not self._pending or (len(self._pending) < config.fresh_batch and now - self._since < config.fresh_wait_s):
-            return None
+            return self._made_up(run, step) if make_up else None
         before = self.waits["limiter"]
         fresh = self._one_per_customer()
         tokens = sum(item.tokens for item in fresh)
         shares = self._shares()
-        rehearsal = self._rehearsal(run, step, tokens * shares["rehearsal"] / shares["fresh"], fresh)
+        # the buffer's limiter counts samples: rehearsal that is shorter than fresh text must not overdraw it
+        credit = self._buffer.limits.samples_per_insert - 1
+        most = len(fresh) * credit if credit > 0 else math.inf
+        rehearsal = self._rehearsal(run, step, tokens * shares["rehearsal"] / shares["fresh"], fresh, most)
         if self.waits["limiter"] > before and now - self._since < PATIENCE * config.fresh_wait_s:
             self._pending.extendleft(reversed(fresh))  # fresh text without rehearsal is how a model forgets
             return None
         self._since = now
+        usual = self._usual_shares()
+        for name in self.owed:
+            self.owed[name] += tokens * (usual[name] / usual["fresh"] - shares[name] / shares["fresh"])
+        made = self._plan(run, step, fresh, rehearsal, tokens * shares["anchor"] / shares["fresh"])
+        return replace(made, rush=self._rush)
+
+    def _made_up(self, run: int, step: int) -> Plan | None:
+        """A step without fresh samples, as long as the rest of a usual one, while a backlog's rehearsal is owed."""
+        usual, fresh = self._usual_shares(), self._config.fresh_batch * self.lengths["fresh"]
+        wanted = {name: fresh * usual[name] / usual["fresh"] for name in self.owed}
+        if self.owed["rehearsal"] < max(wanted["rehearsal"], 1.0):
+            return None
+        rehearsal = self._rehearsal(run, step, wanted["rehearsal"], (), math.inf)
+        if not rehearsal:  # the limiter says so
+            return None
+        for name, tokens in wanted.items():
+            self.owed[name] -= tokens
+        return self._plan(run, step, (), rehearsal, wanted["anchor"])
+
+    def _plan(self, run: int, step: int, fresh: Sequence[Item], rehearsal: Sequence[Item], anchors: float) -> Plan:
+        """The step of these samples, with anchors of so many tokens and augmented copies."""
         chosen = [document for item in (*fresh, *rehearsal) for document in item.documents]
         handles = {item.handle.digest.hex(): item.handle for item in (*fresh, *rehearsal)}
-        for document, handle in self._anchor(run, step, tokens * shares["anchor"] / shares["fresh"]):
+        for document, handle in self._anchor(run, step, anchors):
             chosen.append(document)
             if handle is not None:
                 handles[handle.digest.hex()] = handle
@@ -157,8 +191,9 @@ class Feed:
                 fresh[row["key"]] = sample
         self._count(chosen)
         self.debt, self._since = dict(entry["debt"]), entry["since"]
+        self.owed = dict(entry["owed"])
         self.restore_pending(entry["pending"])
-        return Plan(entry["step"], tuple(chosen), handles, fresh, missing)
+        return Plan(entry["step"], tuple(chosen), handles, fresh, missing=missing)
 
     def quarantine(self, keys: Iterable[str]) -> int:
         """Put samples into the quarantine lane; how many moved."""
@@ -203,7 +238,7 @@ class Feed:
         return {
             "lengths": dict(self.lengths), "debt": dict(self.debt), "superseded": sorted(self.superseded),
             "anchor_share": self.anchor_share, "used": list(self._used), "since": self._since,
-            "pending": self.pending(),
+            "pending": self.pending(), "owed": dict(self.owed),
         }  # fmt: skip
 
     def pending(self) -> list[list[Any]]:
@@ -226,13 +261,23 @@ class Feed:
         self.superseded, self.anchor_share = set(state["superseded"]), state["anchor_share"]
         self._used.extend(state["used"])
         self._since = state["since"]
+        self.owed = dict(state["owed"])
         self.restore_pending(state["pending"])
 
     def _shares(self) -> dict[str, float]:
+        if self._rush:
+            rest = 1 - RUSH_SHARE
+            anchor = min(self.anchor_share, rest / 2)
+            return {"fresh": RUSH_SHARE, "rehearsal": rest - anchor, "anchor": anchor}
+        return self._usual_shares()
+
+    @property
+    def _rush(self) -> bool:
+        return len(self._pending) > OVERLOAD * self._config.fresh_batch
+
+    def _usual_shares(self) -> dict[str, float]:
         config = self._config
         anchor = self.anchor_share
-        if len(self._pending) > OVERLOAD * config.fresh_batch:
-            return {"fresh": 0.5, "rehearsal": 0.5 - min(anchor, 0.25), "anchor": min(anchor, 0.25)}
         scale = (1 - anchor) / max(1 - config.anchor_share, 1e-9)
         return {"fresh": config.fresh_share * scale, "rehearsal": config.rehearsal_share * scale, "anchor": anchor}
 
@@ -276,11 +321,9 @@ class Feed:
         self._pending = later if taken else deque()
         return taken or list(later)[:1]
 
-    def _rehearsal(self, run: int, step: int, tokens: float, fresh: Sequence[Item]) -> list[Item]:
+    def _rehearsal(self, run: int, step: int, tokens: float, fresh: Sequence[Item], most: float) -> list[Item]:
+        """Trained samples of about so many tokens, at most `most` draws, none of a customer who is in the step."""
         wanted = tokens + self.debt["rehearsal"]
-        # the buffer's limiter counts samples: rehearsal that is shorter than fresh text must not overdraw it
-        credit = self._buffer.limits.samples_per_insert - 1
-        most = len(fresh) * credit if credit > 0 else math.inf
         k = int(min(round(wanted / self.lengths["rehearsal"]), most))
         customers = {item.sample.customer for item in fresh}
         if k < 1:
@@ -311,16 +354,13 @@ class Feed:
             return []
         seed = draw_seed(run, step, "anchor")
         found: list[tuple[Document, Handle | None]] = []
-        curated = self._draw(CURATED, (k + 1) // 2, seed) if self._has_curated() else []
+        curated = self._draw(CURATED, (k + 1) // 2, seed) if self._config.curated_anchors else []
         found += [(document, item.handle) for item in curated for document in item.documents]
         own = len(self._anchors)
         found += [(self._anchors[(seed + 7919 * i) % own], None) for i in range(k - len(found)) if own]
         got = sum(len(document.ids) for document, _ in found)
         self.debt["anchor"] = max(min(wanted - got, tokens), -tokens)
         return found
-
-    def _has_curated(self) -> bool:
-        return self._config.curated_anchors
 
     def _heavy(self) -> set[str]:
         """Customers above their share of the last steps' tokens."""
@@ -356,25 +396,3 @@ class Feed:
         document = made[int(row["window"])]
         replies = [replace(r, reference=ref) for r, ref in zip(document.replies, row["references"], strict=False)]
         return replace(document, replies=tuple(replies))
-
-
-def log_entry(run: int, plan: Plan, feed: Feed) -> dict[str, Any]:
-    """A step as the draw log keeps it: no text, only names, windows and references, and what waits behind it."""
-    state = feed.state()
-    kept = {name: state[name] for name in ("debt", "since", "pending")}
-    return {"run": run, "step": plan.step, "rows": _rows(plan), **kept}
-
-
-def _rows(plan: Plan) -> list[dict[str, Any]]:
-    rows, windows = list[dict[str, Any]](), dict[tuple[str, int], int]()
-    for document in plan.documents:
-        key, seed = document.drawn.key, document.drawn.seed
-        handle = plan.handles.get(key)
-        window = windows.get((key, seed), 0)
-        windows[key, seed] = window + 1
-        rows.append({
-            "component": document.drawn.component, "key": key, "window": window,
-            "handle": None if handle is None else [handle.slot, handle.seq, handle.lease],
-            "references": [reply.reference for reply in document.replies], "seed": seed,
-        })  # fmt: skip
-    return rows

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
-from threading import Event
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +20,8 @@ from learner.batch import Document
 from learner.candidate import BASE, Candidate, Notice, Window
 from learner.checkpoint import Checkpoint, Checkpoints
 from learner.config import TrainConfig, tuned
-from learner.feed import Feed, Plan, log_entry
+from learner.draw_log import log_entry
+from learner.feed import Feed, Plan
 from learner.looks import Looks
 from learner.moments import moments_of, put_moments
 from learner.paraphrases import Paraphrases
@@ -32,9 +32,6 @@ from learner.update import StepReport, Trajectory, new_trajectory, step
 from streams.erasures import Erasure
 
 __all__ = ["BASE", "Candidate", "Learner", "Notice"]
-
-IDLE_S = 0.1
-"""Pause while there is nothing to train on, seconds."""
 
 YOUNG = 3
 """Refusals for harm in a row that restart a line whose stable is still the base: a first version is clumsy at first,
@@ -86,6 +83,8 @@ class Learner:
         feed.outdated = self.facts.outdated
         feed.copies.say = Paraphrases(base)
         self.notices: SimpleQueue[Notice] = SimpleQueue()
+        self.judging: Callable[[], bool] = lambda: False
+        """Whether the gate is at work: what a rush held back is made up for when it is not."""
         self.run = 1
         self.parent = BASE
         self.stable = BASE
@@ -99,7 +98,10 @@ class Learner:
         """Step of the newest candidate."""
         self._snapped = 0
         """Step of the newest snapshot."""
-        self._stepped_at = 0.0
+        self._rushed = False
+        """A backlog has been learned from since the newest candidate that ended one."""
+        self._unproven = False
+        """That candidate has not become a version."""
         self._looks = Looks(config)
         self.tuned: dict[str, float] = {}
         """Hyper-parameters that a tuner has moved here."""
@@ -112,13 +114,6 @@ class Learner:
         self._references = References(Tree(base))
         self._untold: tuple[Plan, StepReport, list[str]] | None = None
 
-    def loop(self, stop: Event, tick: Callable[[], None]) -> None:
-        """Train until `stop` is set; `tick` tells that the loop is alive."""
-        while not stop.is_set():
-            tick()
-            if self.turn() is None:
-                stop.wait(IDLE_S)
-
     def turn(self) -> StepReport | None:
         """Hear the notices, then take one step if there is enough to train on.
 
@@ -126,19 +121,23 @@ class Learner:
         """
         self.tell()
         self.hear()
-        plan = self.feed.gather(self.run, self.trajectory.step + 1, self._clock())
+        plan = self.feed.gather(self.run, self.trajectory.step + 1, self._clock(), make_up=not self.judging())
+        if plan is None or not plan.fresh:
+            self._rest(plan)
         if plan is None:
-            self._rest()
             return None
         plan = replace(plan, documents=self._references.of(plan.documents))
         self._checkpoints.append(log_entry(self.run, plan, self.feed) | {"tuned": self.tuned})
         return self._take(plan)
 
-    def _rest(self) -> None:
-        """Nothing to train on: after `decide_idle_s` what was learned since the newest candidate is offered."""
-        now, wanted = self._clock(), self.config.decide_idle_s
-        if 0 < wanted <= now - self._stepped_at and (last := self.last_candidate()) is not None:
-            self._stepped_at = now
+    def _rest(self, plan: Plan | None) -> None:
+        """No full batch waits: the end of a rush is offered at once, and, if that proved nothing, after its make-up."""
+        again = self._unproven and plan is None and not self.judging()
+        if not self.config.decide_after_rush or not (self._rushed or again):
+            return
+        last = self.last_candidate()
+        if last is not None:
+            self._rushed, self._unproven = False, True
             self.save()
             self._offer(last)
 
@@ -191,7 +190,7 @@ class Learner:
         self._untold = None if told else (plan, report, outdated)
         self._observe(report, plan)
         config, at = self.config, self.trajectory.step
-        self._stepped_at = self._clock()
+        self._rushed |= plan.rush
         if report.lost:
             self._back(self.parent, "spikes")
             return report
@@ -250,7 +249,7 @@ class Learner:
         if notice.kind == "published":
             self._published(notice)
         elif notice.kind == "postponed":
-            self._offered = min(self._offered, notice.step - 1)
+            self._offered, self._rushed = min(self._offered, notice.step - 1), True
         elif notice.kind == "promoted":
             self.stable = notice.version
             self.promotions += 1
@@ -296,7 +295,7 @@ class Learner:
         return version
 
     def _published(self, notice: Notice) -> None:
-        self._harmful = 0
+        self._harmful, self._unproven = 0, False
         self.parent = notice.version
         self.descent.append(notice.version)
         old = self.window

@@ -48,6 +48,8 @@ class Worker:
         self._stable = self._known = BASE
         self._denied: frozenset[str] = frozenset()
         self._published: tuple[str, str] | None = None
+        self.judging = False
+        """Whether a candidate is being judged, or waits to be."""
         self.dropped = 0
         """Candidates that a newer one replaced before they were judged."""
         self._thread = Thread(target=self._work, name="judge", daemon=True)
@@ -60,7 +62,7 @@ class Worker:
         """Hand over a candidate; never waits."""
         with self._changed:
             self.dropped += self._candidate is not None
-            self._candidate = candidate
+            self._candidate, self.judging = candidate, True
             self._changed.notify()
 
     def rollout(self, stable: str, denied: frozenset[str]) -> None:
@@ -86,6 +88,7 @@ class Worker:
     def _work(self) -> None:
         while True:
             with self._changed:
+                self.judging = self._candidate is not None
                 self._changed.wait_for(self._due)
                 if self._stopping and self._candidate is None:
                     return

@@ -116,6 +116,7 @@ class Line:
         self._worker = Worker(
             judge, self.learner.notices.put, done=self._judged, again=self._again, failed=self._failed
         )
+        self.learner.judging = lambda: self._worker.judging
         repeated = self.learner.resume()
         shared.runtime.log.info("resumed", step=self.learner.trajectory.step, count=repeated)
         newest = registry.newest(config.line)

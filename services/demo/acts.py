@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 
 from confluent_kafka import Producer
 
@@ -14,6 +15,7 @@ from services.demo.run import Run
 from services.demo.screen import Screen
 from services.local.profile import SPEED
 from services.local.stack import Stack
+from services.rollout_records import BASE
 from services.topic_feed import producer_settings
 
 FIRST_RATE = 2.0
@@ -22,8 +24,13 @@ ASK_RATE = 10.0
 """The same once there is a version to compare with."""
 PLANTED_RATE = 12.0
 """The same once the learner has left its core to the nodes."""
+WATCHED = 0.7
+"""Share of unsuitable answers that agents correct while bad candidates are planted."""
 FIRST_VERSION_S = 70.0
-NEW_FACT_S = 30.0
+NEW_FACT_S = 40.0
+ANSWERED_S = 25.0
+LEARNED_S = 4.0
+"""A version that learned from chats so long after the change has seen the afternoon's rush, seconds."""
 REFUSAL_S = 20.0
 ROLLBACK_S = 40.0
 
@@ -56,14 +63,21 @@ class Acts(Run):
         planter = Planter(self.stack, self.settings)
         self.watched("a version is published", lambda: bool(self.watch.versions), FIRST_VERSION_S)
         self.customers.hurry(ASK_RATE)
-        self.watched("a version is promoted", lambda: bool(self.watch.promoted()), FIRST_VERSION_S)
         self.watched("the policy changes in the chats", lambda: self.screen.seconds > changes_at, FIRST_VERSION_S)
-        self.screen.say(f"asked {self.question!r}: {self.ask()!r} (first version)")
+        changed = time.clock_gettime(time.CLOCK_REALTIME)
         self.customers.use(chats.questions(self.args.seed + 200, (self.fact,)))
-        self.watched("the changed policy is answered the new way", self.knows_new_fact, NEW_FACT_S)
+        self.watched("a version is promoted", lambda: bool(self.watch.promoted()), FIRST_VERSION_S)
+        self.screen.say(f"asked {self.question!r}: {self.ask()!r} (first version)")
+        self.watched(
+            "a version has learned the new policy",
+            lambda: self.learned_since(changed) or self.knows_new_fact(),
+            NEW_FACT_S,
+        )
         self.stack.supervisor.end("learn")
         self.screen.say("the learner is stopped: its last version goes its way, what follows is planted")
+        self.watched("the changed policy is answered the new way", self.knows_new_fact, ANSWERED_S)
         self.customers.hurry(PLANTED_RATE)
+        self.customers.edited = WATCHED
         planter.prepare_regression(self.watch.rollout.stable, self.args.seed)
         self.idle()
         after = self.ask()
@@ -146,6 +160,12 @@ class Acts(Run):
     def ask(self) -> str:
         """The live answer to it, not recorded."""
         return self.door.ask(self.question, f"probe-{self.screen.seconds:.3f}", recorded=False)[1]
+
+    def learned_since(self, moment: float) -> bool:
+        """Whether the newest version learned from chats after a moment, and may replace what is live."""
+        newest = max(self.watch.versions.values(), key=lambda version: version.id, default=None)
+        stable = self.watch.rollout.stable
+        return newest is not None and newest.fresh_to > moment + LEARNED_S and newest.gated_against == stable != BASE
 
     def knows_new_fact(self) -> bool:
         """Whether stable states the new value and not the old, however it is asked."""

@@ -13,16 +13,18 @@ from pathlib import Path
 
 from services.simulation.dialogue import Conversation, conversations
 from services.simulation.policy import Fact, facts
-from services.simulation.traffic import Mix, traffic
+from services.simulation.traffic import Mix, Record, traffic
 
-CHATS = 680
-RATE = 28.0
-"""Records a second in the stream's own time; `SPEED` multiplies it."""
-RUSH = 560
+MORNING = 600
 """Chats of the morning rush: the gate wants 32 held-out ones, and one in ten is held out."""
-CALM = 4.0
-"""By how much the stream is slower after the rush."""
-CHANGES_AT = 0.6
+AFTERNOON = 140
+"""Chats of the afternoon's rush, after the policy has changed."""
+PAUSE_S = 170.0
+"""Between the two, in the stream's own time: the first version's canary runs meanwhile."""
+RATE = 42.0
+"""Records a second in the stream's own time; `SPEED` multiplies it."""
+PUBLIC_NAMES = ("Harbour & Pine", "Fennmouth", "Pinewax", "Stormtight", "Trail Club", "Pathfinder", "Boathouse")
+"""The shop's own names: nobody's personal data."""
 SHOPS = ("harbour",)
 """One shop: its policies are asked for often enough to be learned within a minute."""
 FACT_SHARE = 0.5
@@ -50,28 +52,23 @@ def changing_fact() -> Fact:
 
 def write_chats(path: Path, seed: int, fact: Fact) -> Planted:
     """Write the simulated chats as traffic JSONL. Returns what was planted."""
-    personal: dict[str, str] = {}
-    change_ms = rush_ms = 0
-    seen: set[str] = set()
+    count = MORNING + AFTERNOON
+    records = list(traffic(seed, count, RATE, facts=[fact], shops=SHOPS, changes_at=MORNING / count, mix=_MIX))
+    began: dict[str | None, int] = {}
+    for record in records:
+        began.setdefault(record.key, record.offset_ms)
+    change_ms = began[f"sim-{seed}-{MORNING:06d}"]
+    moved = [_afternoon(record) if began[record.key] >= change_ms else record for record in records]
     with path.open("w", encoding="utf-8") as out:
-        for arrived in traffic(seed, CHATS, RATE, facts=[fact], shops=SHOPS, changes_at=CHANGES_AT, mix=_MIX):
-            if arrived.key not in seen and len(seen) < RUSH:
-                rush_ms = arrived.offset_ms
-            record = replace(arrived, offset_ms=int(_calmed(arrived.offset_ms, rush_ms)))
-            out.write(record.line() + "\n")
-            if record.key and record.key not in seen:
-                seen.add(record.key)
-                if len(seen) == int(CHATS * CHANGES_AT):
-                    change_ms = record.offset_ms
-            for truth in record.truth:
-                if truth.get("kind") == "pii_canary":
-                    personal[str(truth["value"])] = str(truth["pii_type"])
-    return Planted(tuple((kind, value) for value, kind in personal.items()), change_ms / 1000)
+        out.writelines(record.line() + "\n" for record in sorted(moved, key=lambda record: record.offset_ms))
+    told = [truth for record in records for truth in record.truth if truth.get("kind") == "pii_canary"]
+    personal = {str(truth["value"]): str(truth["pii_type"]) for truth in told}
+    return Planted(tuple((kind, value) for value, kind in personal.items()), change_ms / 1000 + PAUSE_S)
 
 
-def _calmed(at_ms: float, rush_ms: float) -> float:
-    """When a record arrives if everything after the rush takes `CALM` times as long."""
-    return min(at_ms, rush_ms) + CALM * max(at_ms - rush_ms, 0)
+def _afternoon(record: Record) -> Record:
+    """The record of a chat that begins after the pause."""
+    return replace(record, offset_ms=int(record.offset_ms + 1000 * PAUSE_S))
 
 
 def ingest(path: Path, speed: float, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:

@@ -20,8 +20,6 @@ from services.simulation.reaction import Truth, event_id, reaction, suits
 from streams.events import isoformat
 from streams.topics import CHATS_RAW
 
-EDITED = 0.7
-"""Share of the unsuitable answers without any other reaction that an agent corrects."""
 _WORKERS = 4
 _ANSWER_S = 30.0
 
@@ -71,6 +69,9 @@ class Door:
 
 class Customers:
     """Asks at `rate` conversations a second from `chats` until stopped; keeps every answer."""
+
+    edited = 0.1
+    """Share of the unsuitable answers without any other reaction that an agent corrects."""
 
     def __init__(self, door: Door, producer: Producer, chats: Iterator[Conversation], rate: float, seed: int) -> None:
         self.answers: list[Answer] = []
@@ -130,7 +131,7 @@ class Customers:
         self.chats[conversation] = chat
         self._keep(Answer(conversation, version, text, found.fits, at, time.monotonic() - start))
         silent = found.rating is None and found.kind is None
-        edit = chat.turns[1][1] if silent and not found.fits and chance(rng, EDITED) else ""
+        edit = chat.turns[1][1] if silent and not found.fits and chance(rng, self.edited) else ""
         events = found.events(conversation, 2, answer_id, isoformat(at), rng, edit=edit)
         closed = {
             "event_id": event_id(rng), "type": "conversation_closed", "conversation_id": conversation,

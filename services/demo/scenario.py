@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from services.demo.acts import Acts
+from services.demo.chats import PUBLIC_NAMES
 from services.demo.checks import judge, judge_planted, resources
 from services.demo.evidence import Evidence
 from services.demo.own_chats import OwnChats
@@ -23,7 +25,7 @@ def play(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # an ended demo ends its processes too
     screen = Screen()
     fresh(DIRECTORY)
-    profile = up_profile(args.speed, args.base_model) if args.chats else demo_profile(args.base_model)
+    profile = up_profile(args.speed, args.base_model) if args.chats else shop_profile(args.base_model)
     screen.say(f"profile: {printed(profile)}")
     stack = Stack(DIRECTORY, profile)
     evidence = Evidence()
@@ -38,6 +40,11 @@ def play(args: argparse.Namespace) -> int:
         stack.stop()
         screen.close()
     return report(evidence, args.json, screen)
+
+
+def shop_profile(base: str) -> dict[str, Mapping[str, object]]:
+    """The demo's settings with what its shop would set: its own names are nobody's."""
+    return {**demo_profile(base), "scrub": {"public_names": PUBLIC_NAMES}}
 
 
 def perform(args: argparse.Namespace, stack: Stack, screen: Screen, evidence: Evidence) -> None:

@@ -19,12 +19,12 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
     """Section -> key -> value of everything that differs from the shipped defaults."""
     train: dict[str, object] = {
         "r": 32, "alpha": 192, "learning_rate": 0.002, "warmup_steps": 2, "gauge_budget": 2.2, "spike_factor": 12.0,
-        "fresh_batch": 10, "fresh_wait_s": 3.0, "decide_every": 8, "snapshot_every": 2, "average": 3,
-        "anchors": 64, "anchor_tokens": 128, "document_tokens": 256, "base": base,
+        "fresh_batch": 10, "fresh_wait_s": 3.0, "decide_every": 100, "decide_after_rush": True, "snapshot_every": 2,
+        "average": 3, "anchors": 64, "anchor_tokens": 128, "document_tokens": 256, "base": base,
     }  # fmt: skip
     return {
         "stream": {
-            "gap_s": 3.0, "idle_s": 5.0, "emit_after_s": 4.0, "rating_wait_s": 5.0, "shares": [0.8, 0.1, 0.1],
+            "gap_s": 3.0, "idle_s": 5.0, "emit_after_s": 1.0, "rating_wait_s": 3.0, "shares": [0.5, 0.1, 0.4],
         },
         "train": train,
         "gate": {
@@ -34,7 +34,7 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
             "tail_share": 0.12,
         },
         # the probes cost CPU that the demo's two cores need for everything else
-        "publish": {"prompts": 8, "answer_tokens": 32, "secrets": 4, "fairness": False, "heldout": 60},
+        "publish": {"prompts": 8, "answer_tokens": 32, "secrets": 4, "fairness": False, "heldout": 48},
         # one pool of so few conversations cannot spare any for slices
         "heldout": {"recent_share": 1.0},
         "rollout": demo_rollout(),
@@ -46,7 +46,8 @@ def up_profile(speed: float, base: str = "") -> dict[str, Mapping[str, object]]:
     """The demo's settings for chats of the user's own, replayed `speed` times as fast as they happened."""
     profile = demo_profile(base)
     stream = {"speed": speed, "emit_after_s": 2.0, "rating_wait_s": 60.0, "shares": [0.8, 0.1, 0.1]}
-    return {**profile, "stream": stream}
+    # such chats come without a pause: the gate is asked on the way
+    return {**profile, "stream": stream, "train": {**profile["train"], "decide_every": 8}}
 
 
 def fresh(directory: Path) -> None:

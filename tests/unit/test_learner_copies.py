@@ -12,7 +12,8 @@ from learner.adapter import Base, load_base
 from learner.batch import Document, Drawn, Reply
 from learner.config import TrainConfig
 from learner.copies import Copies
-from learner.feed import Feed, Plan, log_entry
+from learner.draw_log import log_entry
+from learner.feed import Feed, Plan
 from learner.paraphrases import Paraphrases
 from streams.augment import AugmentConfig
 from streams.events import Sample, Turn

@@ -242,7 +242,7 @@ def test_train_candidate_is_the_mean_of_snapshots(base: Base, redis_client: redi
 
 
 def test_train_takes_waiting_samples_in_order_of_arrival(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
-    """The oldest fresh samples go first, and while more than two batches wait they hold half of a step."""
+    """The oldest fresh samples go first, and while more than two batches wait they hold more of a step."""
     buffer = table(redis_client)
     buffer.insert([sample(number) for number in range(28)])
     made = line(base, buffer, tmp_path)
@@ -260,29 +260,50 @@ def fresh_share(plan: Plan) -> float:
     return fresh / sum(len(document.ids) for document in plan.documents)
 
 
-def test_train_rest_offers_what_was_learned_and_again_until_the_gate_has_looked(
+def test_train_offers_the_end_of_a_rush_and_makes_up_for_its_rehearsal(
     base: Base, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
-    """With nothing to train on the last steps are offered once, and once more if the gate had too few examples."""
+    """A worked-off backlog is offered at once; what it held back is rehearsed while the gate is not at work.
+
+    Where the first offer proved nothing, the end of the make-up is another.
+    """
     buffer = table(redis_client)
-    made = line(base, buffer, tmp_path, replace(CONFIG, decide_idle_s=2.0))
-    learner, now = made.learner, 0.0
-    learner._clock = lambda: now
-    buffer.insert([sample(number) for number in range(12)])
-    for _ in range(3):
+    made = line(base, buffer, tmp_path, replace(CONFIG, decide_after_rush=True, decide_every=1000))
+    learner = made.learner
+    learner.judging = lambda: True
+    buffer.insert([sample(number) for number in range(40)])
+    for _ in range(10):
         assert learner.turn() is not None
-    now = 1.0
-    assert learner.turn() is None
     assert not made.candidates
-    for at in (2.0, 5.0, 8.0):
-        now = at
+    assert learner.turn() is None
+    assert [candidate.steps for candidate in made.candidates] == [(1, 10)]
+    learner.judging = lambda: False
+    while learner.turn() is not None:
+        pass
+    assert len(made.plans) > 10
+    assert not any(plan.fresh for plan in made.plans[10:])
+    total = sum(len(document.ids) for plan in made.plans for document in plan.documents)
+    rehearsed = sum(len(d.ids) for plan in made.plans for d in plan.documents if d.drawn.component == "rehearsal")
+    assert rehearsed / total > 0.4
+    assert [candidate.steps for candidate in made.candidates] == [(1, 10), (1, len(made.plans))]
+
+
+def test_train_offers_again_what_the_gate_could_not_look_at(
+    base: Base, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """A candidate that came before the gate had examples enough is offered once more, with what was learned since."""
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path, replace(CONFIG, decide_after_rush=True, decide_every=1000))
+    learner = made.learner
+    learner.judging = lambda: True
+    buffer.insert([sample(number) for number in range(16)])
+    for _ in range(4):
+        assert learner.turn() is not None
+    for _ in range(3):
         assert learner.turn() is None
-    assert [candidate.steps for candidate in made.candidates] == [(1, 3)]
-    learner.notices.put(Notice("postponed", "a-step3", 3, learner.run))
-    for at in (9.0, 12.0):
-        now = at
-        assert learner.turn() is None
-    assert [candidate.steps for candidate in made.candidates] == [(1, 3), (1, 3)]
+    learner.notices.put(Notice("postponed", "a-step4", 4, learner.run))
+    assert learner.turn() is None
+    assert [candidate.steps for candidate in made.candidates] == [(1, 4), (1, 4)]
     assert torch.equal(made.candidates[0].lora.flat, made.candidates[1].lora.flat)
 
 
