@@ -22,6 +22,8 @@ FIRST_RATE = 2.0
 """Conversations a second that come through the router while only the base answers."""
 ASK_RATE = 10.0
 """The same once there is a version to compare with."""
+CALM_RATE = 4.0
+"""The same while no canary waits for answers: what is rated meanwhile comes too late for the last version."""
 PLANTED_RATE = 12.0
 """The same once the learner has left its core to the nodes."""
 WATCHED = 0.7
@@ -67,6 +69,7 @@ class Acts(Run):
         changed = time.clock_gettime(time.CLOCK_REALTIME)
         self.customers.use(chats.questions(self.args.seed + 200, (self.fact,)))
         self.watched("a version is promoted", lambda: bool(self.watch.promoted()), FIRST_VERSION_S)
+        self.customers.hurry(CALM_RATE)
         self.screen.say(f"asked {self.question!r}: {self.ask()!r} (first version)")
         self.watched(
             "a version has learned the new policy",
@@ -75,8 +78,8 @@ class Acts(Run):
         )
         self.stack.supervisor.end("learn")
         self.screen.say("the learner is stopped: its last version goes its way, what follows is planted")
-        self.watched("the changed policy is answered the new way", self.knows_new_fact, ANSWERED_S)
         self.customers.hurry(PLANTED_RATE)
+        self.watched("the changed policy is answered the new way", self.knows_new_fact, ANSWERED_S)
         self.customers.edited = WATCHED
         planter.prepare_regression(self.watch.rollout.stable, self.args.seed)
         self.idle()
