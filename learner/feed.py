@@ -234,17 +234,18 @@ class Feed:
         self.superseded -= keys
 
     def state(self) -> dict[str, Any]:
-        """Everything that a checkpoint needs, as JSON."""
+        """Everything that a checkpoint needs, as JSON; `pending` is [key, slot, seq, lease] of each waiting sample."""
+        held = (item.handle for item in self._pending)
         return {
             "lengths": dict(self.lengths), "debt": dict(self.debt), "superseded": sorted(self.superseded),
             "anchor_share": self.anchor_share, "used": list(self._used), "since": self._since,
-            "pending": self.pending(), "owed": dict(self.owed),
+            "pending": [[one.digest.hex(), one.slot, one.seq, one.lease] for one in held], "owed": dict(self.owed),
         }  # fmt: skip
 
-    def pending(self) -> list[list[Any]]:
-        """Fresh samples that were drawn and wait for a step: [key, slot, seq, lease] each."""
-        handles = [item.handle for item in self._pending]
-        return [[handle.digest.hex(), handle.slot, handle.seq, handle.lease] for handle in handles]
+    @property
+    def waiting(self) -> int:
+        """Fresh samples that were drawn and wait for a step."""
+        return len(self._pending)
 
     def restore_pending(self, rows: Sequence[Sequence[Any]]) -> None:
         """Hold these samples again; their leases are still ours."""
@@ -273,7 +274,7 @@ class Feed:
 
     @property
     def _rush(self) -> bool:
-        return len(self._pending) > OVERLOAD * self._config.fresh_batch
+        return self.waiting > OVERLOAD * self._config.fresh_batch
 
     def _usual_shares(self) -> dict[str, float]:
         config = self._config

@@ -130,7 +130,7 @@ class Line:
     @property
     def steps_due(self) -> int:
         """Steps that are the line's before another's turn: one, and one more for each batch that waits, up to four."""
-        return min(1 + len(self.learner.feed.pending()) // self._settings.train.fresh_batch, MOST_STEPS)
+        return min(1 + self.learner.feed.waiting // self._settings.train.fresh_batch, MOST_STEPS)
 
     def start(self) -> None:
         """Begin to judge candidates."""

@@ -260,6 +260,17 @@ def fresh_share(plan: Plan) -> float:
     return fresh / sum(len(document.ids) for document in plan.documents)
 
 
+def rushed(base: Base, client: redis.Redis, folder: Path, count: int) -> Line:
+    """A line that has just worked off a backlog of so many samples; its gate is at work."""
+    buffer = table(client)
+    made = line(base, buffer, folder, replace(CONFIG, decide_after_rush=True, decide_every=1000))
+    made.learner.judging = lambda: True
+    buffer.insert([sample(number) for number in range(count)])
+    for _ in range(count // CONFIG.fresh_batch):
+        assert made.learner.turn() is not None
+    return made
+
+
 def test_train_offers_the_end_of_a_rush_and_makes_up_for_its_rehearsal(
     base: Base, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
@@ -267,13 +278,8 @@ def test_train_offers_the_end_of_a_rush_and_makes_up_for_its_rehearsal(
 
     Where the first offer proved nothing, the end of the make-up is another.
     """
-    buffer = table(redis_client)
-    made = line(base, buffer, tmp_path, replace(CONFIG, decide_after_rush=True, decide_every=1000))
+    made = rushed(base, redis_client, tmp_path, 40)
     learner = made.learner
-    learner.judging = lambda: True
-    buffer.insert([sample(number) for number in range(40)])
-    for _ in range(10):
-        assert learner.turn() is not None
     assert not made.candidates
     assert learner.turn() is None
     assert [candidate.steps for candidate in made.candidates] == [(1, 10)]
@@ -292,13 +298,8 @@ def test_train_offers_again_what_the_gate_could_not_look_at(
     base: Base, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
     """A candidate that came before the gate had examples enough is offered once more, with what was learned since."""
-    buffer = table(redis_client)
-    made = line(base, buffer, tmp_path, replace(CONFIG, decide_after_rush=True, decide_every=1000))
+    made = rushed(base, redis_client, tmp_path, 16)
     learner = made.learner
-    learner.judging = lambda: True
-    buffer.insert([sample(number) for number in range(16)])
-    for _ in range(4):
-        assert learner.turn() is not None
     for _ in range(3):
         assert learner.turn() is None
     learner.notices.put(Notice("postponed", "a-step4", 4, learner.run))
