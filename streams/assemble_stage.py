@@ -15,8 +15,8 @@ import msgspec
 
 from streams import dead_letters, rollout_events
 from streams.assemble.conversation import NEVER, Conversation, is_complete
-from streams.assemble.cut import Prepared, cut, prepare
-from streams.assemble.store import Arrival, AssembleStore, Pending
+from streams.assemble.cut import Cut, Prepared, cut, prepare
+from streams.assemble.store import Arrival, AssembleStore, Pending, Written
 from streams.clock import StreamClock
 from streams.config import StreamConfig
 from streams.dead_letters import Letter
@@ -161,8 +161,9 @@ class AssembleStage:
             self._leave(partition, found, clocks)
 
     def _arrived(self, record: Incoming, event: CleanEvent, arrival: Arrival) -> Output:
-        if arrival.status == "l":
+        if arrival.rejected is not None:
             self._counted("rejected", "late")
+            self._unsent[record.partition, f"{event.event_id}/rejected/0"] = arrival.rejected
         if arrival.status == "d":
             self._counted("rejected", "duplicate")
         due = self._due.setdefault(record.partition, {})
@@ -275,12 +276,19 @@ class AssembleStage:
                 self._cache.pop(name, None)
                 self._due[partition][name] = 0.0
                 continue
-            generation, records = answer
-            self._unsent.update({(partition, key): pending for key, pending in records.items()})
-            self._decided(partition, found.conversation, made.memo, generation, now)
-            for reason in made.rejected.values():
-                self._counted("rejected", reason)
-            self._counted("accepted", count=sum(len(s.event_ids) for s in made.samples if s.replaces is None))
+            self._unsent.update({(partition, key): pending for key, pending in answer.records.items()})
+            self._decided(partition, found.conversation, made.memo, answer.generation, now)
+            self._tell(made, answer)
+
+    def _tell(self, made: Cut, written: Written) -> None:
+        """Count what became of the events of a cut."""
+        for reason in made.rejected.values():
+            self._counted("rejected", reason)
+        for sample in made.samples:
+            if sample.sample_id in written.refused:
+                self._counted("rejected", written.refused[sample.sample_id], len(sample.event_ids))
+            elif sample.replaces is None:
+                self._counted("accepted", count=len(sample.event_ids))
 
     def _decided(self, partition: int, conversation: Conversation, memo: Any, generation: int, now: float) -> None:
         conversation.memo = memo

@@ -1,7 +1,7 @@
--- Takes clean events in: turn, offset bit and ledger entry in one write. Prepended: ledger.lua, offsets.lua.
+-- Takes clean events in: turn, offset bit and ledger entry in one write. Prepended: ledger.lua, reject.lua, offsets.lua.
 -- ARGV[1] (msgpack): epoch, topic, ttl, ledger_ttl, retention, events = {{part, off, conv, id, digest, seq, is_message,
--- customer}, ...}; then the encoded event of each. Answers, for each: status, generation of its conversation.
--- n new, d duplicate (known by its id), s seen (known by its offset), l late.
+-- customer}, ...}; then the encoded event of each. Answers, for each: status, generation of its conversation
+-- (of a late one the record of its rejection). n new, d duplicate (known by its id), s seen (known by its offset), l late.
 local input = cmsgpack.unpack(ARGV[1])
 redis.call('HINCRBY', 'asm:n', 'arrivals', #input.events) -- denied when memory is full, so nothing has happened then
 local answers = {}
@@ -18,6 +18,7 @@ local function take(event, value)
     status = 'l'
     ledger_move(entry, known and 'waiting' or 'rejected', 'late', 0, '', input.ledger_ttl)
     if known then ledger_move(entry, 'rejected', 'late', 0, '', input.ledger_ttl) end
+    generation = select(2, reject('asm:out:' .. part, value, 'late', 1))
   else
     redis.call('HSET', conversation, 'e:' .. id, value)
     generation = redis.call('HINCRBY', conversation, 'g', 1)

@@ -50,6 +50,8 @@ class Prepared:
     """Reply -> reason."""
     dropped: Mapping[str, str]
     """Turns of customers -> reason."""
+    scores: Mapping[str, float]
+    """Of those replies and turns that the classifier rejected, its score of the reason."""
     waiting: tuple[Reply, ...]
     """Unrated replies of the model."""
     due: bool
@@ -78,6 +80,8 @@ class Cut:
     annotations: list[Annotation] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
     """Event -> reason."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Event -> score of its reason; 1 where there is none."""
     settled: tuple[str, ...] = ()
     """Closes: accepted if the conversation has any sample, else rejected."""
 
@@ -105,6 +109,7 @@ def prepare(conversation: Conversation, now: float, config: StreamConfig, qualit
     contexts = _contexts(conversation, seen, ready)
     verdicts = _verdicts(contexts, ready, quality)
     dropped = {m.event_id: verdicts[_said(m)].reasons[0].value for m in contexts if not verdicts[_said(m)].keep}
+    scores = {m.event_id: _score(verdicts[_said(m)]) for m in contexts if m.event_id in dropped}
     candidates = []
     for reply in ready:
         if reply.name in rejected:
@@ -114,7 +119,8 @@ def prepare(conversation: Conversation, now: float, config: StreamConfig, qualit
             candidates.append(found)
         else:
             rejected[reply.name] = found
-    return Prepared(conversation, seen, split, tuple(candidates), rejected, dropped, waiting, due, again_at)
+            scores[reply.name] = verdicts[reply.text, _AGENT].scores.get(found, 1.0)
+    return Prepared(conversation, seen, split, tuple(candidates), rejected, dropped, scores, waiting, due, again_at)
 
 
 def cut(
@@ -131,6 +137,7 @@ def cut(
     made.samples += replacements(conversation, memo, key)
     made.units += [[] for _ in made.samples]
     made.rejected.update(prepared.dropped)
+    made.scores.update(prepared.scores)
     memo.dropped.update(prepared.dropped)
     refused = dict(prepared.rejected)
     kept: list[tuple[Candidate, Copies, int]] = []
@@ -221,6 +228,10 @@ def _said(message: CleanEvent) -> tuple[str, Role]:
     return message.text or "", message.role or "customer"
 
 
+def _score(verdict: Verdict) -> float:
+    return verdict.scores.get(verdict.reasons[0].value, 1.0)
+
+
 def _judged(  # noqa: PLR0917 - what a judgement hangs on
     conversation: Conversation, reply: Reply, signal: Signal, seen: View, dropped: Mapping[str, str], split: Split,
     verdict: Verdict,
@@ -228,6 +239,8 @@ def _judged(  # noqa: PLR0917 - what a judgement hangs on
     """The reply as candidate, or the reason of its rejection."""
     if len(_adapters([*_before(seen, reply), *reply.messages])) > 1 and reply.role == "assistant":
         return Reason.VERSION_MIXED.value
+    if _torn(conversation, seen, reply):
+        return Reason.OUT_OF_ORDER.value
     before = [
         m for m in _before(seen, reply) if m.event_id not in dropped and m.event_id not in conversation.memo.dropped
     ]
@@ -241,6 +254,15 @@ def _judged(  # noqa: PLR0917 - what a judgement hangs on
     customer = customer_of(conversation.ordered())
     unit = Unit(reply.name, question, reply.text, split, customer, end.agent_id or "", end.received_at)
     return Candidate(reply, signal, tags, unit)
+
+
+def _torn(conversation: Conversation, seen: View, reply: Reply) -> bool:
+    """Whether nobody knows what a reply answers: a turn before or inside it never came, or two claim one place."""
+    before, first, last = _before(seen, reply), reply.messages[0].seq, reply.messages[-1].seq
+    since = before[-1].seq if before else first
+    known = {event.seq for event in conversation.events.values()}
+    others = {m.seq for m in seen.messages if m.role != reply.role}
+    return any(at not in known or (at >= first and at in others) for at in range(since, last + 1))
 
 
 def _before(seen: View, reply: Reply) -> list[CleanEvent]:
@@ -292,6 +314,7 @@ def _refuse(made: Cut, reply: Reply, reason: str) -> None:
     for message in reply.messages:
         if message.event_id not in made.memo.held:
             made.rejected[message.event_id] = reason
+            made.scores[message.event_id] = made.scores.get(reply.name, 1.0)
             made.memo.dropped.add(message.event_id)
 
 

@@ -23,7 +23,7 @@ from streams.events import CleanEvent, decode_clean, encode_record
 from streams.ledger import event_digest
 from streams.quality import QualityConfig
 from streams.replay import offsets
-from streams.topics import CHATS_REJECTED, EXAMPLES
+from streams.topics import EXAMPLES
 
 _FILES = files("streams.assemble")
 _pack = msgspec.msgpack.Encoder().encode
@@ -47,7 +47,18 @@ class Arrival:
     """What became of an event: `status` n new, d duplicate, s seen by offset, l late."""
 
     status: str
+    generation: int = 0
+    rejected: Pending | None = None
+    """The record of a late one."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a cut wrote: the new generation, the records to produce by name, and samples above a cap -> reason."""
+
     generation: int
+    records: dict[str, Pending]
+    refused: dict[str, str]
 
 
 class AssembleStore:
@@ -61,7 +72,7 @@ class AssembleStore:
         self._quality = quality
         self._key = key
         self._epoch = epoch
-        shared = ledger.SCRIPT
+        shared = ledger.SCRIPT + _FILES.joinpath("reject.lua").read_text()
         self._arrive = client.register_script(shared + offsets.SCRIPT + _FILES.joinpath("arrive.lua").read_text())
         self._cut = client.register_script(shared + near_copies_store.SCRIPT + _FILES.joinpath("cut.lua").read_text())
 
@@ -79,8 +90,10 @@ class AssembleStore:
             "ledger_ttl": self._config.ledger_ttl_s, "retention": self._config.source_retention_s,
         }  # fmt: skip
         answer = self._arrive(args=[_pack(request), *values])
-        pairs = zip(answer[::2], answer[1::2], strict=True)
-        return [Arrival(status.decode(), int(generation)) for status, generation in pairs]
+        return [
+            Arrival("l", 0, _pending.decode(found)) if status == b"l" else Arrival(status.decode(), int(found))
+            for status, found in zip(answer[::2], answer[1::2], strict=True)
+        ]
 
     def load(self, names: Sequence[str]) -> list[Conversation]:
         """The stored conversations, empty where nothing is stored."""
@@ -110,8 +123,8 @@ class AssembleStore:
             pipe.pfcount(f"dup:t:{near_copies.reply_key(unit.reply).hex()}")
         return [int(count) for count in pipe.execute()]
 
-    def cut(self, made: Cut, partition: int) -> tuple[int, dict[str, Pending]] | None:
-        """Write what leaves; the new generation and the records to produce, None if the conversation has changed."""
+    def cut(self, made: Cut, partition: int) -> Written | None:
+        """Write what leaves; None if the conversation has changed."""
         conversation, memo = made.conversation, made.memo
         records = self._records(made)
         request = {
@@ -122,16 +135,18 @@ class AssembleStore:
             "samples": self._samples(made),
             "said": [near_copies_store.said(unit, made.copies[unit.member], self._quality) for unit in made.refused],
             "records": [[name, number] for name, number, _ in records],
-            "rejected": [[self._digest(event), reason] for event, reason in made.rejected.items()],
-            "settled": [self._digest(event) for event in made.settled],
+            "rejected": [[self._digest(e), reason, e, made.scores.get(e, 1.0)] for e, reason in made.rejected.items()],
+            "settled": [[self._digest(event), event] for event in made.settled],
             "masked": [[e, encode_record(conversation.events[e]).decode()] for e in sorted(conversation.masked)],
         }  # fmt: skip
         answer = self._cut(args=[_pack(request), *(_pack(pending) for _, _, pending in records)])
         if answer is None:
             return None
-        reasons = [reason.decode() for reason in answer[1]]
+        generation, reasons, rejected = int(answer[0]), [reason.decode() for reason in answer[1]], answer[2]
         kept = {name: pending for name, number, pending in records if not number or not reasons[number - 1]}
-        return int(answer[0]), kept
+        kept |= {name.decode(): _pending.decode(raw) for name, raw in zip(rejected[::2], rejected[1::2], strict=True)}
+        refused = {sample.sample_id: why for sample, why in zip(made.samples, reasons, strict=True) if why}
+        return Written(generation, kept, refused)
 
     def _samples(self, made: Cut) -> list[list[Any]]:
         held = made.conversation.memo.held
@@ -144,7 +159,7 @@ class AssembleStore:
                 )
                 for unit in units
             ]  # fmt: skip
-            events = [self._digest(event) for event in sample.event_ids if event not in held]
+            events = [[self._digest(event), event] for event in sample.event_ids if event not in held]
             rows.append([sample.sample_id, specs, events])
         return rows
 
@@ -161,23 +176,10 @@ class AssembleStore:
             (f"{made.conversation.generation}/move/{name}.{at}", 0, Pending(EXAMPLES, name, encode_record(move)))
             for at, move in enumerate(made.moves)
         ]
-        rejected = [
-            (f"{event}/rejected/0", 0, Pending(CHATS_REJECTED, name, rejection(made.conversation.events[event], why)))
-            for event, why in made.rejected.items()
-        ]
-        return samples + notes + moves + rejected
+        return samples + notes + moves
 
     def _digest(self, event_id: str) -> str:
         return event_digest(event_id, self._key)
-
-
-def rejection(event: CleanEvent, reason: str) -> bytes:
-    """The record on chats.rejected: what it was (scrubbed text only) and why it teaches nothing."""
-    fields = {
-        "event_id": event.event_id, "conversation": event.conversation, "seq": event.seq, "type": event.type,
-        "reason": reason, "role": event.role, "text": event.text, "offset": event.offset,
-    }  # fmt: skip
-    return _json.encode({name: value for name, value in fields.items() if value is not None})
 
 
 def _conversation(name: str, found: dict[bytes, bytes]) -> Conversation:

@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -28,6 +29,7 @@ from streams.near_copies_store import MemoryCopies, Unit
 from streams.quality import QualityConfig, Reason, judge_reply
 from tests.bench._course import SHIPPED, Chat, Course
 from tests.bench._heading import heading, table
+from tests.bench._parts import Parts, Unfinished
 
 CONFIG = QualityConfig()
 QUESTIONS = (
@@ -249,34 +251,40 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--honest", type=int, default=300, help="honest chats")
     parser.add_argument("--steps", type=int, default=60, help="most steps")
+    parser.add_argument("--parts", type=Path, help="keep what is done in this folder")
+    parser.add_argument("--most-s", type=float, default=0.0, help="with --parts: end after so many CPU seconds")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    names = (
-        "attack",
-        "filters",
-        "attacker's tokens",
-        "held of attacker",
-        "held of honest",
-        "truth - lie: base",
-        "after",
-    )
-    rows, wrong = [[*names, "wins"]], 0
-    for case in CASES:
-        sent = traffic(args.honest, case)
-        report, before, after = drill(sent, guarded=case.guarded, steps=args.steps)
-        held = {who: sum(n for name, n in report.held.items() if name.startswith(who)) for who in ("attack", "honest")}
-        total = Counter("attack" if one.attack else "honest" for one in sent)
-        wrong += (after < 0) is not case.guarded
-        rows.append(
-            [
-                case.name, "on" if case.guarded else "off", f"{report.share:.1%}",
-                f"{held['attack']}/{total['attack']}", f"{held['honest']}/{total['honest']}", f"{before:+.2f}",
-                f"{after:+.2f}", "truth" if after < 0 else "lie",
-            ]
-        )  # fmt: skip
-        sys.stderr.write(f"{case.name}: {dict(report.held)}\n")
-    sys.stdout.write(f"{heading('poison', argv)}\n{table(rows)}\n")
-    return 1 if wrong else 0
+    parts = Parts(args.parts, args.most_s)
+    names = ("attack", "filters", "attacker's tokens", "held of attacker", "held of honest", "truth - lie: base",
+             "after", "wins")  # fmt: skip
+    try:
+        found = [_row(case, args.honest, args.steps, parts) for case in CASES]
+    except Unfinished:
+        sys.stderr.write("not finished: the same call again goes on\n")
+        return 0
+    sys.stdout.write(f"{heading('poison', argv)}\n{table([[*names], *(row for row, _ in found)])}\n")
+    return 0 if all(right for _, right in found) else 1
+
+
+def _row(case: Case, honest: int, steps: int, parts: Parts) -> tuple[list[str], bool]:
+    """A case as a row of the table, and whether it ended as it should: the truth wins with the filters alone."""
+    name = f"{case.name} {'on' if case.guarded else 'off'}".replace(" ", "-")
+    known: tuple[list[str], bool] | None = parts.load(name)
+    if known is not None:
+        return known
+    sent = traffic(honest, case)
+    report, before, after = drill(sent, guarded=case.guarded, steps=steps)
+    held = {who: sum(n for why, n in report.held.items() if why.startswith(who)) for who in ("attack", "honest")}
+    total = Counter("attack" if one.attack else "honest" for one in sent)
+    row = [
+        case.name, "on" if case.guarded else "off", f"{report.share:.1%}", f"{held['attack']}/{total['attack']}",
+        f"{held['honest']}/{total['honest']}", f"{before:+.2f}", f"{after:+.2f}", "truth" if after < 0 else "lie",
+    ]  # fmt: skip
+    sys.stderr.write(f"{case.name}: {dict(report.held)}\n")
+    found = row, (after < 0) is case.guarded
+    parts.save(name, found)
+    return found
 
 
 if __name__ == "__main__":

@@ -98,6 +98,32 @@ def test_assemble_close_waits_for_missing_turns() -> None:
     assert view(held, closed, CONFIG).completed_at == closed
 
 
+@pytest.mark.parametrize(
+    ("events", "torn"),
+    [
+        ([clean("c", 0), clean("c", 2, role="agent", text="i have sent the parcel again today")], {"c.2"}),
+        (
+            [clean("c", 0), clean("c", 1, role="agent", text="let me look"),
+             clean("c", 3, role="agent", text="it was sent again today")],
+            {"c.1", "c.3"},
+        ),
+        (
+            [clean("c", 0), clean("c", 1, event_id="x"), clean("c", 1, role="agent", text="it was sent again today")],
+            {"c.1"},
+        ),
+        ([clean("c", 0), clean("c", 1, type="feedback"), clean("c", 2, role="agent", text="it was sent today")], set()),
+        ([clean("c", 4), clean("c", 5, role="agent", text="i have sent the parcel again today")], set()),
+        ([clean("c", 4, role="agent", text="i have sent the parcel again today")], set()),
+    ],
+    ids=["question lost", "hole inside", "two in one place", "feedback between", "begins later", "no question"],
+)  # fmt: skip
+def test_assemble_replies_that_nobody_can_place_are_out_of_order(events: list[CleanEvent], torn: set[str]) -> None:
+    """A reply next to a turn that never came, or in a place that another claims, has an unknown question."""
+    made = leave(holding(events), LATER)
+    assert {event for event, reason in made.rejected.items() if reason == Reason.OUT_OF_ORDER} == torn
+    assert bool(made.samples) is not bool(torn)
+
+
 def test_assemble_reopened_conversation_waits_again() -> None:
     """A turn above all that left opens a complete conversation, which then completes by idleness."""
     held = holding(conversation("c", 2))

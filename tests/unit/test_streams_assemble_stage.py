@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -22,7 +24,7 @@ from streams.lanes import Incoming
 from streams.ledger import Entry, Ledger, Outcome
 from streams.near_copies_store import RedisCopies
 from streams.quality import QualityConfig
-from streams.topics import EXAMPLES
+from streams.topics import CHATS_REJECTED, EXAMPLES
 from tests.conversations import START, clean, conversation
 
 KEY = b"k" * 32
@@ -43,11 +45,11 @@ class Wall:
 
 
 def stage(
-    client: redis.Redis, wall: Wall, config: StreamConfig = CONFIG, quality: QualityConfig = QUALITY
+    client: redis.Redis, wall: Wall, config: StreamConfig = CONFIG, quality: QualityConfig = QUALITY, count: Any = None
 ) -> AssembleStage:
     store = AssembleStore(client, config, quality, KEY, "e1")
     clock = StreamClock(client, "e1", wall)
-    return AssembleStage(store, RedisCopies(client, quality), clock, config, quality=quality, key=KEY)
+    return AssembleStage(store, RedisCopies(client, quality), clock, config, quality=quality, key=KEY, count=count)
 
 
 def incoming(events: Sequence[CleanEvent], first: int = 0) -> list[Incoming]:
@@ -159,6 +161,56 @@ def test_assemble_stage_caps_one_customer(redis_client: redis.Redis) -> None:
     assert len(samples(finish(worker, wall))) == 2
     outcomes = [e.reason for e in entries(redis_client, named).values() if e is not None and e.reason]
     assert outcomes.count("customer_cap") == 4
+
+
+class Counted:
+    """What a stage counts: (outcome, reason) -> events."""
+
+    def __init__(self) -> None:
+        self.found: Counter[tuple[str, str]] = Counter()
+
+    def outcome(self, _stage: str, outcome: str, reason: str, count: int) -> None:
+        """Count."""
+        self.found[outcome, reason] += count
+
+
+def test_assemble_stage_every_rejection_leaves_its_record(redis_client: redis.Redis) -> None:
+    """Late, capped, noise, without reply: reason, score and text on chats.rejected, and a count, as the ledger says."""
+    wall, counted = Wall(), Counted()
+    worker = stage(redis_client, wall, quality=replace(QUALITY, customer_daily=1), count=counted)
+    spam = "CONGRATULATIONS!! You WON a free prize, click http://win-cash.biz now and claim your $1000 gift card"
+    chats = [
+        [*conversation("cap0", 2), *conversation("cap1", 2, seed=3)],
+        [clean("spam", 0), clean("spam", 1, role="agent", text=spam)],
+        [clean("alone", 0), clean("alone", 1, type="conversation_closed", turns=1)],
+        [event for event in conversation("late", 4) if event.seq != 1],
+    ]
+    events = [
+        msgspec.structs.replace(event, customer="k1:ann" if event.conversation.startswith("cap") else None)
+        for chat in chats
+        for event in chat
+    ]
+    worker.run(incoming(events))
+    produced = finish(worker, wall)
+    behind = conversation("late", 4)[1]
+    worker.run(incoming([behind], first=90))
+    produced |= worker.turn({0: True}, {0: True}, {}, list(produced))
+    found = [json.loads(pending.value) for pending in produced.values() if pending.topic == CHATS_REJECTED]
+    why = {row["event_id"]: (row["reason"], row.get("text")) for row in found}
+    filed = {name: entry for name, entry in entries(redis_client, [*events, behind]).items() if entry is not None}
+    assert {name: reason for name, (reason, _) in why.items()} == {
+        name: entry.reason for name, entry in filed.items() if entry.outcome == Outcome.REJECTED
+    }
+    assert {reason for reason, _ in why.values()} == {"customer_cap", "spam", "no_reply", "late"}
+    texts = {event.event_id: event.text for event in [*events, behind]}
+    assert all(text == texts[name] for name, (_, text) in why.items())
+    scores = {row["reason"]: row["score"] for row in found}
+    assert scores["late"] == scores["customer_cap"] == 1
+    assert QUALITY.spam <= scores["spam"] < 1
+    assert counted.found["rejected", "customer_cap"] == 2
+    assert counted.found["rejected", "spam"] == counted.found["rejected", "late"] == 1
+    again = stage(redis_client, wall).turn({0: True}, {0: True}, {}, [])
+    assert f"{behind.event_id}/rejected/0" in {name for _, name in again}  # until its delivery is reported
 
 
 def test_assemble_stage_shows_bad_answers_to_the_canary(redis_client: redis.Redis) -> None:
