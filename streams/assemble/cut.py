@@ -6,8 +6,9 @@ Two steps, because near copies are looked up in a store between them: `prepare` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import cast
 
 import msgspec
@@ -54,6 +55,8 @@ class Prepared:
     """Of those replies and turns that the classifier rejected, its score of the reason."""
     waiting: tuple[Reply, ...]
     """Unrated replies of the model."""
+    quality: QualityConfig
+    """What it was judged by."""
     due: bool
     again_at: float
 
@@ -114,13 +117,15 @@ def prepare(conversation: Conversation, now: float, config: StreamConfig, qualit
     for reply in ready:
         if reply.name in rejected:
             continue
-        found = _judged(conversation, reply, known[reply.name], seen, dropped, split, verdicts[reply.text, _AGENT])
+        found = _judged(conversation, reply, known[reply.name], seen, dropped, split, verdicts)
         if isinstance(found, Candidate):
             candidates.append(found)
         else:
             rejected[reply.name] = found
             scores[reply.name] = verdicts[reply.text, _AGENT].scores.get(found, 1.0)
-    return Prepared(conversation, seen, split, tuple(candidates), rejected, dropped, scores, waiting, due, again_at)
+    return Prepared(
+        conversation, seen, split, tuple(candidates), rejected, dropped, scores, waiting, quality, due, again_at
+    )
 
 
 def cut(
@@ -172,6 +177,11 @@ def _signal(conversation: Conversation, reply: Reply, seen: View) -> Signal:
     left = seen.complete and not conversation.closes() and not reply.following
     about = _about(conversation, reply, seen)
     return signals(reply.text, reply.following, about, _question(_before(seen, reply)), left=left)
+
+
+def _asked(before: Sequence[CleanEvent]) -> Iterator[CleanEvent]:
+    """The customer's turns that a reply answers, newest first."""
+    return takewhile(lambda m: m.role == "customer", reversed(before))
 
 
 def _question(before: Sequence[CleanEvent]) -> str:
@@ -234,9 +244,10 @@ def _score(verdict: Verdict) -> float:
 
 def _judged(  # noqa: PLR0917 - what a judgement hangs on
     conversation: Conversation, reply: Reply, signal: Signal, seen: View, dropped: Mapping[str, str], split: Split,
-    verdict: Verdict,
+    verdicts: Mapping[tuple[str, Role], Verdict],
 ) -> Candidate | str:  # fmt: skip
     """The reply as candidate, or the reason of its rejection."""
+    verdict = verdicts[reply.text, _AGENT]
     if len(_adapters([*_before(seen, reply), *reply.messages])) > 1 and reply.role == "assistant":
         return Reason.VERSION_MIXED.value
     if _torn(conversation, seen, reply):
@@ -249,7 +260,9 @@ def _judged(  # noqa: PLR0917 - what a judgement hangs on
     if not verdict.keep:
         return verdict.reasons[0].value
     question = _question(before)
-    tags = (*verdict.tags, *((Tag.LOW_SIGNAL.value,) if signal.label == "bad" else ()))
+    angry = any(Tag.TONE.value in verdicts[_said(m)].tags for m in _asked(before) if _said(m) in verdicts)
+    marks = ((Tag.TONE, angry), (Tag.LOW_SIGNAL, signal.label == "bad"))
+    tags = (*verdict.tags, *(tag.value for tag, holds in marks if holds))
     end = reply.messages[-1]
     customer = customer_of(conversation.ordered())
     unit = Unit(reply.name, question, reply.text, split, customer, end.agent_id or "", end.received_at)
@@ -289,7 +302,7 @@ def _sample(made: Cut, prepared: Prepared, kept: Sequence[tuple[Candidate, Copie
     last = kept[-1][0].reply
     used = [f for c, _, _ in kept for f in _about(made.conversation, c.reply, seen)]
     notes = list(dict.fromkeys(f.event_id for f in used if f.event_id not in memo.dropped))
-    tags = tuple(dict.fromkeys(tag for c, copies, _ in kept for tag in (*c.tags, *copies.tags)))
+    tags = tuple(dict.fromkeys(tag for one in kept for tag in _tags(*one, prepared.quality)))
     sample = build(
         made.conversation, memo, f"{last.name}/sft/0", labelled, last, held, notes=notes, tags=tags
     )  # fmt: skip
@@ -303,6 +316,11 @@ def _sample(made: Cut, prepared: Prepared, kept: Sequence[tuple[Candidate, Copie
     memo.left = max(memo.left, last.messages[-1].seq)
     for candidate, _, _ in kept:
         memo.targets[candidate.reply.name] = KEPT
+
+
+def _tags(candidate: Candidate, copies: Copies, uses: int, quality: QualityConfig) -> tuple[str, ...]:
+    macro = (Tag.TEMPLATE.value,) if uses >= quality.template_count else ()
+    return (*candidate.tags, *copies.tags, *macro)
 
 
 def _weight(signal: Signal) -> float:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from streams.assemble import Conversation, Cut, cut, prepare, split_of, view
 from streams.config import StreamConfig
 from streams.events import CleanEvent, Pair
+from streams.near_copies import template_weight
 from streams.near_copies_store import Copies
-from streams.quality import QualityConfig, Reason
+from streams.quality import QualityConfig, Reason, Tag
 from streams.replay.codec import sample_digest
 from tests.conversations import START, clean, conversation, said
 
@@ -30,10 +31,10 @@ def holding(events: list[CleanEvent]) -> Conversation:
     return found
 
 
-def leave(held: Conversation, now: float, config: StreamConfig = CONFIG) -> Cut:
+def leave(held: Conversation, now: float, config: StreamConfig = CONFIG, uses: int = 0) -> Cut:
     prepared = prepare(held, now, config, QUALITY)
     assert prepared.due
-    made = cut(prepared, [Copies()] * len(prepared.units), [0] * len(prepared.units), config, b"k")
+    made = cut(prepared, [Copies()] * len(prepared.units), [uses] * len(prepared.units), config, b"k")
     held.memo = made.memo
     return made
 
@@ -64,6 +65,24 @@ def test_assemble_without_replies_rejects_everything() -> None:
     assert not made.samples
     assert made.rejected == {"c.0": Reason.NO_REPLY}
     assert made.settled == ("c.1",)
+
+
+def test_assemble_marks_what_is_kept() -> None:
+    """An angry customer, a macro said often before and a reply that failed are kept with their tags and weights."""
+    events = [
+        clean("c", 0, text="this is ridiculous, you are all useless, where is my damn parcel"),
+        clean("c", 1, role="agent", text="I am sorry, it leaves our house today and you get it on Friday."),
+        clean("c", 2, text="still not working, that does not help"),
+        clean("c", 3, role="agent", text="I have now sent you another one by express."),
+        clean("c", 4, text="thanks, that helped"),
+    ]
+    (sample,) = leave(holding(events), LATER).samples
+    assert sample.tags == (Tag.TONE, Tag.LOW_SIGNAL)
+    labels = [(turn.label, turn.weight) for turn in sample.turns if turn.is_target]
+    assert [label for label, _ in labels] == ["bad", "good"]
+    (macro,) = leave(holding(events), LATER, uses=QUALITY.template_count).samples
+    assert macro.tags == (Tag.TONE, Tag.LOW_SIGNAL, Tag.TEMPLATE)
+    assert macro.turns[3].weight == pytest.approx(labels[1][1] * template_weight(QUALITY.template_count))
 
 
 def test_assemble_reply_leaves_after_emit_after() -> None:
