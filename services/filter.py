@@ -1,22 +1,20 @@
 """`driftline filter [FILE]`: what the quality filter would do to a history of chats, as a dry run.
 
 JSONL in, from a file (gzip too) or stdin: rows `{"id", "text", "role"?}` (no role: judged as a reply), chat events
-(alone or as traffic files hold them, under `value`), or conversations with `turns`. The same rows come out on stdout in
-the same order, with `keep`, `reasons`, `tags` and `scores`; in conversations each agent or assistant turn gains them,
-and the row's own `keep` says whether any reply is left. The summary by reason, with examples, goes to stderr. Nothing
-is stored or sent.
+(alone or as traffic files hold them, under `value`), or conversations with `turns` (or `messages`). The same rows come
+out on stdout in the same order, with `keep`, `reasons`, `tags` and `scores`; in conversations each agent or assistant
+turn gains them, and the row's own `keep` says whether any reply is left. CSV, mbox and pages come out a conversation a
+line. The summary by reason, with examples, goes to stderr. Nothing is stored or sent.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import os
 import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -27,12 +25,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from services.histories import form_of, lines_of
 from services.settings import Settings
+from services.source_files import agents_of
 from streams.events import Role, Turn
 from streams.near_copies_store import MemoryCopies, Unit
 from streams.quality import QualityConfig, Reason, Verdict, is_echo, judge_turns
+from streams.sources import FORMATS
+from streams.sources.chats import role_of
 
-REPLIES = ("agent", "assistant")
 EXAMPLES = 3
 AT_ONCE = 256
 """Rows that are judged together: much cheaper a text than one by one."""
@@ -102,8 +103,8 @@ class Judge:
         """The row with its verdict. Raises `BadRow` if it has none of the shapes."""
         if not isinstance(row, dict):
             raise BadRow("a row is an object")
-        if isinstance(row.get("turns"), list):
-            return self._conversation(row)
+        if _turns(row):
+            return self._conversation(row, _turns(row))
         event = _event(row)
         if event.get("type") in {"feedback", "conversation_closed"}:
             return {**row, **_fields(Verdict(keep=True))}
@@ -113,7 +114,7 @@ class Judge:
 
     def _text(self, row: Mapping[str, Any]) -> Verdict:
         """A row alone, or an event of a conversation that goes on."""
-        text, role = str(row["text"]), str(row.get("role") or "agent")
+        text, role = str(row["text"]), _role(str(row.get("role") or "agent"))
         conversation = row.get("conversation_id") if "type" in row else None
         question = self._questions.get(str(conversation)) if conversation else None
         verdict = self._judge(text, role, (question,) if question else (), alone=conversation is None)
@@ -121,23 +122,24 @@ class Judge:
             self._questions[str(conversation)] = Turn(role="customer", text=text)
         return verdict
 
-    def _conversation(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _conversation(self, row: Mapping[str, Any], key: str) -> dict[str, Any]:
         context: list[Turn] = []
         turns, left = [], False
-        if not all(isinstance(turn, dict) and isinstance(turn.get("text"), str) for turn in row["turns"]):
+        said = [text for turn in row[key] if (text := _said(turn)) is not None]
+        if len(said) < len(row[key]):
             raise BadRow("every turn wants `text`")
-        for turn in row["turns"]:
-            role, text = str(turn.get("role")), turn["text"]
+        for turn, text in zip(row[key], said, strict=True):
+            role = _role(str(turn.get("role")))
             verdict = self._judge(text, role, context, alone=False)
-            turns.append({**turn, **_fields(verdict)} if role in REPLIES else turn)
-            left = left or (role in REPLIES and verdict.keep)
+            turns.append({**turn, **_fields(verdict)} if role == "agent" else turn)
+            left = left or (role == "agent" and verdict.keep)
             if verdict.keep:
-                context.append(Turn(role="customer" if role not in REPLIES else "agent", text=text))
-        return {**row, "turns": turns, "keep": left}
+                context.append(Turn(role=role, text=text))
+        return {**row, key: turns, "keep": left}
 
-    def _judge(self, text: str, role: str, context: tuple[Turn, ...] | list[Turn], *, alone: bool) -> Verdict:
+    def _judge(self, text: str, role: Role, context: tuple[Turn, ...] | list[Turn], *, alone: bool) -> Verdict:
         verdict = self._verdict(text, role)
-        if role in REPLIES:
+        if role == "agent":
             if is_echo(context, text):
                 verdict = Verdict(keep=False, reasons=(Reason.DUPLICATE,), scores={Reason.DUPLICATE.value: 1.0})
             verdict = self._with_copies(verdict, text, context, alone=alone)
@@ -146,10 +148,9 @@ class Judge:
         self.summary.add(text, verdict)
         return verdict
 
-    def _verdict(self, text: str, role: str) -> Verdict:
-        said = text, _role(role)
-        found = self._verdicts.get(said)
-        return found if found is not None else judge_turns([said], self.config)[0]
+    def _verdict(self, text: str, role: Role) -> Verdict:
+        found = self._verdicts.get((text, role))
+        return found if found is not None else judge_turns([(text, role)], self.config)[0]
 
     def _with_copies(self, verdict: Verdict, text: str, context: Any, *, alone: bool) -> Verdict:
         """The verdict with near copies among what was read before."""
@@ -170,7 +171,9 @@ class Judge:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """One file or stdin."""
-    parser.add_argument("file", nargs="?", type=Path, help="JSONL, gzip or not; stdin if left out")
+    parser.add_argument("file", nargs="?", type=Path, help="JSONL, CSV, mbox, Markdown or HTML; or .gz; default stdin")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the file's name, else JSONL")
+    parser.add_argument("--agents", default="", help="mbox: addresses or domains of your staff, separated by commas")
     parser.add_argument("--json", action="store_true", help="the summary on stderr as one JSON object")
 
 
@@ -180,7 +183,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     out = sys.stdout.buffer
     try:
         number = 0
-        for lines in _chunks(_lines(args.file)):
+        form = form_of(args.file, args.format)
+        for lines in _chunks(lines_of(args.file, form, agents_of(args, settings.ingest.agents))):
             for line, row in zip(lines, judge.rows(_decoded(line) for line in lines), strict=True):
                 number += 1
                 if row is None:
@@ -205,18 +209,8 @@ def _decoded(line: bytes) -> Any:
     """The line's JSON, None if it is none."""
     try:
         return msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-
-
-def _lines(path: Path | None) -> Iterator[bytes]:
-    source: Any = nullcontext(sys.stdin.buffer) if path is None else path.open("rb")
-    with source as raw:
-        packed = raw.peek(2)[:2] == b"\x1f\x8b"
-        with gzip.GzipFile(fileobj=raw) if packed else nullcontext(raw) as file:
-            for line in file:
-                if line.strip():
-                    yield line.rstrip(b"\r\n")
 
 
 def _event(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -226,17 +220,31 @@ def _event(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _role(role: str) -> Role:
-    return "agent" if role in REPLIES else "system" if role == "system" else "customer"
+    """By which role a turn is judged; a name that nobody knows is a customer's."""
+    known = role_of(role) or "customer"
+    return "agent" if known == "assistant" else known
+
+
+def _turns(row: Mapping[str, Any]) -> str:
+    """The key under which a row holds a conversation, empty for none."""
+    return next((key for key in ("turns", "messages") if isinstance(row.get(key), list)), "")
+
+
+def _said(turn: Any) -> str | None:
+    """What was said in a turn of a conversation."""
+    text = turn.get("text", turn.get("content")) if isinstance(turn, dict) else None
+    return text if isinstance(text, str) else None
 
 
 def _texts(row: Any) -> Iterator[tuple[str, Role]]:
     """Every text of a row, with the role that it is judged by."""
     if not isinstance(row, dict):
         return
-    turns = row["turns"] if isinstance(row.get("turns"), list) else [_event(row)]
-    for turn in turns:
-        if isinstance(turn, dict) and isinstance(turn.get("text"), str):
-            yield turn["text"], _role(str(turn.get("role") or ("" if "turns" in row else "agent")))
+    key = _turns(row)
+    for turn in row[key] if key else [_event(row)]:
+        text = _said(turn)
+        if text is not None:
+            yield text, _role(str(turn.get("role") or ("" if key else "agent")))
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:

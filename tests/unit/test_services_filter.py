@@ -101,6 +101,44 @@ def test_filter_reads_traffic_files(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (row["value"], row["keep"], row["reasons"]) == (event, False, ["spam"])
 
 
+def test_filter_knows_the_names_of_other_products(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who a product calls bot or support is judged as a reply, and so is `content` under `messages`."""
+    said = [{"role": "user", "content": "where is it"}, {"role": "bot", "content": SPAM}, {"role": "support"}]
+    path = tmp_path / "rows.jsonl"
+    rows = [{"messages": said[:2]}, {"messages": said}, {"text": "You stupid idiot, get lost", "role": "Support"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, lines, err = _run(path, capsys, "--json")
+    out = [json.loads(line) for line in lines]
+    assert (code, json.loads(err)["judged"]) == (1, 3)
+    assert (out[0]["messages"][1]["reasons"], out[0]["keep"]) == (["spam"], False)
+    assert out[1] == rows[1]
+    assert out[2]["reasons"] == ["toxic"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", f"ticket_id,sender,body\n1,customer,where is it\n1,agent,{GOOD}\n2,agent,{SPAM}\n2,martian,x\n"),
+        ("a.md", f"## Where is it?\n\n{GOOD}\n\n## What have I won?\n\n{SPAM}\n\n"),
+        (
+            "a.mbox",
+            "From a\nFrom: a@x.example\nMessage-ID: <1>\n\nwhere is it\n\n"
+            + "".join(f"From b\nFrom: b@y.example\nIn-Reply-To: <1>\n\n{said}\n\n" for said in (GOOD, SPAM)),
+        ),
+    ],
+)
+def test_filter_reads_what_ingest_reads(
+    name: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table, pages and mails come out as conversations with verdicts; what holds no chat is counted."""
+    (tmp_path / name).write_text(text)
+    code, lines, err = _run(tmp_path / name, capsys, "--json")
+    found = [json.loads(line) for line in lines if line.startswith("{")]
+    replies = [turn for row in found for turn in row["turns"] if turn["role"] == "agent"]
+    assert [turn["reasons"] for turn in replies] == [[], ["spam"]]
+    assert (code, json.loads(err)["unreadable"]) == ((1, 1) if name == "a.csv" else (0, 0))
+
+
 @pytest.mark.parametrize("bad", [{"turns": [{"role": "agent"}]}, {"turns": [1]}, {"turns": "x"}, [1], "x", None])
 def test_filter_says_where_it_could_not_read(bad: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What has no text is passed on, counted, and its line named."""
