@@ -97,6 +97,7 @@ def figures(found: Stats) -> dict[str, Any]:
         "trained": found.trained,
         "leased": found.leased,
         "oldest": found.oldest,
+        "mean_age_s": found.mean_age_s,
         "erasing": found.erasing,
         "limiter": found.limiter,
         "lineage_from": found.lineage_from,

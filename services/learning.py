@@ -22,6 +22,7 @@ from learner.update import new_trajectory, step
 from services.learning_line import Line, Shared, of_line
 from services.local import redis_server
 from services.node.process import base_folder
+from services.replay_figures import UsageCollector
 from services.rollout_records import decode_rollout
 from services.runtime import Runtime
 from services.topic_feed import TopicFeed, make_producer, send
@@ -116,6 +117,7 @@ class Process:
                 self.waiting = "the replay buffer is not there yet"
                 self._runtime.stop.wait(RETRY_S)
             else:
+                self._runtime.registry.register(UsageCollector(shared.tables))
                 self.waiting = None
                 return True
         return False

@@ -28,6 +28,7 @@ from streams.replay import (
 from streams.replay.audit import audit
 from streams.replay.codec import sample_digest
 from streams.replay.erasure import erase
+from streams.replay.probe import Probe
 from streams.replay.shapes import Handle
 from streams.replay.tables import Tables, text
 
@@ -91,6 +92,7 @@ class Fuzzer:
         # Far in the future, so that the server's own clock expires nothing that the test clock still keeps.
         self.now = self.client.time()[0] + 1_000_000.0
         self.table = self.open()
+        self.probe = Probe(self.table)
 
     def open(self) -> ReplayBuffer:
         """The table by the fuzzer's settings."""
@@ -113,9 +115,11 @@ class Fuzzer:
         self.check()
 
     def check(self) -> None:
-        """The audit is clean, every sample sent is counted once, and every offset sent has its bit."""
+        """Audit and probe are clean, every sample sent is counted once, and every offset sent has its bit."""
         broken = audit(self.table, full=True)
         assert not broken, (self.seed, self.operations, broken)
+        found = [violation for _ in range(5) for violation in self.probe.step()]
+        assert not found, (self.seed, self.operations, found)
         counted: list[Any] = self.client.hmget("{rb:train}:n", "ins", "dup", "tomb", "late", "rej")
         assert sum(int(count or 0) for count in counted) == self.consumed, (self.seed, self.operations)
         assert Offsets(self.client, "ep", 1_000).resume_offset(SENT) == len(self.sent), (self.seed, self.operations)

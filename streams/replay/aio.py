@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streams.events import Sample
+from streams.replay.carrier import Carrier
 from streams.replay.mix import Mix
 from streams.replay.offsets import Offset
-from streams.replay.operations import Reads, Script, Steps
-from streams.replay.scripts import SCRIPTS, full_as_error, text
 from streams.replay.shapes import Batch, Draw, Handle, InsertReport, SweepReport, UpdateReport, Wait
 
 if TYPE_CHECKING:
@@ -24,7 +23,8 @@ class AsyncReplayBuffer:
     def __init__(self, opened: ReplayBuffer, client: Redis) -> None:
         self.client = client
         self.operations = opened.operations
-        self._scripts = {name: client.register_script(text(name)) for name in SCRIPTS}
+        self._carrier = Carrier(client, self.operations.prefix)
+        self._run, self.usage = self._carrier.run, self._carrier.usage
         self._page = 0
 
     async def insert(self, items: Sequence[Sample], source: Sequence[Offset] | None = None) -> InsertReport:
@@ -42,8 +42,7 @@ class AsyncReplayBuffer:
 
     async def fetch(self, draw: Draw) -> Batch:
         """The samples of a draw."""
-        batch: Batch = await self._run(self.operations.fetch(draw))
-        return batch
+        return self.usage.took(await self._run(self.operations.fetch(draw)))
 
     async def sample(
         self, mix: Mix, k: int, *, seed: int, alpha: float = 0.6, lease_s: float = 0, purpose: str = "train"
@@ -51,6 +50,8 @@ class AsyncReplayBuffer:
         """`draw` and `fetch` in one round trip."""
         steps = self.operations.draw(mix, k, seed=seed, alpha=alpha, lease_s=lease_s, purpose=purpose, payloads=True)
         answer: tuple[Draw, Batch] | Wait = await self._run(steps)
+        if not isinstance(answer, Wait):
+            self.usage.took(answer[1])
         return answer
 
     async def update(
@@ -69,21 +70,3 @@ class AsyncReplayBuffer:
         self._page, report = await self._run(self.operations.sweep(self._page, budget_ms))
         done: SweepReport = report
         return done
-
-    async def _run(self, steps: Steps) -> Any:
-        answer = None
-        while True:
-            try:
-                call = steps.send(answer)
-            except StopIteration as done:
-                return done.value
-            answer = await self._execute(call)
-
-    async def _execute(self, call: Script | Reads) -> Any:
-        if isinstance(call, Script):
-            with full_as_error():
-                return await self._scripts[call.name](keys=[self.operations.prefix], args=call.args)
-        pipe = self.client.pipeline(transaction=False)
-        for command in call.commands:
-            pipe.execute_command(*command)
-        return await pipe.execute()

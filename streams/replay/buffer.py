@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import redis
 
 from streams.events import Sample
+from streams.replay.carrier import Carrier
 from streams.replay.codec import Coder
 from streams.replay.mix import Mix
 from streams.replay.offsets import Offset
-from streams.replay.operations import HANDLES_PER_CALL, Limits, Operations, Reads, Script, Steps
-from streams.replay.scripts import SCRIPTS, full_as_error, text
+from streams.replay.operations import Limits, Operations
 from streams.replay.shapes import NO_TTL, Batch, Draw, Handle, InsertReport, SweepReport, UpdateReport, Wait
 
-__all__ = ["HANDLES_PER_CALL", "Limits", "ReplayBuffer"]
+__all__ = ["Limits", "ReplayBuffer"]
 
 
 class ReplayBuffer:
@@ -28,7 +27,8 @@ class ReplayBuffer:
         self.operations = Operations(table, limits, Coder(key, compress=compress), epoch)
         self.table, self.limits = table, limits
         self.prefix, self.kind = self.operations.prefix, self.operations.kind
-        self._scripts = {name: client.register_script(text(name)) for name in SCRIPTS}
+        self._carrier = Carrier(client, self.prefix)
+        self._run, self.usage = self._carrier.now, self._carrier.usage
         self._page = 0
 
     def insert(self, items: Sequence[Sample], source: Sequence[Offset] | None = None) -> InsertReport:
@@ -55,8 +55,7 @@ class ReplayBuffer:
 
     def fetch(self, draw: Draw) -> Batch:
         """The samples of a draw, in one round trip; None where one left in between."""
-        batch: Batch = self._run(self.operations.fetch(draw))
-        return batch
+        return self.usage.took(self._run(self.operations.fetch(draw)))
 
     def sample(
         self, mix: Mix, k: int, *, seed: int, alpha: float = 0.6, lease_s: float = 0, purpose: str = "train"
@@ -65,6 +64,8 @@ class ReplayBuffer:
         answer: tuple[Draw, Batch] | Wait = self._run(
             self.operations.draw(mix, k, seed=seed, alpha=alpha, lease_s=lease_s, purpose=purpose, payloads=True)
         )
+        if not isinstance(answer, Wait):
+            self.usage.took(answer[1])
         return answer
 
     def update(self, handles: Sequence[Handle], priorities: Sequence[float], *, run: int, step: int) -> UpdateReport:
@@ -83,10 +84,10 @@ class ReplayBuffer:
         """Move samples to another lane (quarantine and back) while it has room; returns how many moved."""
         return int(self._run(self.operations.relane(digests, lane)))
 
-    def erase_chunk(self, customer: bytes, slots: Sequence[int]) -> tuple[bytes, int]:
-        """Delete these slots if they are the customer's: packed rows of what left, and how many are still there."""
-        answer = self._execute(Script("remove", ["erase", customer, *slots]))
-        return answer[0], int(answer[1])
+    def erase_chunk(self, customer: bytes) -> tuple[bytes, int]:
+        """Delete some of the customer's samples: packed rows of what left, and how many are still there."""
+        chunk: tuple[bytes, int] = self._run(self.operations.erase(customer))
+        return chunk
 
     def sweep(self, budget_ms: float = 5.0) -> SweepReport:
         """Housekeeping in bounded pieces until `budget_ms` of server time is used or a round has passed."""
@@ -113,22 +114,3 @@ class ReplayBuffer:
             for i, sample in zip(open_, self.read([(wanted[i], bucket) for i in open_]), strict=True):
                 found[i] = sample
         return found
-
-    def _run(self, steps: Steps) -> Any:
-        """Carry an operation through; what it returns."""
-        answer = None
-        while True:
-            try:
-                call = steps.send(answer)
-            except StopIteration as done:
-                return done.value
-            answer = self._execute(call)
-
-    def _execute(self, call: Script | Reads) -> Any:
-        if isinstance(call, Script):
-            with full_as_error():
-                return self._scripts[call.name](keys=[self.prefix], args=call.args)
-        pipe = self.client.pipeline(transaction=False)
-        for command in call.commands:
-            pipe.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-        return pipe.execute()

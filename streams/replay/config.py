@@ -5,7 +5,8 @@ Errors of this package:
     ReplayError            base
     ├── ServerFull         memory is full: nothing happened, wait and send again; an error of redis-py too
     ├── UnsafeServer       the server would lose or drop data: eviction policy, no append-only file
-    └── ConfigMismatch     the table was made with other unchangeable settings
+    ├── ConfigMismatch     the table was made with other unchangeable settings
+    └── BrokenInvariant    an audit found the table's indexes at odds: reported, never raised
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class UnsafeServer(ReplayError):
 
 class ConfigMismatch(ReplayError):
     """The table exists with other settings that cannot change."""
+
+
+class BrokenInvariant(ReplayError):
+    """What an audit found; the message names table, invariant and slot, never a text."""
 
 
 @dataclass(frozen=True)

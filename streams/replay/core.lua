@@ -295,16 +295,22 @@ local function write_payloads()
   gone, coming = {}, {}
 end
 
+local folds = {}
 -- What a trained item leaves behind when it goes: first and last step and how often, by customer.
 local function fold(cust, first, last, times)
-  local key = T .. ':cf:' .. floor(cfg.now / 2592000)
-  local old = call('HGET', key, cust)
-  if old then
-    local f, l, t = unstruct('>I4I4I4', old)
-    first, last, times = math.min(f, first), math.max(l, last), t + times
+  local f = folds[cust]
+  if f then first, last, times = math.min(f[1], first), math.max(f[2], last), f[3] + times end
+  folds[cust] = { first, last, times }
+end
+
+local function write_folds()
+  local key = next(folds) and T .. ':cf:' .. floor(cfg.now / 2592000)
+  for cust, f in pairs(folds) do
+    local old = call('HGET', key, cust)
+    if old then fold(cust, unstruct('>I4I4I4', old)) end
+    call('HSET', key, cust, pack('>I4I4I4', unpack(folds[cust])))
   end
-  call('HSET', key, cust, pack('>I4I4I4', first, last, times))
-  call('EXPIRE', key, 34560000)
+  if key then call('EXPIRE', key, 34560000) end
 end
 
 local unleased, resident = {}, {} -- slots of leases that end; digest -> whether it is known to be stored

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import redis
 
-from streams.replay.buffer import HANDLES_PER_CALL, ReplayBuffer
+from streams.replay.buffer import ReplayBuffer
 from streams.replay.rewrite import TRIES, rewritten
 from streams.replay.shapes import ErasureReceipt, TableErasure
 
@@ -86,17 +86,13 @@ def rewrite_aof(
 
 
 def _erase_one(table: ReplayBuffer, customer: bytes) -> TableErasure:
-    slots = f"{table.prefix}:c:".encode() + customer
     digests: list[bytes] = []
-    while True:
-        chunk = [int(slot) for slot in table.client.srandmember(slots, HANDLES_PER_CALL) or []]
-        if not chunk:
-            break
-        rows, _ = table.erase_chunk(customer, chunk)
-        if not rows:
-            break
+    left = 1
+    while left:
+        rows, left = table.erase_chunk(customer)
+        if left and not rows:
+            break  # a slot of the set that is not the customer's: an audit names it
         digests += [digest for digest, *_ in _ROW.iter_unpack(rows)]
-    left = int(table.client.scard(slots))
     if not left:
         table.client.srem(f"{table.prefix}:er", customer)
     return _merged(TableErasure(table.table, tuple(digests), left), _departed(table, customer))

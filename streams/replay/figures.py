@@ -15,7 +15,7 @@ from streams.replay.shapes import NO_TTL, RECORD, LaneStats, Stats
 
 COUNTERS = (
     "n", "bytes", "seq", "ins", "anchors", "smp", "ev", "era", "exp", "ret", "dup", "tomb", "late", "rej", "calls",
-    "stale",
+    "stale", "trn", "lex",
 )  # fmt: skip
 """What a table counts; metrics and `driftline buffer` name them so."""
 
@@ -39,18 +39,22 @@ def stats(table: ReplayBuffer) -> Stats:
     pipe.scard(f"{prefix}:er")
     pipe.info("memory")
     pipe.info("persistence")
-    cfg, raw, evicted, lanes, buckets, counts, rules, erasing, memory, persistence = pipe.execute()
+    pipe.time()
+    cfg, raw, evicted, lanes, buckets, counts, rules, erasing, memory, persistence, now = pipe.execute()
     n = dict.fromkeys(COUNTERS, 0) | {name.decode(): int(value) for name, value in raw.items()}
     ordered = sorted((int(lane), name.decode()) for name, lane in lanes.items())
     rows = tuple(_lane(table, ids, (counts, rules), evicted) for ids in ordered)
-    aged = [int(bucket) for bucket in buckets if bucket != b"x"]
+    aged = {int(bucket): int(count) for bucket, count in buckets.items() if bucket != b"x"}
+    bucket_s = int(cfg[b"bucket"])
     return Stats(
         table=table.table,
         counters=n,
         capacity=int(cfg[b"cap"]),
         max_bytes=int(cfg[b"max_bytes"]),
         lanes=rows,
-        oldest=float(min(aged) * int(cfg[b"bucket"])) if aged else None,
+        oldest=float(min(aged) * bucket_s) if aged else None,
+        mean_age_s=_mean_age(aged, bucket_s, float(cfg.get(b"clock", now[0]))),
+        ttl_s=int(cfg[b"ttl"]),
         erasing=int(erasing),
         limiter=_limiter(table, n),
         lineage_from=int(cfg.get(b"lineage_from", 0)),
@@ -104,6 +108,13 @@ def _limiter(table: ReplayBuffer, n: dict[str, int]) -> float | None:
         return None
     inserted = n["ins"] - n["anchors"]
     return inserted * limits.samples_per_insert - n["smp"] + limits.error_buffer
+
+
+def _mean_age(aged: dict[int, int], bucket_s: int, now: float) -> float | None:
+    """By the buckets' counts, each sample as old as the middle of its bucket, in the newest of its part so far."""
+    total = sum(aged.values())
+    middles = {bucket: (bucket * bucket_s + min((bucket + 1) * bucket_s, now)) / 2 for bucket in aged}
+    return sum(count * (now - middles[bucket]) for bucket, count in aged.items()) / total if total else None
 
 
 def _unlabelled(sample: Sample) -> bool:

@@ -95,6 +95,7 @@ local function flush()
   write_records()
   write_lanes()
   write_payloads()
+  write_folds()
   for lane, head in pairs(heads) do
     if head.at > 0 then call('LTRIM', T .. ':q:' .. lane, head.at, -1) end
   end

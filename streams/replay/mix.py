@@ -61,6 +61,11 @@ def priority_bin(priority: float) -> int:
     return min(max(math.floor(4 * math.log2(priority) + 40.5), LOWEST_BIN), HIGHEST_BIN)
 
 
+def bin_weight(number: float) -> float:
+    """The priority in the middle of a bin; half a bin further is its upper edge."""
+    return float(2.0 ** ((number - 40) / 4))
+
+
 def importance(p_mix: Sequence[float], least_p: float, beta: float) -> list[float]:
     """Weights (1 / (N p))^beta over the largest possible one, (1 / (N least_p))^beta: at most 1, N cancels."""
     return [(least_p / p) ** beta for p in p_mix]

@@ -1,6 +1,6 @@
--- Removes by name. ARGV = mode, then its arguments; at most 256 items a call.
+-- Removes by name. ARGV = mode, then its arguments; some 32 items a call.
 --   retire <reason> <digest>...   superseded samples; answers how many left
---   erase <customer> <slots>      one chunk of a customer; answers {rows of what left, how many are still there}
+--   erase <customer> <most>       one chunk of a customer; answers {rows of what left, how many are still there}
 --   relane <lane> <digest>...     moves samples to another lane, as fresh as they were; answers how many
 call('HDEL', T .. ':n', '-') -- marks the script as writing, so that a full memory does not stop it
 load()
@@ -29,16 +29,16 @@ local function retire()
 end
 
 local function erase()
-  local rows = {}
-  for i = 3, #ARGV do
-    local r = record(tonumber(ARGV[i]))
+  local rows, slots = {}, T .. ':c:' .. ARGV[2]
+  for _, slot in ipairs(call('SRANDMEMBER', slots, ARGV[3])) do
+    local r = record(tonumber(slot))
     if live(r) and r[CUST] == ARGV[2] then
       rows[#rows + 1] = pack('>c8I4I4I2', r[DIGEST], r[FIRST], r[LAST], r[TIMES])
       remove(r, 'era')
     end
   end
   if #rows > 0 then call('HINCRBY', T .. ':gone', ARGV[2], #rows) end
-  return { table.concat(rows), call('SCARD', T .. ':c:' .. ARGV[2]) }
+  return { table.concat(rows), call('SCARD', slots) }
 end
 
 local function relane()

@@ -20,6 +20,7 @@ _PARTS = {
     "update": ("core", "flush", "evict", "update"),
     "remove": ("core", "flush", "evict", "remove"),
     "sweep": ("core", "flush", "evict", "sweep"),
+    "probe": ("probe",),
 }
 """Each script's files, in the order in which they are put together."""
 

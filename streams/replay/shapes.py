@@ -233,6 +233,10 @@ class Stats:
     lanes: tuple[LaneStats, ...]
     oldest: float | None
     """Start of the oldest bucket that holds a sample, seconds."""
+    mean_age_s: float | None
+    """Mean age of the samples that have a ttl, to the width of a bucket, seconds."""
+    ttl_s: int
+    """Age at which they leave, seconds."""
     erasing: int
     """Customers whose erasure has begun and not ended."""
     limiter: float | None

@@ -1,12 +1,12 @@
--- One bounded piece of housekeeping. ARGV = cursor (page). Answers {next cursor, leases returned, expired, evicted, trimmed}.
+-- One bounded piece of housekeeping. ARGV = cursor (page), most removals of each kind. Answers {next cursor, leases returned, expired, evicted, trimmed}.
 -- Returns overdue leases, removes what is past its ttl on one page of records, trims queues, steps a lowered limit down.
 call('HDEL', T .. ':n', '-') -- marks the script as writing, so that a full memory does not stop it
 load()
 math.randomseed(N.seq % 2147483647)
-local page = tonumber(ARGV[1])
+local page, PIECE = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local returned = 0
-for _, slot in ipairs(call('ZRANGEBYSCORE', T .. ':ls', '-inf', cfg.now, 'LIMIT', 0, LIMIT)) do
+for _, slot in ipairs(call('ZRANGEBYSCORE', T .. ':ls', '-inf', cfg.now, 'LIMIT', 0, PIECE)) do
   local r = record(tonumber(slot))
   unleased[#unleased + 1] = slot
   if live(r) and r[BIN] == LEASED then
@@ -15,6 +15,8 @@ for _, slot in ipairs(call('ZRANGEBYSCORE', T .. ':ls', '-inf', cfg.now, 'LIMIT'
     returned = returned + 1
   end
 end
+
+if returned > 0 then call('HINCRBY', T .. ':n', 'lex', returned) end
 
 -- True while some bucket holds items past their ttl.
 local function due()
@@ -30,7 +32,7 @@ if due() then
   local raw = call('GETRANGE', T .. ':m:' .. page, 0, -1)
   local slot = page * PAGE
   for at = 1, #raw - RECORD + 1, RECORD do
-    if expired >= LIMIT then break end
+    if expired >= PIECE then break end
     local flags = string.byte(raw, at + 27)
     if flags % 2 == LIVE and not exempt(flags) and unstruct('>I4', raw, at + 8) + cfg.ttl <= cfg.now then
       remove(record(slot), 'exp')
@@ -38,7 +40,7 @@ if due() then
     end
     slot = slot + 1
   end
-  if expired < LIMIT then page = page + 1 end
+  if expired < PIECE then page = page + 1 end
   if page >= last_page then page = 0 end
 else
   page = 0
@@ -46,7 +48,7 @@ end
 
 for lane = 0, lane_count() - 1 do
   local quota, _, policy = lane_rules(lane)
-  while evicted < LIMIT do
+  while evicted < PIECE do
     local held, most = contested(lane)
     local trained = policy == RESERVOIR and lane_get(lane, TOTAL) - held or 0
     if held > most then
@@ -58,11 +60,11 @@ for lane = 0, lane_count() - 1 do
     end
   end
 end
-while evicted < LIMIT and (N.n > cfg.cap or N.bytes > cfg.max_bytes) do evict_from(fullest(), false) end
+while evicted < PIECE and (N.n > cfg.cap or N.bytes > cfg.max_bytes) do evict_from(fullest(), false) end
 
 local trimmed = 0
 for lane = 0, lane_count() - 1 do
-  while trimmed < LIMIT do
+  while trimmed < PIECE do
     local entry = front(lane)
     if not entry then break end
     local slot, seq = unstruct('>I4I4', entry)
@@ -74,7 +76,7 @@ for lane = 0, lane_count() - 1 do
   end
 end
 
-for _, customer in ipairs(call('ZRANGEBYSCORE', T .. ':tomb', '-inf', cfg.now - cfg.retention, 'LIMIT', 0, LIMIT)) do
+for _, customer in ipairs(call('ZRANGEBYSCORE', T .. ':tomb', '-inf', cfg.now - cfg.retention, 'LIMIT', 0, PIECE)) do
   call('ZREM', T .. ':tomb', customer)
   call('HDEL', T .. ':gone', customer)
 end

@@ -40,6 +40,7 @@ local function reservoir_keeps(r)
   return out ~= nil
 end
 
+local trainings = 0
 -- Counts the step on an item and in its lane, which from now on counts it in `stays` or in the bin that is answered: the
 -- one that it belongs into.
 local function book(r, bin, stays)
@@ -51,6 +52,7 @@ local function book(r, bin, stays)
   if new or r[LAST] < step then
     r[LAST] = step
     r[TIMES] = math.min(r[TIMES] + 1, 65535)
+    trainings = trainings + 1
   end
   if cfg.max_sampled > 0 and r[TIMES] >= cfg.max_sampled then bin = SPENT end
   if from == FRESH then
@@ -105,6 +107,7 @@ for at = 1, #handles, 18 do
 end
 put_down()
 write_lineage(digests)
+if trainings > 0 then call('HINCRBY', T .. ':n', 'trn', trainings) end
 if #first_time > 0 then
   local key = T .. ':tr:' .. floor(cfg.now / 86400)
   call('SADD', key, unpack(first_time))

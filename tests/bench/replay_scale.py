@@ -24,7 +24,8 @@ import redis
 from streams.events import Sample, Turn
 from streams.replay import DEFAULT, Offset, Quota, ReplayBuffer, TableConfig, open_table
 from streams.replay.audit import audit
-from streams.replay.erasure import tombstone
+from streams.replay.erasure import erase_from, tombstone
+from streams.replay.operations import REMOVALS
 from streams.replay.rewrite import rewritten
 from tests.bench._heading import heading
 from tests.servers import RedisServer, executables
@@ -163,12 +164,11 @@ def _erased(buffer: ReplayBuffer) -> Iterator[tuple[str, str]]:
     """The crowd's samples leave in chunks; how long one call holds the server."""
     crowd = buffer.customer_digest("k1:crowd")
     tombstone([buffer], [crowd])
-    slots: list[Any] = list(buffer.client.smembers(f"{buffer.prefix}:c:".encode() + crowd))
-    chunks = [[int(slot) for slot in slots[at : at + 256]] for at in range(0, len(slots), 256)]
+    chunks = buffer.client.scard(f"{buffer.prefix}:c:".encode() + crowd) // REMOVALS
     if chunks:  # else an earlier call has measured it
-        spent = _times(lambda: buffer.erase_chunk(crowd, chunks.pop()), len(chunks))
-        buffer.client.srem(f"{buffer.prefix}:er", crowd)
-        yield "erase, a chunk of 256, ms", spent
+        spent = _times(lambda: buffer.erase_chunk(crowd), chunks)
+        erase_from(buffer, [crowd])
+        yield f"erase, a chunk of {REMOVALS}, ms", spent
 
 
 def _restarted(server: RedisServer, client: redis.Redis) -> Iterator[tuple[str, str]]:
