@@ -44,6 +44,10 @@ class StreamMetrics:
         )
         self._rebalances = Counter("driftline_rebalances_total", "Assignments of partitions", registry=registry)
         self._redactions = Counter("driftline_pii_redactions_total", "Masked spans", ["entity"], registry=registry)
+        self._dropped = Counter(
+            "driftline_scrub_dropped_fields_total", "Unknown fields of chat events, which go no further",
+            registry=registry,
+        )  # fmt: skip
         self._unacknowledged = Gauge(
             "driftline_unacknowledged_events", "Events read and not yet acknowledged", ["stage"], registry=registry
         )
@@ -106,6 +110,10 @@ class StreamMetrics:
     def redacted(self, entity: str, count: int) -> None:
         """Masked spans of one label."""
         self._redactions.labels(entity).inc(count)
+
+    def dropped(self, fields: int) -> None:
+        """Fields of an event that no event has, and that go no further."""
+        self._dropped.inc(fields)
 
     def audited(self, turns: int, leaking: int, failed: int, labels: Collection[str]) -> None:
         """Masked turns that were searched again, how many of them leak, and what was found."""

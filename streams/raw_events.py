@@ -107,6 +107,9 @@ class Closed(_Event, frozen=True, kw_only=True):
 
 ChatEvent = Message | Feedback | Closed
 
+FIELDS = frozenset({"type", "schema"}.union(*(kind.__struct_fields__ for kind in (Message, Feedback, Closed))))
+"""Names of a chat event's fields; whatever else a sender writes is dropped when it is read."""
+
 _STRINGS = ("channel", "lang", "agent_id", "adapter", "answer_id", "arm", "line")
 
 

@@ -25,6 +25,7 @@ from streams.held_turns import HeldTurns, Kept
 from streams.lanes import Incoming
 from streams.ledger import Entry, Outcome, event_digest, record_digest
 from streams.outbox import Output, Record
+from streams.raw_events import FIELDS, parse
 from streams.replay import offsets
 from streams.scrub import ConversationState, Keys, Quarantined, Scrubber
 from streams.scrub.audit import LeakAudit, Turn
@@ -127,7 +128,7 @@ class ScrubStage:
                     output = output._replace(hold=kept[name].hold)
                 elif waiting is not None and not after.held:
                     output = output._replace(frees=(kept.pop(name).hold,))
-                if after is not state:
+                if after is not state and not after.held:  # a held turn changes nothing that is stored
                     changed[name] = (generation, after)
                 outputs.append(output)
             if self._store.save(changed, [(record.partition, record.offset) for record in batch]):
@@ -167,12 +168,14 @@ class ScrubStage:
         headers = dict(record.headers)
         tenant = headers.get("tenant", b"").decode(errors="replace")
         try:
-            if "ce_id" in headers:
-                return from_object(_cloud_event(record, headers), record.key), tenant
-            return decode(record.key, record.value), tenant
+            body = _cloud_event(record, headers) if "ce_id" in headers else parse(record.value)
+            event = from_object(body, record.key)
         except BadEvent as bad:
             entry = self._entry(record, bad.event_id)
             return self._letter(record, bad.reason.value, "BadEvent", entry), tenant
+        if self._count is not None and (unknown := body.keys() - FIELDS):
+            self._count.dropped(len(unknown))
+        return event, tenant
 
     def _next(  # noqa: PLR0917 - an event, what it meets, and where its masked text is noted
         self, record: Incoming, event: ChatEvent, tenant: str, state: ConversationState, waiting: Kept | None,

@@ -9,8 +9,7 @@ from streams.scrub.config import ScrubConfig
 from streams.scrub.conversation import ConversationState, Numbering
 from streams.scrub.detectors import detect, find_rules, find_structured, finish
 from streams.scrub.expectation import expected_labels, find_answer
-from streams.scrub.known import learn_metadata
-from streams.scrub.masking import mask_turn, render
+from streams.scrub.masking import know, mask_turn, render
 from streams.scrub.normalise import normalise
 from streams.scrub.spans import Overflow, Span, union
 
@@ -30,10 +29,13 @@ def find(text: str) -> list[Span]:
 
 
 def find_record(record: Mapping[str, Any]) -> list[Span]:
-    """Spans in `text`, with what the question `prev` makes us expect."""
+    """Spans in `text`, with what the question `prev` makes us expect; the whole text if it is a flood."""
     text = str(record["text"])
     plain = normalise(text)
-    found = union(detect(text, plain, DRY), plain.text)
+    try:
+        found = union(detect(text, plain, DRY), plain.text)
+    except Overflow:
+        return [(0, len(text), "SECRET")]
     labels = expected_labels(normalise(str(record.get("prev") or "")).text)
     if labels:
         found = union(found + find_answer(plain.text, labels, found), plain.text)
@@ -46,7 +48,7 @@ find_record.wants_record = True  # type: ignore[attr-defined] # the scorers ask 
 def scrub_conversation(conversation: Mapping[str, Any], config: ScrubConfig = DRY) -> list[str]:
     """The masked texts of a conversation's turns, in order. Raises `Quarantined`."""
     numbering = Numbering(ConversationState(), _DRY_KEY)
-    learn_metadata(conversation.get("metadata"), numbering)
+    know(conversation.get("metadata"), numbering)
     masked = []
     for seq, turn in enumerate(conversation["turns"]):
         placed = mask_turn(turn["text"], turn["role"], seq, numbering, config)

@@ -111,6 +111,11 @@ def _around(text: str, at: int, floor: int) -> tuple[int, int] | None:
     start = at - gap
     while start > floor and at - start < 66 and (text[start - 1].isalnum() or text[start - 1] in "._%+'-"):
         start -= 1
+    while gap and start > floor + 3 and text[start - 3 : start] == " . ":
+        part = _LOCAL_PART.search(text, max(floor, start - 43), start - 3)
+        if part is None:
+            break
+        start = part.start()
     end = _domain_end(text, at + 1)
     if start == at - gap or end == at + 1:
         return None
@@ -121,6 +126,8 @@ def _around(text: str, at: int, floor: int) -> tuple[int, int] | None:
     return (start, end) if start < at - gap else None
 
 
+_LOCAL_PART = re.compile(r"(?<![A-Za-z0-9_+'\-])[A-Za-z0-9_+'\-]{1,40}$")
+"""A part of an address whose dots stand between spaces."""
 _DOMAIN = re.compile(
     r" ?[A-Za-z0-9\-]{1,63}(?:(?:\.{1,2}| \. ?|\. (?=(?:com|net|org|co|de|fr|es|it)\b)|"
     r",(?=(?:com|net|org|de|fr|co|me|cz|pl|ru)\b))[A-Za-z0-9\-]{1,63}){0,6}"

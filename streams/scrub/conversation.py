@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from streams.scrub.lexicon import is_common
+from streams.scrub.spelled import digits_of
 
 DIGEST_BYTES = 8
 """64 bits: two values of one conversation collide once in 10^13 conversations."""
@@ -25,6 +26,10 @@ _LONG_NUMBER = 9
 _MIN_PART = 4
 """Digits of an id that are known without its letters ("CUST-465072" and "465072")."""
 _MIN_WORD = 3
+MAX_WORDS = 12
+"""Words of the longest value that is looked for as a whole."""
+_SPELLED = frozenset("PHONE CARD CARD_SEC NATIONAL_ID ACCOUNT_ID ORDER_ID TRACKING OTP ZIP DEVICE_ID".split())
+"""Labels of values that are dictated digit by digit."""
 
 Placed = tuple[int, int, str, int]
 """Start, end (code points of the original), label, number."""
@@ -58,10 +63,13 @@ class ConversationState(msgspec.Struct, array_like=True):
     """Kafka timestamp of the newest event, seconds."""
     held: list[Any] = []
     """Turns that wait for the next one; in memory only, their offsets are uncommitted."""
+    longest: int = 1
+    """Words of the longest value of the metadata that is no name."""
 
     def encode(self) -> bytes:
         """The state as bytes for Redis, without held turns."""
-        return _encoder.encode([*msgspec.structs.astuple(self)[:-1], []])
+        *stored, _, longest = msgspec.structs.astuple(self)
+        return _encoder.encode([*stored, [], longest])
 
     @staticmethod
     def decode(raw: bytes) -> ConversationState:
@@ -73,7 +81,7 @@ class ConversationState(msgspec.Struct, array_like=True):
         entities = [Entity(e.label, e.number, list(e.words)) for e in self.entities]
         return ConversationState(
             entities, dict(self.known), dict(self.counters), self.expected, self.expected_seq, self.answered_seq,
-            self.fragment, dict(self.replies), self.last_at, list(self.held),
+            self.fragment, dict(self.replies), self.last_at, list(self.held), self.longest,
         )  # fmt: skip
 
 
@@ -87,7 +95,10 @@ class Numbering:
     def __init__(self, state: ConversationState, key: bytes) -> None:
         self.state = state
         self._key = key
-        self._name_words = {word for entity in state.entities for word in entity.words}
+        self._bearers: dict[bytes, set[int]] = {}
+        """Digest of a name's word -> the persons who bear it."""
+        for index, entity in enumerate(state.entities):
+            self._bear(index, entity.words)
 
     def digest(self, text: str) -> bytes:
         """Keyed digest of a canonical value."""
@@ -96,6 +107,18 @@ class Numbering:
     def learn(self, label: str, value: str) -> None:
         """Make a value known before it is seen in a text (from the event's metadata)."""
         self._entity(label, value)
+
+    def learn_words(self, label: str, value: str) -> None:
+        """Make a value of several words known, to be found as a whole wherever its first word stands."""
+        words = value.split()
+        self._entity(label, value)
+        whole = self.state.known[self.digest(forms(label, value)[0])]
+        self.state.known.setdefault(self.digest("f" + _letters(words[0])), whole)
+        self.state.longest = max(self.state.longest, min(len(words), MAX_WORDS))
+
+    def begins(self, word: str) -> bool:
+        """Whether a value of several words begins with this one."""
+        return self.digest("f" + _letters(word)) in self.state.known
 
     def place(self, label: str, value: str) -> tuple[str, int]:
         """The label and number of a value's placeholder; new values get the next number of their label."""
@@ -113,7 +136,7 @@ class Numbering:
             index = self.state.known.get(self.digest(form))
             if index is not None:
                 return self.state.entities[index].label
-        return "PERSON" if self.digest("w" + _letters(word)) in self._name_words else None
+        return "PERSON" if self.digest("w" + _letters(word)) in self._bearers else None
 
     def _entity(self, label: str, value: str) -> Entity:
         digests = [self.digest(form) for form in forms(label, value)]
@@ -121,14 +144,19 @@ class Numbering:
             if digest in self.state.known:
                 return self._file(self.state.known[digest], digests)
         words = [self.digest("w" + w) for w in name_words(value)] if label == "PERSON" else []
-        self._name_words.update(words)
         same = self._same_person(words)
-        if same is not None:
+        if same is None:
+            same = len(self.state.entities)
+            self.state.entities.append(Entity(label, 0, words))
+        else:
             entity = self.state.entities[same]
             entity.words.extend(w for w in words if w not in entity.words)
-            return self._file(same, digests)
-        self.state.entities.append(Entity(label, 0, words))
-        return self._file(len(self.state.entities) - 1, digests)
+        self._bear(same, words)
+        return self._file(same, digests)
+
+    def _bear(self, index: int, words: Iterable[bytes]) -> None:
+        for word in words:
+            self._bearers.setdefault(word, set()).add(index)
 
     def _file(self, index: int, digests: Iterable[bytes]) -> Entity:
         for digest in digests:
@@ -140,11 +168,11 @@ class Numbering:
         if not words:
             return None
         given = set(words)
-        persons = [(i, set(e.words)) for i, e in enumerate(self.state.entities) if e.label == "PERSON" and e.words]
-        wider = [i for i, have in persons if given <= have]
+        bearers = [self._bearers.get(word, set()) for word in given]
+        wider = set.intersection(*bearers)
         if wider:
-            return wider[0] if len(wider) == 1 else None
-        narrower = [i for i, have in persons if have < given]
+            return wider.pop() if len(wider) == 1 else None
+        narrower = [i for i in set.union(*bearers) if given.issuperset(self.state.entities[i].words)]
         return narrower[0] if len(narrower) == 1 else None
 
 
@@ -153,6 +181,8 @@ def forms(label: str, value: str) -> list[str]:
     lower = value.lower()
     if label == "EMAIL":
         lower = _EMAIL_WORDS.sub("", lower)
+    elif label in _SPELLED and " " in lower:
+        lower = digits_of(lower) or lower
     compact = _NOT_ALNUM.sub("", lower)
     digits = "".join(c for c in compact if c.isdigit())
     if compact and len(digits) == len(compact):

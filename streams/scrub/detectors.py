@@ -188,6 +188,7 @@ def _secrets(text: str, lower: str, seen: Look) -> list[Span]:
     found = secrets.find_shapes(text, tokens) if tokens or "-----" in text else []
     if seen.flags & PASSWORD:
         found += secrets.find_passwords(text, lower, seen.of(PASSWORD, secrets.PASSWORD_WORDS))
+        found += secrets.find_security_answers(lower)
     return found
 
 

@@ -11,8 +11,7 @@ from streams.scrub import ner
 from streams.scrub.config import ScrubConfig
 from streams.scrub.conversation import ConversationState, Numbering, Placed
 from streams.scrub.expectation import expected_labels
-from streams.scrub.known import learn_metadata
-from streams.scrub.masking import Quarantined, mask_turn, render
+from streams.scrub.masking import Quarantined, know, mask_turn, render
 from streams.scrub.normalise import normalise
 
 
@@ -35,6 +34,8 @@ class DryRun:
             return {"line": number, "error": "wrong_type"}
         try:
             return self._row(row)
+        except Quarantined as reason:
+            return {**row, "masked": None, "spans": [], "quarantined": reason.reason}
         except (KeyError, TypeError, AttributeError, ValueError):
             return {"line": number, "error": "wrong_shape"}
 
@@ -49,7 +50,7 @@ class DryRun:
 
     def _conversation(self, row: dict[str, Any]) -> dict[str, Any]:
         numbering = Numbering(ConversationState(), self._key)
-        learn_metadata(row.get("metadata"), numbering)
+        know(row.get("metadata"), numbering)
         turns = [
             {**turn, **self._masked(turn["text"], str(turn.get("role", "customer")), seq, numbering)}
             for seq, turn in enumerate(row["turns"])
@@ -59,7 +60,7 @@ class DryRun:
     def _event(self, row: dict[str, Any]) -> dict[str, Any]:
         numbering = Numbering(self._conversations.setdefault(row["conversation_id"], ConversationState()), self._key)
         customer = row.get("customer")
-        learn_metadata(customer if isinstance(customer, Mapping) else None, numbering)
+        know(customer if isinstance(customer, Mapping) else None, numbering)
         text = row.get("text", row.get("corrected_text"))
         if text is None:
             return {**row, "masked": None, "spans": []}

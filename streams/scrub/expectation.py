@@ -12,7 +12,9 @@ from streams.scrub.streets import STRONG
 _ASKS = {
     "SECRET": (
         r"password|passcode|security (?:question|answer|word)|secret|maiden name|memorable|passwort|contrasena|"
-        r"mot de passe"
+        r"mot de passe|(?:first|favou?rite|childhood|oldest|best) (?:pet|school|car|teacher|street|film|movie|book|"
+        r"food|band|team|friend|job|boss|concert|nickname|hero|colou?r|city)|(?:pet|teacher|school)(?:'s)? name|"
+        r"(?:city|town|street) (?:were you born|you were born|did you grow up|you grew up|your parents met)"
     ),
     "OTP": (
         r"(?:the|verification|security|one.time|confirmation|6.digit|six.digit|sms|auth\w*) code|code (?:we|i|"
@@ -132,6 +134,10 @@ _NUMBERS_FIRST = (
     "ADDRESS",
     "IP",
 )
+_SPOKEN = re.compile(r"([\w.+-]{2,40}) at ([\w.-]{2,40})")
+"""An address of whose domain nothing is known, but that it was asked for."""
+_GENERIC = frozenset({"ACCOUNT_ID", "ORDER_ID"})
+"""What a number is called of which nothing is known but its form."""
 _NOT_ANSWERS = frozenset(
     "yes yeah yep yup no nope nah ok okay sure thanks thank hi hello hey bye why what when where how who which none "
     "nothing idk dunno sorry please wait hold hmm um uh "
@@ -169,6 +175,10 @@ def find_answer(text: str, labels: tuple[str, ...], covered: list[Span]) -> list
     number_label = next((label for label in _NUMBERS_FIRST if label in labels), None)
     letter_label = next((label for label in labels if label in _LETTERS), None)
     found = [s for s in covered if s[2] == "DOB"]
+    if number_label and _GENERIC.isdisjoint(labels):  # the question knows what number this is
+        found += [(start, end, number_label) for start, end, label in covered if label in _GENERIC]
+    if short and "EMAIL" in labels:
+        found += [(*m.span(), "EMAIL") for m in _SPOKEN.finditer(text) if not (is_common(m[1]) and is_common(m[2]))]
     for match in open_words:
         start, end = _core(match)
         if end <= start:

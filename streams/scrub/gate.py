@@ -211,7 +211,7 @@ def _meant(lower: str) -> str:
 
 _SETS = (
     (frozenset(keywords.KEYS), KEYED), (keywords.LOGINS, LOGIN),
-    (secrets.PASSWORD_WORDS, PASSWORD), (spelled.WORDS, SPELLED),
+    (secrets.PASSWORD_WORDS | secrets.ANSWER_WORDS, PASSWORD), (spelled.WORDS, SPELLED),
     (contacts.AT_WORDS, AT), (contacts.DOMAIN_WORDS, DOMAIN), (persons.NAME_WORDS, NAMED),
     (persons.TRIGGERS, TRIGGER), (persons.FOLLOWERS, AFTER),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 from streams.scrub.conversation import Numbering, is_plain_word
 from streams.scrub.normalise import normalise
-from streams.scrub.spans import Span
+from streams.scrub.spans import Overflow, Span
 
 _WORD = re.compile(r"\S{1,128}")
 _PART = re.compile(r"[A-Za-z0-9\x01]{3,80}")
@@ -37,21 +37,36 @@ LABELS = {
 _NOT_NAMES = frozenset("guest test customer user unknown anonymous none null admin n/a na visitor client".split())
 MIN_VALUE = 3
 """Characters below which a word is no variant of a value."""
+MAX_VALUE = 512
+"""Characters of the longest value that is learned: longer ones are notes, and nobody repeats them whole."""
+MAX_VALUES = 256
+"""Values of one event's metadata; more are a flood."""
 
 
 def learn_metadata(metadata: Mapping[str, Any] | None, numbering: Numbering) -> None:
-    """Make the values of an event's own metadata known to the conversation."""
-    for name, value in (metadata or {}).items():
-        label = LABELS.get(name, "ACCOUNT_ID")
-        for item in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(item, str | int) and not isinstance(item, bool):
-                plain = normalise(str(item)).text.strip()
-                if len(plain) >= MIN_VALUE and plain.lower() not in _NOT_NAMES and not _is_word(label, plain):
-                    numbering.learn(label, plain)
+    """Make the values of an event's own metadata known to the conversation. Raises Overflow for a flood of them."""
+    told = [
+        (LABELS.get(name, "ACCOUNT_ID"), str(item))
+        for name, value in (metadata or {}).items()
+        for item in (value if isinstance(value, list | tuple) else [value])
+        if isinstance(item, str | int) and not isinstance(item, bool)
+    ]
+    if len(told) > MAX_VALUES:
+        raise Overflow
+    for label, value in told:
+        plain = normalise(value).text.strip() if len(value) <= MAX_VALUE else ""
+        if len(plain) >= MIN_VALUE and plain.lower() not in _NOT_NAMES and not _is_word(label, plain):
+            if label != "PERSON" and " " in plain and any(char.isalpha() for char in plain):
+                numbering.learn_words(label, plain)
+            else:
+                numbering.learn(label, plain)
 
 
 def _is_word(label: str, value: str) -> bool:
-    return label != "PERSON" and is_plain_word(value)
+    """Whether a value is nothing but ordinary words, of which no key says what they are."""
+    if label == "PERSON":
+        return False
+    return is_plain_word(value) or (label == "ACCOUNT_ID" and all(map(is_plain_word, value.split())))
 
 
 def find_known(text: str, numbering: Numbering) -> list[Span]:
@@ -59,12 +74,27 @@ def find_known(text: str, numbering: Numbering) -> list[Span]:
     if not numbering.state.known:
         return []
     found: list[Span] = []
-    for match in _WORD.finditer(text):
+    words = list(_WORD.finditer(text))
+    for match in words:
         found += _known_word(text, match, numbering)
+    if numbering.state.longest > 1:
+        found += _known_runs(text, words, numbering)
     for match in _DIGIT_RUN.finditer(text):
         label = numbering.known_label(match[0])
         if label:
             found.append((*match.span(), label))
+    return found
+
+
+def _known_runs(text: str, words: list[re.Match[str]], numbering: Numbering) -> list[Span]:
+    """Spans of known values of several words, such as an address."""
+    found: list[Span] = []
+    for at, first in enumerate(words):
+        if numbering.begins(first[0]):
+            for last in words[at + 1 : at + numbering.state.longest]:
+                run = text[first.start() : last.end()].rstrip(_EDGES)
+                if label := numbering.known_label(run):
+                    found.append((first.start(), first.start() + len(run), label))
     return found
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from streams.scrub.config import ScrubConfig
 from streams.scrub.conversation import ConversationState, Numbering, Placed, forms, is_plain_word
 from streams.scrub.detectors import detect, literals
 from streams.scrub.expectation import expected_labels
 from streams.scrub.fragments import ask, find_answers
-from streams.scrub.known import find_known
+from streams.scrub.known import find_known, learn_metadata
 from streams.scrub.ner import NerBackend
 from streams.scrub.normalise import Plain, normalise
 from streams.scrub.residual import residue
@@ -30,6 +31,14 @@ class Quarantined(Exception):  # the contract's name
         super().__init__(reason)
         self.reason = reason
         self.event_id = event_id
+
+
+def know(metadata: Mapping[str, Any] | None, numbering: Numbering) -> None:
+    """Make the values of an event's own metadata known to its conversation. Raises `Quarantined` for a flood."""
+    try:
+        learn_metadata(metadata, numbering)
+    except Overflow:
+        raise Quarantined("too_many_values") from None
 
 
 def mask_turn(

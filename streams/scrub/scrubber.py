@@ -11,8 +11,7 @@ from streams.scrub.config import ScrubConfig
 from streams.scrub.conversation import ConversationState, Numbering, Placed
 from streams.scrub.fragments import is_rich, may_be_piece
 from streams.scrub.identity import Keys, clean_event_id, conversation_pseudonym, pseudonym, split_pseudonym, value_key
-from streams.scrub.known import learn_metadata
-from streams.scrub.masking import Quarantined, mask_turn, render
+from streams.scrub.masking import Quarantined, know, mask_turn, render
 from streams.scrub.ner import NerBackend, load
 from streams.scrub.normalise import normalise
 
@@ -46,12 +45,16 @@ class Scrubber:
         event: ChatEvent,
         state: ConversationState,
         *,
-        received_at: float,
-        offset: tuple[int, int],
+        received_at: float = 0.0,
+        offset: tuple[int, int] = (0, 0),
         tenant: str = "",
         line: str = "a",
     ) -> tuple[list[CleanEvent], ConversationState]:
-        """The clean events that may go on now, and the conversation's new state. Raises `Quarantined`."""
+        """The clean events that may go on now, and the conversation's new state. Raises `Quarantined`.
+
+        `received_at` (Kafka time, seconds), `offset` (partition and offset in chats.raw) and `tenant` are what the
+        event's record says of it.
+        """
         event_id = clean_event_id(self._keys, event.event_id)
         try:
             return self._scrub(Held(event, received_at, offset, tenant, line), state.copy())
@@ -86,16 +89,22 @@ class Scrubber:
             state.held = [arrived]
             return [], state
         held, state.held = state.held, []
-        if held and isinstance(event, Message) and event.role == "customer" and is_rich(normalise(event.text).text):
+        if held and (text := self._said(event)) is not None and is_rich(text):
             state.fragment = ("ACCOUNT_ID", 0, held[0].event.seq - 1)
         return [self._now(each, state) for each in (*held, arrived)], state
 
     def _is_held(self, event: ChatEvent, state: ConversationState) -> bool:
         """Whether a customer's turn waits for the next; one that was scrubbed before never does."""
-        if not isinstance(event, Message) or event.role != "customer":
+        text = self._said(event)
+        if text is None or self._digest(event, Numbering(state, self._key)) in state.replies:
             return False
-        known = self._digest(event, Numbering(state, self._key)) in state.replies
-        return not known and may_be_piece(normalise(event.text).text, event.seq, state)
+        return may_be_piece(text, event.seq, state)
+
+    def _said(self, event: ChatEvent) -> str | None:
+        """The detection text of a customer's turn that is not too long to be read."""
+        if not isinstance(event, Message) or event.role != "customer" or len(event.text) > self._config.max_chars:
+            return None
+        return normalise(event.text).text
 
     def _now(self, arrived: Held, state: ConversationState) -> CleanEvent:
         """The clean event of one that is not held (any longer)."""
@@ -111,7 +120,9 @@ class Scrubber:
         digest = self._digest(event, numbering)
         if digest in state.replies:
             return state.replies[digest], text
-        learn_metadata(event.customer, numbering)
+        know(event.customer, numbering)
+        if len(state.entities) > self._config.max_entities:
+            raise Quarantined("conversation_overflow")
         if text is None:
             return [], None
         role = event.role if isinstance(event, Message) else "agent"
@@ -183,7 +194,7 @@ def scrub_messages(
     Raises `Quarantined`: such a prompt must not reach a model.
     """
     numbering = Numbering(ConversationState(), value_key(keys))
-    learn_metadata(metadata, numbering)
+    know(metadata, numbering)
     masked: list[str] = []
     originals: dict[str, str] = {}
     for seq, message in enumerate(messages):

@@ -144,6 +144,20 @@ _NOT_SECRET = frozenset(
 )
 
 
+ANSWER_WORDS = frozenset({"maiden", "memorable", "security", "pet"})
+"""Words that may introduce the answer to a security question."""
+_ANSWER = re.compile(
+    r"(?:maiden name|memorable (?:word|name|place|date)|(?:security|secret) (?:answer|word)|"
+    r"answer to (?:the|my|your|that|this) (?:security|secret) question|first pet(?:'s name)?)"
+    r"(?:'s| is| was|:| =| -){1,2} {0,2}(?:called |named |still )?[\"'`]?([^\s\"'`,.;:!?()\x03]{2,64})"
+)
+
+
+def find_security_answers(lower: str) -> list[Span]:
+    """Spans of the answers to security questions that are told as such ("my mother's maiden name is ...")."""
+    return [(*m.span(1), "SECRET") for m in _ANSWER.finditer(lower) if m[1] not in _NOT_SECRET]
+
+
 def _is_rare(word: str) -> bool:
     return not is_common(word.rstrip(".,!?"))
 

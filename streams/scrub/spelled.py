@@ -87,6 +87,21 @@ def is_spelled(words: list[bytes], digits: int) -> bool:
     return longest >= MIN_RUN - 1 or (longest > 1 and digits > 2)  # half typed, half spelled
 
 
+def digits_of(value: str) -> str:
+    """The digits that a lower-case value of number words stands for, empty if it holds anything else."""
+    digits, repeat = "", 1
+    for token in _TOKEN.finditer(value):
+        word = token[0]
+        if word in _REPEATS:
+            repeat = _REPEATS[word]
+            continue
+        meant = _DIGIT_WORDS.get(word) or _TENS.get(word) or (word if word.isdigit() else "")
+        if not meant:
+            return ""
+        digits, repeat = digits + meant * repeat, 1
+    return digits
+
+
 def _compound(word: bytes) -> int:
     """How many number words a word joined by hyphens holds."""
     return sum(part in _RAW_WORDS for part in word.lower().split(b"-"))

@@ -29,6 +29,19 @@ from tests.bench._scrub_set import Turn, turns
 GATES = {"covered": 0.94, "precision": 0.95, "overmasked": 0.025, "touched": 0.05}
 """scrub.md's targets: shares of values, of masks, of other characters, of clean turns."""
 HOSTILE = (
+    "a",
+    "1",
+    "-",
+    "@",
+    "a.",
+    "1-",
+    "a-",
+    "Aa ",
+    "12 Aa ",
+    "ab:",
+    "http://",
+    "a at b ",
+    "a\u200b",
     "1 ",
     "a@",
     "a dot ",

@@ -9,13 +9,13 @@ import pytest
 import redis
 
 from streams.config import StreamConfig
-from streams.events import Message, decode_clean, encode
+from streams.events import decode_clean
 from streams.held_turns import HeldTurns
-from streams.lanes import Incoming
 from streams.ledger import Outcome
 from streams.outbox import Output
 from streams.scrub import Keys, Quarantined, Scrubber, ScrubConfig
 from streams.scrub_stage import ScrubStage, ScrubStore
+from tests.chat_records import message
 
 KEYS = Keys("k1", {"k1": b"r" * 32}, b"f" * 32)
 CONFIG = StreamConfig()
@@ -38,12 +38,9 @@ def stage(client: redis.Redis, clock: Clock) -> ScrubStage:
     return ScrubStage(scrubber, store, KEYS, CONFIG, held=HeldTurns(5, clock))
 
 
-def message(seq: int, text: str, conversation: str = "c-1", partition: int = 2) -> Incoming:
-    event = Message(
-        event_id=f"{conversation}.{seq}", conversation_id=conversation, seq=seq, ts="2024-05-01T10:00:00Z",
-        role="customer", text=text,
-    )  # fmt: skip
-    return Incoming(partition, seq, conversation.encode(), encode(event), 1_700_000_000.0 + seq)
+def states(client: redis.Redis) -> int:
+    """Conversations whose state is stored."""
+    return sum(1 for _ in client.scan_iter("scrub:fixed:*"))
 
 
 def texts(outputs: Sequence[Output]) -> list[str | None]:
@@ -55,10 +52,11 @@ def test_held_turn_leaves_in_front_of_the_next(redis_client: redis.Redis) -> Non
     made = stage(redis_client, Clock())
     held, other = made.run([message(0, "starts 400"), message(1, "hello there", "c-2")])
     assert (held.records, texts([other]), made.holding) == ((), ["hello there"], 1)
+    assert states(redis_client) == 1  # of c-2 alone: a held turn changes nothing that is stored
     assert held.hold is not None
     (decided,) = made.run([message(1, "then 0012 3456")])
     assert texts([decided]) == ["starts <ACCOUNT_ID_1>", "then <ACCOUNT_ID_2>"]
-    assert (decided.frees, made.holding) == ((held.hold,), 0)
+    assert (decided.frees, made.holding, states(redis_client)) == ((held.hold,), 0, 2)
 
 
 def test_held_turn_and_the_next_in_one_batch(redis_client: redis.Redis) -> None:

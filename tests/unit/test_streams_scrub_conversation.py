@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from streams.events import CleanEvent, Message
 from streams.scrub import ConversationState, Keys, Quarantined, Scrubber, ScrubConfig, scrub_conversation
 from streams.scrub.conversation import Numbering
+from streams.scrub.late import MaskedTurn, late_finds
+from streams.scrub.masking import mask_turn, render
 
 KEYS = Keys("k1", {"k1": b"1" * 32}, b"f" * 32)
 
@@ -51,6 +53,47 @@ def test_conversation_knows_the_metadata() -> None:
     ]
 
 
+SPELLINGS = [
+    ("my card is 4000 0012 3456 7899", "4000-0012-3456-7899", "４０００００１２３４５６７８９９",
+     "4000\u200b0012/3456/7899", "four zero zero zero double zero one two three four five six seven eight nine nine"),
+    ("mail ines.okafor@gmail.com", "INES.OKAFOR@GMAIL.COM", "ines dot okafor at gmail dot com",
+     "ines.okafor [at] gmail [dot] com", "ines . okafor @ gmail . com"),
+    ("call +49 170 1234567", "0170/1234567", "0049 (170) 123 45 67",
+     "oh one seven oh one two three four five six seven"),
+    ("my ssn is 123-45-6789", "123 45 6789", "my ssn is 123456789", "١٢٣-٤٥-٦٧٨٩"),
+    ("my name is Ines Okafor", "this is INES OKAFOR", "Okafor, Ines", "Inés Okafor's parcel",
+     "I\u200bnes O\u00adkafor"),
+    ("order ORD-2026-1234", "ord 2026 1234", "ORDER ORD/2026/1234"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spellings", SPELLINGS)
+def test_conversation_one_value_has_one_placeholder(spellings: tuple[str, ...]) -> None:
+    """However a value is written, whoever writes it, it keeps its number; no letter or digit of it is left."""
+    masked = turns(*(("customer" if n % 2 else "agent", text) for n, text in enumerate(spellings)))
+    found = [re.findall(r"<([A-Z_]+_\d+)>", text) for text in masked]
+    assert {frozenset(each) for each in found} == {frozenset(found[0])}, masked
+    assert len(found[0]) == 1
+
+
+def test_conversation_knows_every_spelling_of_the_metadata() -> None:
+    """Full name, parts, possessive, disguised address, ids with and without prefix; words of two letters are none."""
+    masked = turns(
+        ("agent", "is wanda's parcel, or Kowalska's, for WANDA AL KOWALSKA?"),
+        ("customer", "wanda dot k at example dot org, Al was there"),
+        ("agent", "orders 77-1234 and #5678-9? and the loyalty card LC-998877, or 998877"),
+        ("customer", "i am Quartz Fox there and live at 14, Heron Court - boise."),
+        customer_name="Wanda Al Kowalska", email="wanda.k@example.org", order_ids=["#77-1234", "56789"],
+        loyalty="LC-998877", username="quartz fox", address="14 Heron Court Boise", plan="gold member",
+    )  # fmt: skip
+    assert masked == [
+        "is <PERSON_1>'s parcel, or <PERSON_1>'s, for <PERSON_1>?",
+        "<EMAIL_1>, Al was there",
+        "orders <ORDER_ID_1> and <ORDER_ID_2>? and the loyalty card <ACCOUNT_ID_1>, or <ACCOUNT_ID_1>",
+        "i am <USERNAME_1> there and live at <ADDRESS_1>.",
+    ]
+
+
 def test_conversation_reads_bare_answers_and_ends_with_them() -> None:
     """An answer is masked by the question; ordinary words and the turns after it stay."""
     masked = turns(
@@ -89,17 +132,41 @@ def test_conversation_digests_need_the_key() -> None:
     assert one.digest("n4711") != two.digest("n4711")
 
 
-@pytest.mark.parametrize("question", ["", "Can I have your card number please?"])
+IN_PIECES = [
+    ("What is your card number?", "4000001234567899"),
+    ("What is your card number?", "4000 0012 3456 7899"),
+    ("What is your phone number?", "+49 170 1234567"),
+    ("Can I have your SSN?", "123-45-6789"),
+    ("What is your IBAN?", "DE02120300000000202051"),
+    ("Which order is it? The number please.", "47112208"),
+    ("May I have your account number?", "C-471122"),
+    ("What is the code from the text message?", "482913"),
+    ("And the tracking number?", "1Z999AA10123456784"),
+]
+
+
 @pytest.mark.parametrize("parts", [2, 3, 4])
-def test_conversation_pieces_cannot_be_joined(question: str, parts: int) -> None:
-    """A number cut anywhere over several turns leaves at most its first two digits readable."""
-    digits = "4000001234567899"
-    for cuts in itertools.islice(itertools.combinations(range(1, 16), parts - 1), 0, None, 7):
-        edges = [0, *cuts, 16]
-        pieces = [digits[a:b] for a, b in itertools.pairwise(edges)]
-        masked = turns(("agent", question or "ok"), *(("customer", p) for p in pieces))
-        left = re.sub(r"<[A-Z_]+_\d+>", "", " ".join(masked[1:]))
-        assert len(re.sub(r"\D", "", left)) <= 2, (pieces, masked)
+@pytest.mark.parametrize(("question", "value"), IN_PIECES)
+def test_conversation_pieces_cannot_be_joined(question: str, value: str, parts: int) -> None:
+    """A number cut anywhere over two to four turns, asked for or not, leaves less than six digits to be joined."""
+    cuts = list(itertools.combinations(range(1, len(value)), parts - 1))
+    for cut, asked in itertools.product(cuts[:: max(1, len(cuts) // 9)], ("ok", question)):
+        pieces = [value[a:b] for a, b in itertools.pairwise([0, *cut, len(value)])]
+        masked = _after_close(("agent", asked), *(("customer", piece) for piece in pieces))
+        left = re.sub(r"\D", "", re.sub(r"<[A-Z_]+_\d+>", "", " ".join(masked[1:])))
+        assert len(left) < 6, (pieces, masked)
+        assert len(left) <= 2 or asked == "ok", (pieces, masked)
+
+
+def _after_close(*said: tuple[str, str]) -> list[str]:
+    """The turns as they stand after the conversation pass at the conversation's end."""
+    state, key = ConversationState(), b"k" * 32
+    masked = []
+    for seq, (role, text) in enumerate(said):
+        placed = mask_turn(text, role, seq, Numbering(state, key), ScrubConfig())
+        masked.append(MaskedTurn(seq, role, render(text, placed)))
+    found = late_finds(masked, state, key)
+    return [found.get(place, turn.text) for place, turn in enumerate(masked)]
 
 
 def test_conversation_holds_a_possible_piece_until_the_next_turn() -> None:

@@ -1,18 +1,17 @@
 """What is found, per label and language, and what is left alone; properties of any output."""
 
-import random
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.scrub import find, find_record, find_rules, find_structured
+from streams.scrub import find, find_record, find_structured
 from streams.scrub.detectors import _rules
 from streams.scrub.gate import look
 from streams.scrub.masking import render
 from streams.scrub.normalise import normalise
-from streams.scrub.spans import Overflow, Span
+from streams.scrub.spans import Span
 
 FOUND = [
     ("EMAIL", "write to {}", "ines.okafor+x@example.org"),
@@ -91,6 +90,30 @@ FOUND = [
     ("CARD_SEC", "and on the back {}", "731"),
     ("DOB", "my date of birth should be {}", "4-11-81"),
     ("DOB", "born {}", "4 April 1996"),
+    ("EMAIL", "reach me: {}", "ines . okafor @ gmail . com"),
+    ("PHONE", "ring {}", "020 7946 0018 ext 42"),
+    ("NATIONAL_ID", "mein Steuernummer: {}", "181/815/08155"),
+    ("NATIONAL_ID", "mi DNI es {}", "12345678Z"),
+    ("NATIONAL_ID", "aadhaar {}", "2345 6789 0123"),
+    ("NATIONAL_ID", "meu CPF {}", "123.456.789-09"),
+    ("SECRET", "api {}", "AKIA2ABCDEFGH3IJKLMN"),
+    ("SECRET", "api {}", "glpat-x1Y2z3A4b5C6d7E8f9G0"),
+    ("SECRET", "api {}", "npm_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"),
+    ("SECRET", "api {}", "sk_live_a1B2c3D4e5F6g7H8"),
+    ("SECRET", "api {}", "sk-proj-a1B2c3D4e5F6g7H8i9J0"),
+    ("SECRET", "api {}", "xoxb-123456789012-a1B2c3D4e5F6"),
+    ("SECRET", "api {}", "AIzaSyA1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q"),
+    ("SECRET", "api {}", "SG.a1B2c3D4e5F6g7H8i9J0kL.m1N2o3P4q5R6s7T8u9V0w1X2y3Z4"),
+    ("SECRET", "token {}", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.a1B2c3D4e5"),
+    ("SECRET", "key {}", "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA1\n-----END RSA PRIVATE KEY-----"),
+    ("SECRET", "the hash was {}", "9f86d081884c7d659a2feaa0c55ad015"),
+    ("SECRET", "it says {} there", "q7R8s9T0u1V2w3X4y5Z6"),
+    ("SECRET", "mon mot de passe est {}", "chaton!7"),
+    ("SECRET", "minha senha é {}", "pipoca22"),
+    ("SECRET", "la mia password è {}", "Girasole9"),
+    ("SECRET", "mój hasło: {}", "kotek11"),
+    ("SECRET", "my mother's maiden name is {}", "Quellmark"),
+    ("SECRET", "the answer to my security question: {}", "Rosebud"),
 ]
 
 LEFT = [
@@ -116,6 +139,10 @@ LEFT = [
     "荷物がまだ届きません - any news?",
     "my oder was chagred twicce",
     "the doctor said it so I called",
+    "it needs 250 ml, 512 GB and 40 % of 1200 dpi",
+    "the security answer was wrong and my security word is not known",
+    "the flight takes 10:15-12:45, then 2.5 hours",
+    "sizes 38 39 40 41 are sold out",
 ]
 
 
@@ -161,6 +188,53 @@ def test_detectors_answer_to_a_question() -> None:
     assert find_record({"text": "is there no other way to log on?", "prev": "Which username do you use?"}) == []
 
 
+ASKED = [
+    ("PERSON", "May I have your full name, please?", "okafor"),
+    ("PERSON", "Wie heißen Sie?", "quellmark"),
+    ("EMAIL", "Which e-mail address is on the account?", "ines at quellmark"),
+    ("PHONE", "What is the best number to reach you?", "55 01 34"),
+    ("ADDRESS", "Where shall we send it?", "14 heron court boise"),
+    ("CARD", "Could you read me the card number?", "4000 0012"),
+    ("CARD_SEC", "And the CVV?", "731"),
+    ("ZIP", "What is your zip code?", "83702"),
+    ("ZIP", "Wie ist Ihre Postleitzahl?", "4107"),
+    ("NATIONAL_ID", "Last four of your SSN?", "6789"),
+    ("SECRET", "What is your security answer?", "rosebud"),
+    ("SECRET", "What was the name of your first pet?", "fluffy"),
+    ("SECRET", "In which town were you born?", "quellby"),
+    ("OTP", "What is the six digit code?", "48 29 13"),
+    ("DOB", "When were you born?", "12 may 87"),
+    ("ORDER_ID", "What is your order number?", "4711"),
+    ("ACCOUNT_ID", "Your policy number please?", "qx 77"),
+    ("USERNAME", "Which user name do you log in with?", "quartzfox"),
+    ("TRACKING", "And the tracking number?", "77 12 QX"),
+    ("IBAN", "What is your IBAN?", "de02 1203"),
+    ("PASSPORT", "Your passport number?", "x12345"),
+    ("VEHICLE", "What is your license plate?", "ab12 cde"),
+]
+
+
+@pytest.mark.parametrize(("label", "question", "answer"), ASKED)
+def test_detectors_read_a_bare_answer_to_every_question(label: str, question: str, answer: str) -> None:
+    """The answer is covered under a label that was asked for; without the question most of these are ordinary words."""
+    spans = find_record({"text": answer, "prev": question})
+    assert all(any(a <= i < b for a, b, _ in spans) for i, char in enumerate(answer) if char.isalnum()), spans
+    assert label in {found for _, _, found in spans}
+
+
+def test_detectors_read_the_answer_to_a_double_question() -> None:
+    """A question may ask for several values; each word of the answer is one of them."""
+    prev = "Can I have your last name and your zip code?"
+    assert [label for _, _, label in find_record({"text": "okafor, 83702", "prev": prev})] == ["PERSON", "ZIP"]
+    assert find_record({"text": "can you not see it on your side?", "prev": prev}) == []
+
+
+def test_detectors_leave_foreign_masks_alone() -> None:
+    """What another tool has masked already stays as it is."""
+    for text in ("[NAME] lives in [CITY], card ****, id XXXX", "<NAME> said so", "[REDACTED] and ***** again"):
+        assert find(text) == []
+
+
 PIECES = [value for _, _, value in FOUND] + [
     "order",
     "my name is",
@@ -176,7 +250,20 @@ PIECES = [value for _, _, value in FOUND] + [
     "\u202e",
     "\x1c",
 ]
-TEXTS = st.one_of(st.text(max_size=80), st.lists(st.sampled_from(PIECES), max_size=6).map(" ".join))
+JOINED = st.lists(st.sampled_from(PIECES), max_size=6).map(" ".join)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> str:
+    """Values with letters left out, doubled, exchanged or replaced by anything."""
+    chars = list(draw(JOINED))
+    for _ in range(draw(st.integers(1, 4)) if chars else 0):
+        at = draw(st.integers(0, len(chars) - 1))
+        chars[at] = draw(st.one_of(st.just(""), st.just(chars[at] * 2), st.characters(), st.sampled_from(chars)))
+    return "".join(chars)
+
+
+TEXTS = st.one_of(st.text(max_size=80), JOINED, damaged())
 
 
 @settings(max_examples=150, deadline=None)
@@ -218,17 +305,3 @@ def test_detectors_gate_is_a_superset(text: str) -> None:
 
 def _covered(spans: list[Span], text: str) -> set[int]:
     return {i for a, b, _ in spans for i in range(a, b) if text[i].isalnum()}
-
-
-@pytest.mark.parametrize("unit", ["1 ", "a@", "12 Oak St ", "Xq ", "4111 ", "my name is ", "a dot b at c "])
-def test_detectors_bound_the_number_of_values(unit: str) -> None:
-    """A flood gives few spans or is refused as a whole, whatever is repeated."""
-    rng = random.Random(1)
-    text = (unit * 2000)[:8192] + str(rng.random())
-    assert len(find(text)) < 8192
-    with pytest.raises(Overflow):
-        look("a-" * 2048)
-    with pytest.raises(Overflow):
-        _rules(" at gmail dot com" * 500, look(" at gmail dot com" * 500))
-    assert find(" at gmail dot com" * 500) == [(0, 17 * 500, "SECRET")]
-    assert find_rules(" at gmail dot com" * 500) == [(0, 17 * 500, "SECRET")]

@@ -2,6 +2,9 @@
 
 import io
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +35,49 @@ def test_dry_run_keeps_order_and_fields() -> None:
     assert rows[1]["turns"][1]["masked"] == "<PERSON_1>"
     assert [row["masked"] for row in rows[2:]] == ["I am <PERSON_1>", "Thanks <PERSON_1>"]
     assert counts["failed"] == 0
+
+
+def test_dry_run_reads_questions_metadata_and_edits() -> None:
+    """The question before, the metadata and the customer of an event count; edited replies are scrubbed like turns."""
+    event = {"conversation_id": "c", "event_id": "e", "seq": 3}
+    rows, _ = run(
+        json.dumps({"text": "okafor", "prev": "Your last name?"}),
+        json.dumps({"turns": [{"role": "agent", "text": "hi wanda"}], "metadata": {"customer_name": "Wanda Date"}}),
+        json.dumps({**event, "type": "feedback", "corrected_text": "Dear nora", "customer": {"name": "Nora Lund"}}),
+        json.dumps({**event, "type": "conversation_closed", "turns": 4}),
+    )
+    assert rows[0]["masked"] == "<PERSON_1>"
+    assert rows[1]["turns"][0]["masked"] == "hi <PERSON_1>"
+    assert rows[2]["masked"] == "Dear <PERSON_1>"
+    assert (rows[3]["masked"], rows[3]["spans"]) == (None, [])
+
+
+def test_dry_run_refuses_a_flood_of_metadata() -> None:
+    """A conversation whose metadata is a flood is quarantined whole, and the next line is read."""
+    rows, counts = run(
+        json.dumps({"turns": [{"role": "agent", "text": "hi"}], "metadata": {"name": ["Nora"] * 500}}),
+        json.dumps({"text": "hi"}),
+    )
+    assert (rows[0]["masked"], rows[0]["quarantined"], rows[1]["masked"]) == (None, "too_many_values", "hi")
+    assert counts["failed"] == 1
+
+
+def test_dry_run_command(tmp_path: Path) -> None:
+    """`driftline scrub` exits with 1 if a line failed, with 0 if none did, and never repeats what it could not read."""
+    good, bad, out = tmp_path / "good.jsonl", tmp_path / "bad.jsonl", tmp_path / "out.jsonl"
+    good.write_text('{"text": "I am Ines Okafor", "id": 7}\n')
+    bad.write_text('{"text": "I am Ines\n{"text": "fine"}\n')
+    command = [sys.executable, "-m", "services.cli", "scrub"]
+    done = subprocess.run([*command, str(good), "--drop-original", "--out", str(out)], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert json.loads(out.read_text())["masked"] == "I am <PERSON_1>"
+    assert b"Okafor" not in out.read_bytes() + done.stderr
+    done = subprocess.run([*command, "-", "--no-tagger"], input=bad.read_bytes(), capture_output=True, check=False)
+    assert done.returncode == 1
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"line": 1, "error": "not_json"}, {"text": "fine", "masked": "fine", "spans": []}
+    ]  # fmt: skip
+    assert b"Ines" not in done.stderr
 
 
 @pytest.mark.parametrize(

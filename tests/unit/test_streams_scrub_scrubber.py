@@ -1,5 +1,6 @@
 """The stage: clean events, numbering, redelivery, fail closed, allow-list, prompts."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -95,7 +96,8 @@ def test_scrubber_feedback_and_close() -> None:
 def test_scrubber_typed_placeholder_is_defused() -> None:
     """A customer who types a placeholder gets a literal; the model's own placeholder stays."""
     _, state = scrub(message(0, "mail ann.lee@example.org"), ConversationState())
-    assert scrub(message(1, "send it to <EMAIL_1>"), state)[0] == "send it to <LITERAL_1>"
+    for typed in ("<EMAIL_1>", "\uff1cEMAIL_1\uff1e", "<EMAIL_\u200b1>", "<EMAIL_\u0661>"):
+        assert scrub(message(1, f"send it to {typed}"), state)[0] == "send it to <LITERAL_1>"
     assert scrub(message(1, "I wrote to <EMAIL_1>", "assistant"), state)[0] == "I wrote to <EMAIL_1>"
     assert scrub(message(1, "I wrote to <EMAIL_2>", "assistant"), state)[0] == "I wrote to <LITERAL_1>"
 
@@ -148,6 +150,24 @@ def test_scrubber_second_look_leaves_error_codes() -> None:
     assert scrub(message(0, text), ConversationState())[0] == text
     with pytest.raises(Quarantined, match="residual_digits"):
         scrub(message(0, "what does the long code 0x4000001234567899 mean in the logs", "agent"), ConversationState())
+
+
+@pytest.mark.parametrize("name", ["messages", "speed"])
+def test_scrubber_second_look_never_hits_on_the_labelled_set(pii_dir: Path, name: str) -> None:
+    """Every turn of the shared sets passes: a hit of the second look would be a bug of a detector."""
+    for line in (pii_dir / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+        row, state = msgspec.json.decode(line), ConversationState()
+        if row.get("prev"):
+            _, state = SCRUBBER.scrub_event(message(0, row["prev"], "agent"), state)
+        SCRUBBER.scrub_event(message(1, row["text"]), state)
+
+
+def test_scrubber_takes_an_event_and_a_state_alone() -> None:
+    """The contract's shortest call: what a record tells besides has defaults; the state that came in is unchanged."""
+    state = ConversationState()
+    (clean,), after = SCRUBBER.scrub_event(message(0, "I am Ines Okafor"), state)
+    assert (clean.text, state) == ("I am <PERSON_1>", ConversationState())
+    assert SCRUBBER.release(after, 9.0) == SCRUBBER.close(after) == ([], after)
 
 
 def test_scrub_messages_gives_masks_and_originals() -> None:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from streams.config import StreamConfig
 from streams.dead_letters import read
-from streams.events import Message, decode_clean, encode
+from streams.events import decode_clean
 from streams.lanes import Incoming
 from streams.ledger import Outcome
 from streams.metrics import StreamMetrics
@@ -21,6 +21,7 @@ from streams.scrub import Keys, Scrubber, ScrubConfig
 from streams.scrub.audit import LeakAudit, upper_bound
 from streams.scrub_stage import ScrubStage, ScrubStore
 from streams.topics import CHATS_RAW
+from tests.chat_records import message
 
 KEYS = Keys("k1", {"k1": b"r" * 32}, b"f" * 32)
 CONFIG = StreamConfig()
@@ -28,14 +29,6 @@ CONFIG = StreamConfig()
 
 def stage(client: redis.Redis, config: ScrubConfig | None = None) -> ScrubStage:
     return ScrubStage(Scrubber(config or ScrubConfig(), KEYS), ScrubStore(client, CONFIG, "e1", 1_000), KEYS, CONFIG)
-
-
-def message(seq: int, text: str, conversation: str = "c-1") -> Incoming:
-    event = Message(
-        event_id=f"{conversation}.{seq}", conversation_id=conversation, seq=seq, ts="2024-05-01T10:00:00Z",
-        role="customer", text=text,
-    )  # fmt: skip
-    return Incoming(2, seq, conversation.encode(), encode(event), 1_700_000_000.0 + seq)
 
 
 def values(outputs: Sequence[Output]) -> list[bytes | None]:
@@ -120,6 +113,38 @@ def test_scrub_stage_reads_cloud_events(redis_client: redis.Redis) -> None:
     (output,) = stage(redis_client).run([Incoming(0, 0, b"c-1", json.dumps(body).encode(), 5.0, headers)])
     assert decode_clean(output.records[0].value or b"").event_id == "ce-77"
     assert output.records[0].headers == (("traceparent", b"00-ab"),)
+
+
+def test_scrub_stage_counts_unknown_fields(redis_client: redis.Redis) -> None:
+    """Fields that no event has go no further, whatever they hold, and their number is told."""
+    registry = CollectorRegistry()
+    store = ScrubStore(redis_client, CONFIG, "e1", 1_000)
+    counted = ScrubStage(Scrubber(ScrubConfig(), KEYS), store, KEYS, CONFIG, StreamMetrics(registry))
+    plain = message(0, "hello there")
+    body = {
+        **json.loads(plain.value or b""),
+        "schema": 1,
+        "shoe": "Ines Okafor",
+        "nested": {"mail": "ines@example.org"},
+    }
+    (output,) = counted.run([plain._replace(value=json.dumps(body).encode())])
+    assert b"ines" not in (output.records[0].value or b"").lower()
+    assert registry.get_sample_value("driftline_scrub_dropped_fields_total") == 2
+    counted.run([message(1, "thanks")])
+    assert registry.get_sample_value("driftline_scrub_dropped_fields_total") == 2
+
+
+def test_scrub_stage_counts_finds_per_label(redis_client: redis.Redis) -> None:
+    """Each masked value counts under its label, each refused turn under its reason."""
+    registry = CollectorRegistry()
+    store = ScrubStore(redis_client, CONFIG, "e1", 1_000)
+    config = ScrubConfig(max_chars=60, canaries=("blue heron",))
+    counted = ScrubStage(Scrubber(config, KEYS), store, KEYS, CONFIG, StreamMetrics(registry))
+    counted.run([message(0, "a@b.org or c@d.org, card 4000 0012 3456 7899"), message(1, "the blue heron sings")])
+    found = {e: registry.get_sample_value("driftline_pii_redactions_total", {"entity": e}) for e in ("EMAIL", "CARD")}
+    assert found == {"EMAIL": 2, "CARD": 1}
+    refused = {"stage": "scrub", "reason": "residual_canary"}
+    assert registry.get_sample_value("driftline_rejections_total", refused) == 1
 
 
 def test_scrub_stage_audits_what_goes_on(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
