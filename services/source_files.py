@@ -21,9 +21,10 @@ _HEAD = 65_536
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The file and how it is to be read."""
-    parser.add_argument(
-        "file", type=Path, help="traffic, events or conversations JSONL, CSV, mbox, Markdown, HTML; or .gz"
+    kinds = (
+        "traffic, events or conversations JSONL, CSV, mbox; FAQs and documents in Markdown, HTML, text, JSON; or .gz"
     )
+    parser.add_argument("file", type=Path, help=kinds)
     parser.add_argument("--format", choices=FORMATS, help="default: by the file's name and first line")
     parser.add_argument("--agents", default="", help="mbox: addresses or domains of your staff, separated by commas")
 

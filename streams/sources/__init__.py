@@ -4,6 +4,7 @@ chats.py       a chat of any source -> chat events with ids that a second readin
 tables.py      traffic, events and conversations JSONL, CSV, Bitext CSV
 mail.py        mbox threads without quotes and signatures
 pages.py       FAQ and product pages, Markdown and HTML
+answers.py     the same as plain text or JSON
 signatures.py  are these bytes from the platform, and which event are they
 platforms.py   webhook bodies of Zendesk, Intercom, Slack and Standard Webhooks -> chat events
 """

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
-from streams.sources import mail, pages, tables
+from streams.sources import answers, mail, pages, tables
 from streams.sources.tables import Item
 
 FORMATS = ("traffic", "events", "conversations", "csv", "bitext", "mbox", "faq")
-"""What `read` takes; `faq` is a Markdown or HTML page."""
+"""What `read` takes; `faq` is a page of questions or of headings: Markdown, HTML, plain text or JSON."""
 
 
 def detect(name: str, head: bytes) -> str | None:
@@ -19,14 +19,16 @@ def detect(name: str, head: bytes) -> str | None:
     suffix = suffixes[2] if suffixes[1] else ""
     if suffix in {"md", "markdown", "html", "htm"}:
         return "faq"
-    if suffix in {"mbox", "mbx"} or head.startswith(b"From "):
+    if suffix in {"mbox", "mbx", "eml"} or head.startswith(b"From "):
         return "mbox"
     first = head.lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0]
-    if first.lstrip().startswith(b"{"):
-        return _json_format(first)
-    if suffix in {"csv", "tsv", "txt"} or b"," in first:
-        names = {column.strip().strip('"').lower() for column in first.decode(errors="replace").split(",")}
-        return "bitext" if {"instruction", "response"} <= names else "csv"
+    if first.lstrip().startswith((b"{", b"[")):
+        return _json_format(first) or ("faq" if suffix == "json" else None)
+    columns = tables.columns(first.decode(errors="replace"))
+    if suffix in {"txt", "text"} and not columns:
+        return "faq"
+    if suffix in {"csv", "tsv", "txt", "text"} or b"," in first:
+        return "bitext" if columns >= {"instruction", "response"} else "csv"
     return None
 
 
@@ -44,10 +46,17 @@ def read(lines: Iterable[bytes], form: str, name: str = "page", agents: Collecti
     if form == "mbox":
         return mail.threads(lines, agents)
     if form == "faq":
-        page = b"".join(lines).decode(errors="replace")
-        is_html = page.lstrip("\ufeff \t\r\n").startswith("<")
-        return pages.html(page, name) if is_html else pages.markdown(page, name)
+        return _page(b"".join(lines).decode(errors="replace").lstrip("\ufeff \t\r\n"), name)
     raise ValueError(f"format = {form!r}: wants one of {', '.join(FORMATS)}")
+
+
+def _page(text: str, name: str) -> Iterator[Item]:
+    """By what it begins with, and by whether it has any Markdown."""
+    if text.startswith("<"):
+        return pages.html(text, name)
+    if text.startswith(("{", "[")) and answers.is_json(text):
+        return answers.records(text, name)
+    return pages.markdown(text, name) if pages.has_markup(text) else answers.plain(text, name)
 
 
 def _json_format(first: bytes) -> str | None:
@@ -55,8 +64,12 @@ def _json_format(first: bytes) -> str | None:
         row = msgspec.json.decode(first)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    if not isinstance(row, dict):
+        return None
     if "value" in row or "value_raw" in row:
         return "traffic"
     if "turns" in row or "messages" in row:
         return "conversations"
-    return "events" if "type" in row or "event_id" in row else None
+    if "type" in row or "event_id" in row:
+        return "events"
+    return "faq" if answers.has_pair(row) else None

@@ -170,6 +170,13 @@ def _pairs(rows: _Rows, source: str) -> Iterator[Item]:
         yield Chat(f"{source}-{number}-{_digest(turns)}", turns, source)
 
 
+def columns(head: str) -> set[str]:
+    """The names of a table's columns by its first line; none if exports have no two of them."""
+    names = head.removeprefix("\ufeff").strip().split(max(",;\t", key=head.count))
+    plain = [name.strip().strip('"').lower() for name in names]
+    return set(plain) if len(_found(plain)) > 1 else set()
+
+
 class _Rows:
     """The rows of a table under our own names of its columns, numbered as in a spreadsheet; bad ones are empty."""
 

@@ -90,6 +90,41 @@ def test_pages_of_markdown_and_html_are_trained_on(workers: Workers, redis_clien
     assert all(document.targets for plan in plans for document in plan.documents)
 
 
+MANUAL = "Robot R2\n\nCharging\nPut the robot on its base. The light is green after 4 hours.\n"
+MAIL = (
+    "From a Thu Jan  1 10:00:00 2026\nFrom: ann@home.example\nMessage-ID: <1@x>\n\nMy lamp is dark. What now?\n\n"
+    "From b Thu Jan  1 11:00:00 2026\nFrom: eve@shop.example\nMessage-ID: <2@x>\nIn-Reply-To: <1@x>\n\n"
+    "Please turn the bulb to the left, then it comes out.\n\n> My lamp is dark. What now?\n"
+)
+
+
+def test_documents_and_mails_are_stored_in_their_lanes(
+    workers: Workers, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """What was read of a manual, a FAQ as JSON and a mailbox is stored with its source, in a lane of its own."""
+    for name, text in (
+        ("manual.txt", MANUAL), ("mails.mbox", MAIL),
+        ("faq.json", json.dumps([{"q": "Can I pay by card?", "a": "Yes, by every card that has a chip."}])),
+    ):  # fmt: skip
+        (tmp_path / name).write_text(text)
+        assert call(ingest, workers, str(tmp_path / name), "--agents", "shop.example") == 0
+    settings = workers.settings
+    tables = open_tables(redis_client, settings.replay, ledger_key(settings.keys.keys()), settings.kafka.epoch)
+
+    def found() -> dict[str, tuple[str, str]]:
+        held = [
+            one for table in tables.all for lane in ("faq", "documents", "email") for one in in_lane(table, lane, 9)
+        ]
+        return {sample.lane: (sample.source, sample.turns[-1].text) for sample in held}
+
+    wanted = {
+        "documents": ("document", "Put the robot on its base. The light is green after 4 hours."),
+        "email": ("email", "Please turn the bulb to the left, then it comes out."),
+        "faq": ("faq", "Yes, by every card that has a chip."),
+    }
+    assert until(lambda: found() == wanted, 40), (found(), workers.log()[-2000:])
+
+
 def test_review_decisions_reach_the_stored_samples(
     workers: Workers, redis_client: redis.Redis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -279,16 +279,86 @@ def test_sources_html_pairs() -> None:
     ]
 
 
+FAQ_PAGE = {
+    "@type": "FAQPage",
+    "description": "All questions.",
+    "name": "Help",
+    "mainEntity": [{"name": "Open on Sunday?", "acceptedAnswer": {"text": "<p>No, <i>never</i>.</p>"}}],
+}
+
+
 def test_sources_html_metadata_wins() -> None:
     """FAQPage metadata is taken instead of the visible page."""
-    data = {
-        "@type": "FAQPage",
-        "mainEntity": [{"name": "Open on Sunday?", "acceptedAnswer": {"text": "<p>No, <i>never</i>.</p>"}}],
-    }
-    page = f'<html><h2>Other?</h2><p>Something else</p><script type="application/ld+json">{json.dumps(data)}</script>'
+    data = f'<script type="application/ld+json">{json.dumps(FAQ_PAGE)}</script>'
+    page = f"<html><h2>Other?</h2><p>Something else</p>{data}"
     assert [said(c) for c in chats(read(lines(page), "faq"))] == [
         [("customer", "Open on Sunday?"), ("agent", "No, never.")]
     ]
+
+
+def test_sources_tables_and_long_sections_of_a_document() -> None:
+    """Rows are told by the heads of their columns; a long section is cut between paragraphs; lanes tell who asked."""
+    long = "\n\n".join(f"Paragraph {at}: " + "turn the left wheel. " * 20 for at in range(4))
+    page = (
+        "Lamp\n====\n\n| Part | Size | Price |\n|---|:-:|--:|\n| foot | 9 cm | 4 |\n| arm | | 7 |\n\n"
+        f"Power\n-----\n| a | b |\n|--|--|\n| volts | 230 |\n\n## Use\n\n{long}\n\n## Is it safe?\n\nYes, it is."
+    )
+    found = chats(read(lines(page), "faq", "lamp"))
+    told = {chat.lines[0].text.removeprefix("What can you tell me about "): chat.lines[1].text for chat in found}
+    assert told["Lamp?"] == "Part: foot, Size: 9 cm, Price: 4\nPart: arm, Price: 7"
+    assert told["Lamp: Power?"] == "volts: 230"
+    assert told["Lamp: Use?"].startswith("Paragraph 0")
+    assert told["What else should I know about Lamp: Use?"].startswith("Paragraph 2")
+    assert [chat.channel for chat in found] == ["document"] * 4 + ["faq"]
+
+
+def test_sources_html_accordions_and_tables() -> None:
+    """A button or a bold paragraph that asks is a question; other buttons are none; cells stay apart."""
+    page = """<html><h1>Lamp</h1>
+<table><tr><th>Power</th><td>12 W</td></tr><tr><td>a</td><td>b</td><td>c</td></tr></table>
+<button>Buy</button><button class="q">Is a bulb in it?</button><div>Yes, an LED.</div>
+<p><strong>Can I dim it?</strong></p><p>Yes, with the wheel. Is <b>that</b> clear?</p></html>"""
+    found = chats(read(lines(page), "faq"))
+    assert [tuple(line.text for line in chat.lines) for chat in found] == [
+        ("What can you tell me about Lamp?", "Power: 12 W\na: b, c"),
+        ("Is a bulb in it?", "Yes, an LED."),
+        ("Can I dim it?", "Yes, with the wheel. Is that clear?"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.json", '{"faqs": [{"q": "Card?", "a": "Visa, yes."}, {"Question": "Cash?", "Answer": "Never, sorry."}]}',
+         [("Card?", "Visa, yes."), ("Cash?", "Never, sorry.")]),
+        ("a.jsonl", '{"question": "Card?", "answer": "Visa, yes."}\n{"question": "Cash?", "answer": ""}\n{broken\n',
+         [("Card?", "Visa, yes.")]),
+        ("a.json", '[\n {"name": "Lamp", "price": 9, "description": "A lamp of brass."}\n]',
+         [("What can you tell me about Lamp?", "A lamp of brass.")]),
+        ("a.json", json.dumps(FAQ_PAGE), [("Open on Sunday?", "No, never.")]),
+        ("faq.txt", "Q: How do I pay?\nA: By card or\nby invoice.\n\nQ: When?\nA: Within a week.\n",
+         [("How do I pay?", "By card or\nby invoice."), ("When?", "Within a week.")]),
+        ("help.txt", "How do I pay, and when?\nBy card, at once.\n\nWho pays the parcel?\n\nWe do, of course.\n",
+         [("How do I pay, and when?", "By card, at once."), ("Who pays the parcel?", "We do, of course.")]),
+        ("manual.txt", "Robot R2\n\nCharging\nPut it on its base.\nWait 4 hours.\n\nIt hums. It may.\n",
+         [("What can you tell me about Robot R2: Charging?", "Put it on its base.\nWait 4 hours.\nIt hums. It may.")]),
+        ("spare-parts.txt", "We send spare parts for ten years.\n",
+         [("What can you tell me about spare parts?", "We send spare parts for ten years.")]),
+    ],
+)  # fmt: skip
+def test_sources_answers_without_markup(name: str, text: str, told: list[tuple[str, str]]) -> None:
+    """JSON of any nesting, JSON lines and plain text, found by name and content."""
+    form = detect(name, text.encode())
+    assert form == "faq"
+    found = chats(read(lines(text), form, name.partition(".")[0]))
+    assert [tuple(line.text for line in chat.lines) for chat in found] == told
+
+
+def test_sources_transcripts_are_no_documents() -> None:
+    """Text in which people speak by turns holds no pairs: it would be learned as one reply."""
+    text = "Customer: where is it\nAgent: on its way\nCustomer: thanks\n"
+    assert list(read(lines(text), "faq")) == [Unreadable(1, "transcript")]
+    assert detect("a.txt", b"customer_id;role;text\n") == "csv"
 
 
 def test_sources_records_are_valid_events_with_repeatable_ids() -> None:
@@ -318,6 +388,8 @@ def test_sources_records_are_valid_events_with_repeatable_ids() -> None:
         ("archive", b"From x@y.example Thu", "mbox"),
         ("faq.html", b"<html>", "faq"),
         ("README.md", b"# x", "faq"),
+        ("mail.eml", b"From: a@x.example\n", "mbox"),
+        ("a.json", b"[\n", "faq"),
         ("a.bin", b"\x00\x01", None),
         ("a.jsonl", b"{truncated", None),
     ],
