@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from learner.adapter.chat import Chat
+from learner.back_translation import BackTranslation
 from learner.batch import Document, Drawn, documents
 from learner.config import TrainConfig
 from streams.augment import AugmentConfig, Say, augment
@@ -27,7 +28,8 @@ class Copies:
         self._config = config
         self._how = how
         self.say: Say | None = None
-        """What says a question in other words, for `augment.generated`."""
+        """What says a question in other words, for `augment.generated`, where no translation is configured."""
+        self._translated: Say | None = BackTranslation(*how.translation) if how.translation else None
 
     def of(self, rehearsed: Mapping[str, Sample], chosen: Sequence[Document], run: int, step: int) -> list[Document]:
         """Copies of the samples (by key) among the `chosen` documents, within their share of the whole step."""
@@ -47,5 +49,5 @@ class Copies:
 
     def again(self, sample: Sample, drawn: Drawn) -> list[Document]:
         """The documents of the copy that `drawn.seed` makes of a sample; none if it would not differ from it."""
-        made = augment(sample, replace(self._how, copies=1), random.Random(drawn.seed), self.say)
+        made = augment(sample, replace(self._how, copies=1), random.Random(drawn.seed), self._translated or self.say)
         return [document for copy in made for document in documents(self._chat, copy, drawn, self._config)]

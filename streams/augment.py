@@ -1,7 +1,8 @@
-"""Copies of a training sample with other noise: typing slips, casing, paraphrases, a shorter context.
+"""Copies of a training sample with other noise: typing slips, casing, paraphrases, a shorter context, pages as chats.
 
 Off by default. A copy keeps its parent's split, targets and provenance; its id is `<event id>/aug/<n>`. Only customer
-turns are changed: the reply is what is learned, and an error in it would be learned too. The learner makes copies while
+turns are changed: the reply is what is learned, and an error in it would be learned too. A pair of a FAQ or a document
+becomes a chat (asked.py). The learner makes copies while
 it draws a batch (learner/copies.py); none is stored, so a copy never outlives its parent. What a model says otherwise
 is taken only if the filter would keep it and its facts are the same.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from streams import near_copies
+from streams import asked, near_copies
 from streams.events import Sample, Turn
 from streams.quality import QualityConfig, judge_turn
 
@@ -55,13 +56,17 @@ class AugmentConfig:
 
     copies: int = 0
     """Copies of each rehearsed sample of a step; 0 switches augmentation off."""
+    lanes: tuple[str, ...] = ()
+    """Lanes whose samples are copied, for example faq and documents; empty for all."""
     typos: float = 0.03
     """Share of letters of a customer's turn that slip, in copies with typing noise."""
     token_share: float = 0.2
     """Largest share of a step's tokens that copies may have."""
     generated: float = 0.0
-    """Share of copies whose last question before the reply the base model says in other words, an answer each; wants a
-    base that follows instructions."""
+    """Share of copies whose last question before the reply a model says in other words, an answer each: the base, which
+    must follow instructions then, or `translation`."""
+    translation: tuple[str, ...] = ()
+    """Two translation models of transformers, on disk or from a hub, into another language and back; empty for none."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -73,18 +78,22 @@ class AugmentConfig:
             raise ValueError(f"token_share = {self.token_share}: wants 0 to 0.2")
         if not 0 <= self.generated <= 1:
             raise ValueError(f"generated = {self.generated}: wants 0 to 1")
+        if len(self.translation) not in {0, 2}:
+            raise ValueError(f"translation = {self.translation}: wants two models, there and back, or none")
+        if self.translation and not self.generated:
+            raise ValueError("translation: wants generated above 0, the share of copies that it makes")
 
 
 def augment(sample: Sample, config: AugmentConfig, rng: random.Random, say: Say | None = None) -> list[Sample]:
     """Copies of a sample of the train split (none of another), each different from it; `say` serves `generated`."""
-    if sample.split != "train" or sample.kind == "aug":
+    if sample.split != "train" or sample.kind == "aug" or (config.lanes and sample.lane not in config.lanes):
         return []
     copies = []
     for number in range(config.copies):
         if say is not None and config.generated and rng.random() < config.generated:
             turns = _said_otherwise(sample.turns, say, rng.getrandbits(31))
         else:
-            turns = _changed(sample.turns, config, rng)
+            turns = (_of_page if sample.lane in asked.LANES else _changed)(sample.turns, config, rng)
         if turns != sample.turns:
             copies.append(_copy(sample, turns, number))
     return copies
@@ -138,6 +147,19 @@ def _said_otherwise(turns: tuple[Turn, ...], say: Say, seed: int) -> tuple[Turn,
     return (*turns[: first - 1], msgspec.structs.replace(asked, text=said), *turns[first:])
 
 
+def _of_page(turns: tuple[Turn, ...], config: AugmentConfig, rng: random.Random) -> tuple[Turn, ...]:
+    """A chat of a page's pair, one in three in a hurry."""
+    chat = asked.in_a_chat(turns, rng)
+    if rng.random() * 3 >= 1:
+        return chat
+    return tuple(_with(turn, typing_noise(turn.text, config.typos, rng)) for turn in chat)
+
+
+def _with(turn: Turn, text: str) -> Turn:
+    """A customer's turn with another text; one that would be empty, and a reply, stays."""
+    return msgspec.structs.replace(turn, text=text) if text and turn.role == "customer" else turn
+
+
 def _changed(turns: Sequence[Turn], config: AugmentConfig, rng: random.Random) -> tuple[Turn, ...]:
     kind = rng.choice(("typos", "casing", "paraphrase", "truncate"))
     if kind == "truncate":
@@ -147,9 +169,7 @@ def _changed(turns: Sequence[Turn], config: AugmentConfig, rng: random.Random) -
         "casing": lambda text: casing(text, rng),
         "paraphrase": lambda text: paraphrase(text, rng),
     }
-    return tuple(
-        msgspec.structs.replace(t, text=change[kind](t.text) or t.text) if t.role == "customer" else t for t in turns
-    )
+    return tuple(_with(turn, change[kind](turn.text)) for turn in turns)
 
 
 def _truncated(turns: Sequence[Turn], rng: random.Random) -> tuple[Turn, ...]:

@@ -15,7 +15,7 @@ from learner.copies import Copies
 from learner.draw_log import log_entry
 from learner.feed import Feed, Plan
 from learner.paraphrases import Paraphrases
-from streams.augment import AugmentConfig
+from streams.augment import AugmentConfig, Say
 from streams.events import Sample, Turn
 from streams.replay import ReplayBuffer, TableConfig, open_table
 from tests.bases import TEXTS, tiny_base
@@ -137,6 +137,24 @@ def test_copies_said_by_a_model_are_made_again_from_the_log(base: Base, redis_cl
     assert all("glad of some help" in base.chat.decode(d.ids) for d in copied)
     again = feed.logged(msgspec.json.decode(msgspec.json.encode(log_entry(1, plan, feed))))
     assert again.documents == plan.documents
+
+
+def test_copies_are_translated_where_that_is_configured(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two models named, they say the question otherwise and the base is not asked."""
+    asked: list[tuple[str, str]] = []
+
+    def models(there: str, back: str) -> Say:
+        asked.append((there, back))
+        return lambda text, _seed: text.replace("can you help me please", "is there help for this")
+
+    monkeypatch.setattr("learner.copies.BackTranslation", models)
+    copies = Copies(base.chat, CONFIG, replace(MANY, generated=1.0, translation=("en-de", "de-en")))
+    copies.say = lambda _text, _seed: pytest.fail("the base was asked")
+    parent = Document(tuple(range(4, 60)), (Reply(20, 56, 1.0),), Drawn("rehearsal", "ab", customer="k"))
+    found = copies.of({"ab": sample(1)}, [parent] * 9, run=1, step=1)
+    assert asked == [("en-de", "de-en")]
+    assert found
+    assert all("is there help for this" in base.chat.decode(document.ids) for document in found)
 
 
 def test_copies_paraphrases_hang_on_text_and_seed_alone(base: Base) -> None:
