@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from zstandard import ZstdCompressor
 
 from streams.events import Pair, Sample, Turn, encode_record
 from streams.ledger import event_digest
 from streams.replay.codec import (
     DICTIONARY,
+    MOST_BYTES,
+    Coder,
     PoisonedPayload,
     customer_digest,
     decode_payload,
@@ -39,9 +45,37 @@ def test_codec_returns_what_it_was_given(given_sample: Sample, *, compress: bool
 @given(st.binary(max_size=300))
 def test_codec_hostile_values_are_poison(value: bytes) -> None:
     """Whatever bytes stand in Redis: a sample or `PoisonedPayload`, nothing else."""
-    for prefix in (b"", HEAD, HEAD + b"\x01\x00", HEAD + b"\x01\x01"):
+    for prefix in (b"", HEAD, HEAD + b"\x01\x00", HEAD + b"\x01\x01", HEAD + b"\x01\x02", HEAD + b"\x01\x03"):
         with pytest.raises(PoisonedPayload):
             decode_payload(prefix + value, None, KEY)
+
+
+def test_codec_reads_what_an_earlier_version_wrote() -> None:
+    """Payloads under raw deflate stay readable."""
+    item = sample(1, received_at=1.0)
+    deflate = zlib.compressobj(2, zlib.DEFLATED, -13, 6, zdict=DICTIONARY)
+    body = deflate.compress(encode_record(item)) + deflate.flush()
+    assert decode_payload(HEAD + b"\x01\x01" + body, None, KEY) == item
+
+
+def test_codec_refuses_what_would_not_fit_into_memory() -> None:
+    """A frame that claims to be huge, or that something follows, is poison before anything is unpacked."""
+    claims = ZstdCompressor().compress(bytes(MOST_BYTES + 1))
+    for body in (claims, encode_payload(sample(1, received_at=1.0))[2:] + b"more"):
+        with pytest.raises(PoisonedPayload):
+            decode_payload(HEAD + b"\x01\x02" + body, None, KEY)
+
+
+def test_codec_serves_threads_at_once() -> None:
+    """Many threads write and read through one coder, and each gets back what it gave."""
+    coder = Coder(KEY)
+
+    def there_and_back(i: int) -> bool:
+        items = [sample(i * 1_000 + n, received_at=1.0, reply="word " * n) for n in range(60)]
+        return [coder.decode(HEAD + coder.encode(item), None) for item in items] == items
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(there_and_back, range(32)))
 
 
 def test_codec_torn_notes_are_ignored() -> None:

@@ -39,6 +39,7 @@ from streams.replay.config import TrainTable
 from streams.replay.erasure import erase, rewrite_aof, tombstone
 from streams.replay.figures import stats
 from streams.replay.lineage import seen_by
+from streams.replay.probe import Probe
 from streams.replay.tables import Fate, Tables
 from tests.replay_fuzz import KEY, sample
 from tests.servers import RedisServer, executables
@@ -345,7 +346,7 @@ def holding(folder: Path, needle: str) -> list[Path]:
 
 
 def test_tables_full_memory_stops_inserts_only(server: RedisServer) -> None:
-    """At maxmemory an insert fails before any effect; draw, update, erase, sweep and retire succeed."""
+    """At maxmemory an insert fails before any effect; draw, update, erase, sweep, audit and retire succeed."""
     client = server.client()
     tables = open_tables(client, dataclasses.replace(CONFIG, compress=False), KEY, "ep", configure=True)
     now = moment(tables)
@@ -363,7 +364,11 @@ def test_tables_full_memory_stops_inserts_only(server: RedisServer) -> None:
     drawn = tables.train.draw(FRESH, 32, seed=1, lease_s=60)
     assert isinstance(drawn, Draw)
     assert tables.train.update([d.handle for d in drawn.records], [1.0] * 32, run=1, step=1).applied == 32
+    assert not isinstance(tables.train.sample(UNIFORM, 8, seed=2), Wait)
     tables.train.sweep()
+    probe = Probe(tables.train)
+    while not probe.walks:
+        assert probe.step() == []
     assert tables.train.retire([drawn.records[0].handle.digest], "superseded") == 1
     assert tables.erase(["k1:0"]).items > 0
     assert audit(tables.train, full=True) == []
