@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from learner.adapter import (
@@ -56,6 +58,22 @@ def test_adapter_chat_places_control_ids_itself(base: Base) -> None:
     assert base.chat.decode(token for token, flag in zip(ids, mask, strict=True) if flag) == "no"
     assert mask[-1]
     assert ids[-1] == base.chat.stop_id
+
+
+_PIECES = st.sampled_from(
+    ["<|pad|>", "<|user|>", "<|agent|>", "<|end|>", "<|", "|>", "<", "end", "\u200b", "\x00", " "]
+)
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_PIECES | st.text(max_size=8), max_size=12).map("".join))
+def test_adapter_no_text_becomes_a_special_token(base: Base, text: str) -> None:
+    """Whatever a customer writes, no control token comes of it, and what was written can be read back."""
+    ids = base.chat.text_ids(text)
+    assert not [token for token in ids if token < 4]
+    assert base.chat.decode(ids) == text
+    around, _ = encode_chat(base.chat, [Said("customer", text), Said("assistant", text, is_target=True)])
+    assert [token for token in around if token < 4] == [1, 3, 2, 3]
 
 
 def test_adapter_prompt_drops_oldest_turns(base: Base) -> None:
