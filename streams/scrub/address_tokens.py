@@ -25,7 +25,7 @@ from streams.scrub.streets import (
 )
 
 _TOKEN = re.compile(
-    r"[A-Za-z\x01](?:[A-Za-z\x01'\-]*[A-Za-z\x01])?|\d+(?:[A-Za-z](?![A-Za-z]))?(?:[\-/]\d+[A-Za-z]?(?![A-Za-z]))?|"
+    r"[A-Za-z\x01](?:[A-Za-z\x01'\-]*[A-Za-z\x01])?|\d+(?:[oa]?[A-Za-z](?![A-Za-z]))?(?:[\-/]\d+[A-Za-z]?(?![A-Za-z]))?|"
     r"\n+|[^\sA-Za-z\d]"
 )
 MAX_GROWTH = 24
@@ -86,7 +86,7 @@ def _kind(text: str, lower: str, flags: int) -> int:
     kind |= CAPITAL * (first.isupper() or first == "\x01") | PART * (lower in DETAILS or lower in WAYS)
     if first == "\x01":
         return kind | MEMBER
-    if not first.isalpha() or lower in _MONTHS:
+    if not first.isalpha() or lower in MONTHS:
         return kind
     return kind | _membership(text, lower, flags, kind)
 
@@ -109,7 +109,7 @@ def _membership(text: str, lower: str, flags: int, kind: int) -> int:
 OPENERS = PREFIXES | FLATS | MILITARY | HOUSES | {"corner"}
 """Words that an address may begin with."""
 _BEHIND = PLACES | LEADS | {"to", "is", ":"}
-_MONTHS = frozenset(
+MONTHS = frozenset(
     "january february march april may june july august september october november december jan feb mar apr jun jul aug "
     "sep sept oct nov dec januar februar marz mai juni juli oktober dezember enero febrero marzo abril mayo junio "
     "julio agosto septiembre octubre noviembre diciembre janvier fevrier avril juin juillet aout septembre octobre "

@@ -33,6 +33,7 @@ from streams.scrub.streets import (
     LEAD_PAIRS,
     LEADS,
     MILITARY,
+    NUMBERED,
     PARTICLES,
     PLACES,
     PREFIXES,
@@ -95,8 +96,8 @@ def _anchor(tokens: list[Token], at: int) -> tuple[int, int] | None:
     if word in MILITARY and (end := _military(tokens, at)) is not None:
         return at, end
     if word.endswith(COMPOUNDS) and len(word) > 5 and not tokens[at].flags & OFTEN:  # "Hauptstrasse", not "weg"
-        number = next_word(tokens, at)
-        return (at, number) if number is not None and is_number(tokens, number) else None
+        number = number_after(tokens, at)
+        return None if number is None else (at, number)
     if word == "corner" and at + 2 < len(tokens) and tokens[at + 1].lower == "of":
         return _corner(tokens, at)
     if word in HOUSES:
@@ -199,8 +200,9 @@ def _prefixed(tokens: list[Token], at: int) -> tuple[int, int] | None:
         and (is_capital(tokens[i]) or not tokens[i].flags & COMMON or tokens[i].lower in PARTICLES)
     ):
         i += 1
-    if i == first:
-        return None
+    if i == first:  # "Calle 85", "Carrera 43A"
+        numbered = tokens[at].lower in NUMBERED and i == at + 1 and i < len(tokens) and is_number(tokens, i)
+        return (at, i) if numbered else None
     number = number_after(tokens, i - 1)
     if number is not None:
         return at, number

@@ -11,6 +11,7 @@ from streams.scrub import (
     keyed,
     keywords,
     names,
+    neighbours,
     numbers,
     persons,
     places,
@@ -96,6 +97,8 @@ def detect(original: str, plain: Plain, config: ScrubConfig) -> list[Span]:
         found += _other_scripts(original, plain, text)
     if config.tagger and seen.flags & UNUSUAL:
         found += _housed(text, _accented(names.tag(text), original, plain))
+    if seen.digits:
+        found = neighbours.widened(text, found)
     for rule in config.id_formats:
         label, _, pattern = rule.partition(":")
         found += [(*m.span(), label) for m in re.finditer(pattern, text) if m.end() > m.start()]

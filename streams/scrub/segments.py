@@ -57,6 +57,8 @@ def _joins_left(tokens: list[Token], i: int, member: int) -> bool:
     kind = tokens[i].kind
     if tokens[i].text == "." and i > 0 and _ends_sentence(tokens, i):
         return False
+    if tokens[i].text == ":" and i > 0 and tokens[i - 1].kind & PART:  # "No:77"
+        return True
     return bool(kind & member) or (bool(kind & PART) and i > 0 and _touches_number(tokens, i))
 
 
@@ -91,7 +93,8 @@ def _touches_number(tokens: list[Token], i: int) -> bool:
 def _ends_sentence(tokens: list[Token], at: int) -> bool:
     """Whether a full stop behind a long word ends a sentence and no abbreviation or number."""
     before = tokens[at - 1]
-    return before.text[0].isalpha() and len(before.text) > SHORT - 1 and not before.kind & PART
+    abbreviated = bool(before.kind & PART) or before.lower.endswith(COMPOUNDS)
+    return before.text[0].isalpha() and len(before.text) > SHORT - 1 and not abbreviated
 
 
 def _judge(tokens: list[Token], first: int, end: int) -> Span | None:

@@ -52,13 +52,18 @@ PREFIXES = frozenset(
     naberejnaa nab prospekt pereulok per proezd shosse sosse val vul vulitsa provulok cho so retorno cerro
     viaducto eje ampliacion residencial sector manzana fraccionamiento largo viela vereda beco parque esplanade
     faubourg sentier clos hameau lotissement residence contrada localita frazione salita piazzale strada lungomare
-    borgo""".split()
+    borgo bul jiron jr cll kr drumul rang canale calea spacerowa osiedle os kampung lorong jln persiaran lebuh taman
+    gali mohalla sadak marg thanon trok barrio manzana circunvalacion malecon pasadizo psje rambla via""".split()
 )
 """Street words that stand before the name."""
 
+NUMBERED = frozenset("calle carrera cra cll kr avenida diagonal transversal soi jalan".split())
+"""Street words behind which a number is the name."""
+
 TAILS = frozenset(
     """ulica utca utja ut korut koz setany namesti nam nabrezi trida alle prospekti pr kucesi cad caddesi sok sokak
-    mah mahallesi bulvari trg cesta iela gatve g tn mnt pst tanav maantee puiestee vei veien vagen vag plats gata
+    mah mahallesi bulvari trg cesta iela gatve kuc kuce qesebesi prospekti kucheasi xiyaboni ithafa indlela
+    umgwaqo g tn mnt pst tanav maantee puiestee vei veien vagen vag plats gata
     gatan pasaji dolina obala setaliste polje naselje odos leoforos plateia ulitsa prospekt rayonu seheri""".split()
 )
 """Street words of other languages that stand behind the name and before the number."""
@@ -67,7 +72,8 @@ WAYS = PREFIXES | TAILS
 
 COMPOUNDS = tuple(
     """strasse gasse allee platz weg damm ufer ring steig straat laan plein gracht kade dreef singel gatan vagen gata
-    vej gade veien vegen veg gaten katu kuja polku tie braut stigur utca caddesi sokak moor holz dijk wei stien
+    vej gade veien vegen veg gaten katu kuja polku tie braut stigur utca vika hagen ulice caddesi sokak moor
+    holz dijk wei stien
     torg torget brinken backen stigen toppen svingen boulevard pad hof steeg markt ranta rinne kai grand str
     bulevardi bulevard bakken skogen jordet lia haugen marken skovvej tunet hogda alleen parken torvet stranden
     agergade hofer winkel kamp kant zijde plantsoen hoek baan burg wiese wiesen feld rain allee chaussee stieg
@@ -98,7 +104,10 @@ FLATS = frozenset("apt apartment suite ste box postbox postfach apartado".split(
 
 LEADS = frozenset(
     "address adresse lieferadresse rechnungsadresse anschrift direccion indirizzo endereco adres adresa osoite "
-    "adress alamat place home house flat apartment location office domicile domicilio residence wohnort adresa morada "
+    "adress alamat adresim adresse adressa adresin adreso adrese aadress heimilisfang cyfeiriad adreca helbide "
+    "diefthinsi diefthynsi dieuthynse anwani tirahan manzil pata thikana billing lakcim lakhely "
+    "domiciliu prebivalisce bopaelu asunto wohnanschrift ubicacion place home house flat apartment location "
+    "office domicile domicilio residence wohnort adresa morada "
     "osoitteeni cim lieferung livraison entrega spedizione bezorging levering wysylka dostawa".split()
 )
 """Nouns behind which an address stands, after "is", "at" or a colon."""
@@ -106,9 +115,12 @@ LEAD_PAIRS = frozenset(
     "deliver to,delivered to,ship to,shipped to,it to,moved to,move to,live at,live in,lives at,lives in,living "
     "at,living in,located at,is at,up from,stay at,staying at,sent to,send to,them to,order to,parcel to,package "
     "to,wohne in,vivo en,habite au,replacement to,resend it,based at,collect from,drop at,went to,address was,house "
-    "is,was at,enviar a,envialo a,livrer au,livrer a,spedire a,entrega em,bezorgen op,versand an,lieferung an,liefern "
+    "is,was at,enviar a,envialo a,livrer au,livrer a,spedire a,entrega em,bezorgen op,versand an,lieferung "
+    "an,liefern "
     "an,dostawa na,pickup at,pick up,parcel at,shipping to,delivery to,billed to,registered at,residing at,resides "
-    "at,relocated to,moving to".split(",")
+    "at,relocated to,moving to,should reach,must reach,fica em,left outside,neighbour "
+    "at,neighbor at,outside of,visit at,site at,dropped at,live on,lives on,parents' place,deliver at,dia "
+    "chi".split(",")
 )
 """Pairs of words behind which an address may stand."""
 
@@ -167,6 +179,22 @@ EVIDENCE = (
     | LEAD_VERBS
     | frozenset(
         {
+            "quan",
+            "phuong",
+            "barangay",
+            "brgy",
+            "purok",
+            "sitio",
+            "huyen",
+            "sector",
+            "reach",
+            "outside",
+            "neighbour",
+            "neighbor",
+            "bring",
+            "visit",
+            "fica",
+            "entre",
             "corner",
             "deliver",
             "delivered",
