@@ -6,8 +6,10 @@ of the next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -18,10 +20,20 @@ from learner.adapter.chat import Chat, Encoded
 from learner.config import TrainConfig
 from learner.labels import Classes, classes_of
 from learner.spelling import density
+from learner.word_order import spoken
 from streams.events import Label, Sample, Turn
 
 Component = Literal["fresh", "rehearsal", "anchor", "copy"]
 COMPONENTS: tuple[Component, ...] = ("fresh", "rehearsal", "anchor", "copy")
+
+BUCKETS = (2048, 4096, 8192, 16384)
+"""Token counts of packs on CUDA: so few shapes that each is compiled once."""
+
+FULL = 0.75
+"""A bucket that would stay emptier than this is left for smaller ones."""
+
+SLOT = 32
+"""Tokens of a bucket for which it has room for one document."""
 
 ARM_MIN = 0.25
 """Smallest weight of a reply for the share of its rollout arm."""
@@ -78,6 +90,8 @@ class Document:
     heard: tuple[Heard, ...] = ()
     density: float = 0.0
     """Tokens per byte of its sample's replies, see `learner.spelling`; 0 for what the guard does not judge."""
+    said: tuple[str, ...] = ()
+    """Replies that the guard may read in another order, see `learner.word_order`."""
 
     @property
     def targets(self) -> int:
@@ -90,8 +104,14 @@ def documents(chat: Chat, sample: Sample, drawn: Drawn, config: TrainConfig) -> 
     made = _pair(chat, sample, drawn, config) if sample.pair is not None else _whole(chat, sample, drawn, config)
     if drawn.component != "fresh":
         return made
-    found = density(chat, sample)
-    return [replace(document, density=found) for document in made]
+    replies = taught(sample)
+    found, said = density(chat, replies), spoken(replies)
+    return [replace(document, density=found, said=said) for document in made]
+
+
+def taught(sample: Sample) -> list[str]:
+    """What a sample teaches to say."""
+    return [turn.text for turn in sample.turns if turn.is_target] if sample.pair is None else [sample.pair.final]
 
 
 def _whole(chat: Chat, sample: Sample, drawn: Drawn, config: TrainConfig) -> list[Document]:
@@ -201,7 +221,7 @@ class Batch:
     positions: Tensor
     """(T,) int64, from 0 in each document."""
     bounds: Tensor
-    """(D + 1,) int32 cumulative lengths, padded with T; the tail behind the documents is one dummy document."""
+    """(D + 1,) int32 cumulative lengths, padded with T; the tail behind the documents is dummy documents."""
     targets_at: Tensor
     """(L,) int64 positions that predict a reply token."""
     targets: Tensor
@@ -219,10 +239,43 @@ class Batch:
         return sum(len(document.ids) for document in self.examples)
 
 
+def static_packs(chosen: Sequence[Document], longest: int) -> Iterator[Batch]:
+    """Packs of all documents in few static shapes (T, D), shortest documents first; pairs stay together.
+
+    `longest` bounds the documents and the dummy ones that fill a pack, tokens.
+    """
+    units = deque(micro_batches(chosen, 1))
+    while units:
+        size = max(_bucket(sum(map(_length, units))), _holding(_length(units[0])))
+        group = units.popleft()
+        while units and _length(group) + _length(units[0]) <= size and len(group) + len(units[0]) <= size // SLOT:
+            group = group + units.popleft()
+        yield pack(group, size=size, slots=size // SLOT + -(-size // longest), longest=longest)
+
+
+def _length(group: Sequence[Document]) -> int:
+    return sum(len(document.ids) for document in group)
+
+
+def _bucket(tokens: int) -> int:
+    """The bucket that so many tokens fill well, alone or as the first of several."""
+    size = _holding(tokens)
+    return size if tokens >= FULL * size else max((one for one in BUCKETS if one <= tokens), default=BUCKETS[0])
+
+
+def _holding(tokens: int) -> int:
+    """The smallest bucket that holds so many tokens, else the largest."""
+    return min((size for size in BUCKETS if size >= tokens), default=BUCKETS[-1])
+
+
 def pack(
-    chosen: Sequence[Document], *, size: int | None = None, slots: int | None = None, labels: int | None = None
-) -> Batch:
-    """Documents one behind the other; `size`, `slots`, `labels` fix T, D, L. Raises ValueError if they do not fit."""
+    chosen: Sequence[Document], *, size: int | None = None, slots: int | None = None, labels: int | None = None,
+    longest: int | None = None,
+) -> Batch:  # fmt: skip
+    """Documents one behind the other; `size`, `slots`, `labels` fix T, D, L. Raises ValueError if they do not fit.
+
+    The tail is one dummy document, or several of at most `longest` tokens.
+    """
     tokens = [token for document in chosen for token in document.ids]
     positions = [at for document in chosen for at in range(len(document.ids))]
     ends, at, wanted, heard = [0], list[int](), list[int](), list[int]()
@@ -240,13 +293,15 @@ def pack(
         ends.append(offset + len(document.ids))
     total, found = size or len(tokens), labels or len(at)
     tail, more = total - len(tokens), found - len(at)
-    needed = len(chosen) + (tail > 0)
+    pieces = [min(longest or tail, tail - start) for start in range(0, tail, longest or tail or 1)]
+    needed = len(chosen) + len(pieces)
     if tail < 0 or more < 0 or (slots is not None and slots < needed):
         raise ValueError(f"pack: {len(tokens)} tokens, {needed} documents, {len(at)} labels do not fit")
+    ends += list(accumulate(pieces, initial=len(tokens)))[1:]
     ends += [total] * ((slots or needed) + 1 - len(ends))
     return Batch(
         tokens=torch.tensor(tokens + [0] * tail),
-        positions=torch.tensor(positions + list(range(tail))),
+        positions=torch.tensor(positions + [at for piece in pieces for at in range(piece)]),
         bounds=torch.tensor(ends, dtype=torch.int32),
         targets_at=torch.tensor(at + [0] * more, dtype=torch.int64),
         targets=torch.tensor(wanted + [0] * more, dtype=torch.int64),

@@ -114,6 +114,9 @@ class TrainConfig:
     """An example waits apart when its loss exceeds the lane's median by max(nats, mads * MAD)."""
     quarantine_density: float = 1.4
     """It waits too when its replies take so many times the tokens a byte of the lane's median; 0: never."""
+    quarantine_order: float = 0.4
+    """It waits too when the order of its words saves less than this share of the lane's median, which is measured for
+    examples whose loss is none of the lowest; 0: never."""
     spike_factor: float = 5.0
     """A step is skipped when its gradient norm exceeds the running median by this factor."""
     apo_beta: float = 0.1
@@ -152,7 +155,7 @@ class TrainConfig:
             "snapshot_every", "average", "decide_every", "checkpoint_every", "keep_checkpoints", "lease_s",
             "weight_min", "spike_factor", "threads", "anchor_tokens", "head_rate",
         )  # fmt: skip
-        _shares(self, "fresh_share", "rehearsal_share", "anchor_share", "recent_share")
+        _shares(self, "fresh_share", "rehearsal_share", "anchor_share", "recent_share", "quarantine_order")
         _shares(self, "signal_share", "customer_share")
         total = self.fresh_share + self.rehearsal_share + self.anchor_share
         if abs(total - 1) > 1e-6:  # rounding of decimal shares

@@ -1,15 +1,16 @@
 """Guards against poison and spikes: which fresh examples wait apart, and which steps are not taken.
 
-An example waits when its loss lies far above the running median of what its lane accepted, or when its text is spelled
-like none of its lane (`learner.spelling`). When a whole lane moves (a new topic), most of its newest examples lie above
-the band: then the band moves to them and those that waited come back.
+An example waits when its loss lies far above the running median of what its lane accepted, when its text is spelled
+like none of its lane (`learner.spelling`), or when its words could as well stand in any other order
+(`learner.word_order`). When a whole lane moves (a new topic), most of its newest examples lie above the band: then the
+band moves to them and those that waited come back.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from learner.batch import Document
 from learner.config import TrainConfig
 from learner.spelling import Spelling
+from learner.word_order import WordOrder
 
 HISTORY = 200
 """Accepted losses of a lane that its median looks back on."""
@@ -39,6 +41,16 @@ WINDOW = 20
 SKIPS = 3
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """An example that waits: its lane and loss, and the sign that speaks against it, if another one than the loss."""
+
+    lane: str
+    loss: float
+    density: float = 0.0
+    gain: float | None = None
+
+
 @dataclass
 class Band:
     """What is normal in one lane."""
@@ -46,15 +58,30 @@ class Band:
     accepted: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
     newest: deque[float] = field(default_factory=lambda: deque(maxlen=KNOWN))
 
+    def doubtful(self) -> float:
+        """The loss from which on an example is doubted, nats: three of four newest ones lie above it, and all noise.
+
+        What was accepted longer ago says little: losses fall fast while a line is new.
+        """
+        if len(self.newest) < KNOWN:
+            return -math.inf
+        middle, spread = _usual(self.newest)
+        return middle - spread
+
     def limit(self, config: TrainConfig, ceiling: float) -> float:
         """The highest loss that is accepted, nats; infinite while the lane is unknown."""
         if len(self.accepted) < KNOWN:
             return math.inf
-        middle = median(self.accepted)
-        spread = median(abs(loss - middle) for loss in self.accepted)
+        middle, spread = _usual(self.accepted)
         limit = middle + max(config.quarantine_nats, config.quarantine_mads * spread)
         # a base that has never seen such chats guesses at first: the ceiling holds once it has learned the lane
         return min(limit, ceiling) if middle < ceiling / 2 else limit
+
+
+def _usual(losses: Collection[float]) -> tuple[float, float]:
+    """The median, and the median distance from it."""
+    middle = median(losses)
+    return middle, median(abs(loss - middle) for loss in losses)
 
 
 class Guard:
@@ -65,18 +92,44 @@ class Guard:
         self._ceiling = CHANCE * math.log(vocab)
         self._bands: dict[str, Band] = {}
         self._spelling = Spelling(config.quarantine_density)
-        self.waiting: dict[str, tuple[str, float, float]] = {}
-        """Key of a document that waits -> its lane, loss, and density if that is why."""
+        self._order = WordOrder(config.quarantine_order)
+        self._gains: dict[str, float] = {}
+        """Key of a document of this step that was doubted -> what the order of its words saves, nats a token."""
+        self._salad: set[str] = set()
+        """Those of them whose words might as well stand in another order."""
+        self.waiting: dict[str, Waiting] = {}
+        """By the key of a document."""
 
     def look(self, chosen: Sequence[Document]) -> None:
         """See a step's documents before they are judged: what is normal is known from the first batch on."""
+        self._gains.clear()
+        self._salad.clear()
         self._spelling.look((one.drawn.lane, one.density) for one in chosen if one.drawn.component == "fresh")
 
     def accepts(self, document: Document, loss: float) -> bool:
         """Whether a document may be trained on; rehearsal and anchors have passed before."""
         if document.drawn.component != "fresh":
             return True
-        return not self.is_noise(document) and loss <= self._limit(document.drawn.lane)
+        odd = self.is_noise(document) or self.is_salad(document)
+        return not odd and loss <= self._limit(document.drawn.lane)
+
+    def doubts(self, document: Document, loss: float) -> bool:
+        """Whether the order of a document's words is to be read: its loss is none of the lowest of its lane."""
+        drawn = document.drawn
+        if drawn.component != "fresh" or not document.said or not self._order.share or drawn.key in self._gains:
+            return False
+        return not self.is_noise(document) and loss >= self._band(drawn.lane).doubtful()
+
+    def hear(self, doubted: Sequence[Document], gains: Mapping[str, float]) -> None:
+        """What the order of the doubted documents' words saves them, by key."""
+        self._gains |= gains
+        lanes = {document.drawn.key: document.drawn.lane for document in doubted}
+        self._order.hear((lane, gains[key]) for key, lane in lanes.items())
+        self._salad |= {key for key, lane in lanes.items() if self._order.is_salad(lane, gains[key])}
+
+    def is_salad(self, document: Document) -> bool:
+        """Whether a document's words might as well stand in another order."""
+        return document.drawn.key in self._salad
 
     def is_noise(self, document: Document) -> bool:
         """Whether a document is spelled like none of its lane."""
@@ -84,20 +137,27 @@ class Guard:
 
     def observe(self, judged: Sequence[tuple[Document, float, bool]]) -> list[str]:
         """Learn what was normal from (document, loss, accepted); gives the keys that may come back."""
-        moved: set[str] = set()
+        moved, seen = set[str](), set[str]()
         for document, loss, accepted in judged:
             if document.drawn.component != "fresh":
                 continue
             lane = document.drawn.lane
             if self.is_noise(document):
-                self._wait(document.drawn.key, lane, loss, document.density)
+                self._wait(document.drawn.key, Waiting(lane, loss, density=document.density))
+                continue
+            gain = self._gains.get(document.drawn.key)
+            if document.said and document.drawn.key not in seen:
+                self._order.observe(lane, gain)
+                seen.add(document.drawn.key)
+            if self.is_salad(document):
+                self._wait(document.drawn.key, Waiting(lane, loss, gain=gain))
                 continue
             band = self._band(lane)
             band.newest.append(loss)
             if accepted:
                 band.accepted.append(loss)
             else:
-                self._wait(document.drawn.key, lane, loss, 0.0)
+                self._wait(document.drawn.key, Waiting(lane, loss))
             if self._has_moved(band):
                 band.accepted = deque(band.newest, maxlen=HISTORY)
                 moved.add(lane)
@@ -111,8 +171,8 @@ class Guard:
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint needs, as JSON."""
         bands = {lane: [list(band.accepted), list(band.newest)] for lane, band in self._bands.items()}
-        waiting = {key: list(value) for key, value in self.waiting.items()}
-        return {"bands": bands, "waiting": waiting, "spelling": self._spelling.state()}
+        waiting = {key: [one.lane, one.loss, one.density, one.gain] for key, one in self.waiting.items()}
+        return {"bands": bands, "waiting": waiting, "spelling": self._spelling.state(), "order": self._order.state()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from `state()`."""
@@ -120,8 +180,9 @@ class Guard:
             lane: Band(deque(accepted, maxlen=HISTORY), deque(newest, maxlen=KNOWN))
             for lane, (accepted, newest) in state["bands"].items()
         }
-        self.waiting = {key: (row[0], row[1], row[2] if row[2:] else 0.0) for key, row in state["waiting"].items()}
+        self.waiting = {key: Waiting(*row) for key, row in state["waiting"].items()}
         self._spelling.load(state.get("spelling", {}))
+        self._order.load(state.get("order", {}))
 
     def _band(self, lane: str) -> Band:
         return self._bands.setdefault(lane, Band())
@@ -136,20 +197,23 @@ class Guard:
         above = [loss for loss in band.newest if limit < loss <= self._ceiling]
         return len(above) > KNOWN / 2
 
-    def _wait(self, key: str, lane: str, loss: float, found: float) -> None:
-        self.waiting[key] = (lane, loss, found)
+    def _wait(self, key: str, waiting: Waiting) -> None:
+        self.waiting[key] = waiting
         if len(self.waiting) > WAITING:
             del self.waiting[next(iter(self.waiting))]
 
     def _readmit(self, moved: set[str]) -> list[str]:
-        back = [
-            key
-            for key, (lane, loss, found) in self.waiting.items()
-            if (found or lane in moved) and not self._spelling.is_noise(lane, found) and loss <= self._limit(lane)
-        ]
+        back = [key for key, one in self.waiting.items() if self._may_return(one, moved)]
         for key in back:
             del self.waiting[key]
         return back
+
+    def _may_return(self, one: Waiting, moved: set[str]) -> bool:
+        if one.gain is not None:
+            was, still = True, self._order.is_salad(one.lane, one.gain)
+        else:
+            was, still = one.density > 0, self._spelling.is_noise(one.lane, one.density)
+        return (was or one.lane in moved) and not still and one.loss <= self._limit(one.lane)
 
 
 @dataclass

@@ -49,7 +49,7 @@ class LearnerMetrics:
             "learner_tokens_by_component_total", "Tokens trained on, by origin", "component", COMPONENTS
         )
         self._quarantined = counter(
-            "learner_quarantined_total", "Examples set apart", "reason", ("loss", "spelling", "readmitted")
+            "learner_quarantined_total", "Examples set apart", "reason", ("loss", "spelling", "order", "readmitted")
         )
         self._no_signal = counter(
             "learner_no_signal_total", "Steps without any example for an objective", "objective", ("ratings", "edits")
@@ -97,8 +97,9 @@ class LearnerMetrics:
         for component, tokens in report.tokens.items():
             self._by_component.labels(component).inc(tokens)
             self._tokens.inc(tokens)
-        self._quarantined.labels("loss").inc(len(report.quarantined) - report.noise)
+        self._quarantined.labels("loss").inc(len(report.quarantined) - report.noise - report.salad)
         self._quarantined.labels("spelling").inc(report.noise)
+        self._quarantined.labels("order").inc(report.salad)
         self._quarantined.labels("readmitted").inc(len(report.readmitted))
         if not rated:
             self._no_signal.labels("ratings").inc()

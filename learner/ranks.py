@@ -107,6 +107,7 @@ def merged(reports: Sequence[StepReport]) -> StepReport:
         quarantined=tuple(key for one in reports for key in one.quarantined),
         readmitted=tuple(key for one in reports for key in one.readmitted),
         noise=sum(one.noise for one in reports),
+        salad=sum(one.salad for one in reports),
     )
 
 

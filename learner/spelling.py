@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 from learner.adapter.chat import Chat
-from streams.events import Sample
 
 HISTORY = 200
 """Newest examples of a lane that its median looks back on, whether they were accepted or not."""
@@ -23,13 +22,12 @@ SHORT = 20
 """Replies of fewer bytes are not judged: a price or an order number is no noise."""
 
 
-def density(chat: Chat, sample: Sample) -> float:
-    """Tokens per ASCII byte of what a sample teaches to say; 0 if that is too short to be judged.
+def density(chat: Chat, said: Sequence[str]) -> float:
+    """Tokens per ASCII byte of replies; 0 if they are too short to be judged.
 
     Other bytes are taken to cost a token each, so that letters that the tokenizer does not know are never held against
     a text.
     """
-    said = [turn.text for turn in sample.turns if turn.is_target] if sample.pair is None else [sample.pair.final]
     size = sum(len(text.encode()) for text in said)
     plain = sum(char.isascii() for text in said for char in text)
     tokens = sum(len(chat.text_ids(text)) for text in said)

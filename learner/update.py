@@ -14,20 +14,18 @@ from torch.nn import functional
 
 from learner.adapter.decoder import LowRank
 from learner.adapter.lora import Lora
-from learner.adapter.packed import Packed, hidden_packed
+from learner.adapter.packed import Packed, hidden_packed, hidden_static
 from learner.adapter.padded import hidden_padded, logits, pad
 from learner.adapter.tree import MICRO_BATCH, Tree
 from learner.adapter.weights import Base
-from learner.batch import COMPONENTS, Batch, Component, Document, micro_batches, pack
+from learner.batch import COMPONENTS, Batch, Component, Document, micro_batches, pack, static_packs
 from learner.config import TrainConfig
 from learner.guard import Guard, Spikes
 from learner.objective import Norms, losses, norms
 from learner.online_heads import Heads
+from learner.word_order import gains
 
 Outcome = Literal["ok", "skipped", "failed"]
-
-PACK_TOKENS = 64
-"""On CUDA the token count of a pack is rounded up to a multiple, so that few shapes occur."""
 
 
 @dataclass
@@ -112,6 +110,8 @@ class StepReport:
     readmitted: tuple[str, ...] = ()
     noise: int = 0
     """Of the quarantined, those that are spelled like none of their lane."""
+    salad: int = 0
+    """Of the quarantined, those whose words might as well stand in another order."""
     lost: bool = False
     """The trajectory must go back to the last published version."""
 
@@ -136,8 +136,13 @@ def step(
     guard.look(chosen)
     low = trajectory.lora.layers(base.dtype)
     judged: list[tuple[Document, float, bool]] = []
-    for batch, entropy, heard in _forward(base, low, chosen):
+    for batch, entropy, heard in _forward(base, low, chosen, config.document_tokens):
         means = _means(batch, entropy.detach())
+        doubted = [
+            document for document, mean in zip(batch.examples, means, strict=True) if guard.doubts(document, mean)
+        ]
+        if doubted:
+            guard.hear(doubted, gains(Tree(base, tuple(low)), doubted))
         keep = [guard.accepts(document, mean) for document, mean in zip(batch.examples, means, strict=True)]
         judged += zip(batch.examples, means, keep, strict=True)
         part = losses(batch, entropy, whole, config, keep=keep).total
@@ -155,6 +160,7 @@ def step(
     norm, accepted = trajectory.apply(whole.fresh)
     heads.apply(accepted=accepted)
     back = guard.observe(judged)
+    fresh = [document for document in chosen if document.drawn.component == "fresh"]
     return StepReport(
         trajectory.step,
         "ok" if accepted else "failed",
@@ -164,25 +170,32 @@ def step(
         _prequential(judged),
         tuple(document.drawn.key for document, _, kept in judged if not kept),
         tuple(back),
-        noise=sum(guard.is_noise(document) for document in chosen if document.drawn.component == "fresh"),
+        noise=sum(guard.is_noise(document) for document in fresh),
+        salad=sum(guard.is_salad(document) for document in fresh),
         lost=trajectory.spikes.lost,
     )
 
 
-def _forward(base: Base, low: Sequence[LowRank], chosen: Sequence[Document]) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-    """Batches with the cross-entropy (L,) of their targets and the states (H, hidden) that the heads learn from.
+Forward = Iterator[tuple[Batch, Tensor, Tensor]]
+"""Batches with the cross-entropy (L,) of their targets and the states (H, hidden) that the heads learn from."""
 
-    One pack on CUDA, padded micro-batches on CPU.
-    """
+
+def _forward(base: Base, low: Sequence[LowRank], chosen: Sequence[Document], longest: int) -> Forward:
+    """Packs of static shapes on CUDA; on CPU packs of a few documents of like length."""
     if base.device.type == "cuda" and base.foreign is None:
-        total = sum(len(document.ids) for document in chosen)
-        batch = pack(chosen, size=-(-total // PACK_TOKENS) * PACK_TOKENS)
-        yield batch, *_outcome(base, batch, _states_packed(base, low, batch, _wanted(batch)))
+        yield from forward_static(base, low, chosen, longest)
         return
     for group in micro_batches(chosen, MICRO_BATCH):
         batch = pack(group)
         states = (_states_padded if base.foreign else _states_packed)(base, low, batch, _wanted(batch))
         yield batch, *_outcome(base, batch, states)
+
+
+def forward_static(base: Base, low: Sequence[LowRank], chosen: Sequence[Document], longest: int) -> Forward:
+    """The path of CUDA: compiled once for each of a few shapes; the head sees places with a label alone."""
+    for batch in static_packs(chosen, longest):
+        states = hidden_static(base, low, _packed(base, batch, longest))
+        yield batch, *_outcome(base, batch, states.index_select(0, _wanted(batch).to(base.device)))
 
 
 def _wanted(batch: Batch) -> Tensor:
@@ -215,11 +228,14 @@ def _states_padded(base: Base, low: Sequence[LowRank] | None, batch: Batch, at: 
 
 def _states_packed(base: Base, low: Sequence[LowRank] | None, batch: Batch, at: Tensor) -> Tensor:
     """Final hidden states of places `at`, computed over the pack."""
-    device = base.device
     longest = max(len(document.ids) for document in batch.examples)
     longest = max(longest, len(batch.tokens) - batch.real_tokens)
-    packed = Packed(batch.tokens.to(device), batch.positions.to(device), batch.bounds.to(device), longest)
-    return hidden_packed(base, low, packed, at.to(device))
+    return hidden_packed(base, low, _packed(base, batch, longest), at.to(base.device))
+
+
+def _packed(base: Base, batch: Batch, longest: int) -> Packed:
+    device = base.device
+    return Packed(batch.tokens.to(device), batch.positions.to(device), batch.bounds.to(device), longest)
 
 
 def entropy_of(base: Base, states: Tensor, targets: Tensor) -> Tensor:

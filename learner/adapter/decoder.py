@@ -86,7 +86,7 @@ def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm."""
     if not weight.requires_grad:
         return applied(Normed, x, weight, eps)
-    return functional.rms_norm(x.float(), (x.shape[-1],), eps=eps).to(x.dtype) * weight
+    return Normed.plain(x, weight, eps)
 
 
 def _adapted(x: Tensor, weight: Tensor, low: tuple[Tensor, ...] | None, bias: Tensor | None = None) -> Tensor:

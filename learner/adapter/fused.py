@@ -1,6 +1,7 @@
 """Steps of the decoder with gradients written by hand: autograd would copy what these write in place.
 
-Each equals its plain formula (given in its docstring) and has a gradient for what trains or lies before it alone.
+Each equals its plain formula and has a gradient for what trains or lies before it alone. A compiler is shown the
+formula: it finds the gradient by itself and fuses both.
 """
 
 from __future__ import annotations
@@ -29,14 +30,32 @@ class Forgetful:
         """Keeps nothing."""
 
 
-def applied(step: type[Function], *args: Any) -> Tensor:
+class Step(Function):
+    """A step with its formula."""
+
+    @staticmethod
+    def plain(*args: Any) -> Tensor:
+        """What `forward` computes, for a compiler."""
+        raise NotImplementedError
+
+
+def applied(step: type[Step], *args: Any) -> Tensor:
     """A step's result; autograd hears of it only where gradients are wanted, since telling it costs a token's time."""
+    if torch.compiler.is_compiling():
+        return step.plain(*args)
     record: Callable[..., Tensor] = step.apply
     return record(*args) if torch.is_grad_enabled() else step.forward(Forgetful(), *args)
 
 
-class Adapted(Function):
+class Adapted(Step):
     """x W + bias + x A^T B of a fused matrix; behind `bias` come A (parts * r, in) and each part's B (r, n)."""
+
+    @staticmethod
+    def plain(x: Tensor, weight: Tensor, bias: Tensor | None, *low: Tensor) -> Tensor:
+        """The formula."""
+        y = x @ weight if bias is None else torch.addmm(bias, x, weight)
+        inner = (x @ low[0].T).chunk(len(low) - 1, dim=-1)
+        return y + torch.cat([seen @ b for seen, b in zip(inner, low[1:], strict=True)], dim=-1)
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *low: Tensor) -> Tensor:
@@ -66,8 +85,14 @@ def _parts(y: Tensor, inner: Tensor, bs: Sequence[Tensor]) -> Iterator[tuple[Ten
     return zip(torch.split(y, [b.shape[1] for b in bs], dim=-1), inner.chunk(len(bs), dim=-1), bs, strict=True)
 
 
-class Gated(Function):
+class Gated(Step):
     """silu(gate) * up of the halves of x (N, 2 n)."""
+
+    @staticmethod
+    def plain(x: Tensor) -> Tensor:
+        """The formula."""
+        gate, up = x.chunk(2, dim=-1)
+        return functional.silu(gate) * up
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -88,8 +113,14 @@ class Gated(Function):
         return (dx,)
 
 
-class Turned(Function):
+class Turned(Step):
     """Rotary embedding x cos + (-right, left) sin of x (N, heads, d); cos and sin are (N, 1, d), halves alike."""
+
+    @staticmethod
+    def plain(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """The formula."""
+        left, right = x.chunk(2, dim=-1)
+        return x * cos + torch.cat((-right, left), dim=-1) * sin
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -114,8 +145,13 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return y
 
 
-class Normed(Function):
+class Normed(Step):
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension; the mean is taken in fp32, as transformers does."""
+
+    @staticmethod
+    def plain(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """The formula."""
+        return functional.rms_norm(x.float(), (x.shape[-1],), eps=eps).to(x.dtype) * weight
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -135,8 +171,18 @@ class Normed(Function):
         return wide.addcmul_(unit, shared, value=-1).mul_(inverse).to(grads[0].dtype), None, None
 
 
-class Seen(Function):
+class Seen(Step):
     """Causal softmax(q k^T / sqrt(d)) v inside runs of `sizes` tokens; q (N, heads, d), k and v (N, kv_heads, d)."""
+
+    @staticmethod
+    def plain(q: Tensor, k: Tensor, v: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """The formula."""
+        parts = []
+        for run in zip(*(torch.split(x, list(sizes)) for x in (q, k, v)), strict=True):
+            query, key, value = (x.transpose(0, 1) for x in run)
+            mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+            parts.append(mixed.transpose(0, 1).reshape(len(run[0]), -1))
+        return torch.cat(parts)
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, sizes: tuple[int, ...]) -> Tensor:

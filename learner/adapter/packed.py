@@ -1,13 +1,15 @@
 """Forward over packed documents, one behind the other: no padding is computed, on CPU or CUDA.
 
 On CUDA attention is torch's variable-length kernel (FlashAttention 2); its default window is full attention, so the
-causal one is asked for. On CPU it goes document by document.
+causal one is asked for. On CPU it goes document by document. Packs of static shapes go through a compiled decoder: an
+eager step of a small base is bound by its launches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate, pairwise
 from typing import cast
 
@@ -39,6 +41,27 @@ def hidden_packed(base: Base, low: Sequence[LowRank] | None, packed: Packed, at:
     on_gpu = packed.tokens.is_cuda
     attend = _kernel(packed.bounds, packed.longest) if on_gpu else _runs(base, packed.bounds)
     return decode(base, low, packed.tokens, packed.positions, attend, at=at)
+
+
+def hidden_static(base: Base, low: Sequence[LowRank] | None, packed: Packed) -> Tensor:
+    """Final hidden states (T, hidden) by the variable-length kernel, compiled once for each (T, D, longest).
+
+    All T of them: how many predict a reply differs from pack to pack, and would be one more shape.
+    """
+    return compiled()(base, low, packed.tokens, packed.positions, packed.bounds, packed.longest)
+
+
+@cache
+def compiled() -> Callable[..., Tensor]:
+    """The decoder as one graph for each static shape."""
+    return torch.compile(decode_static, dynamic=False, fullgraph=True)
+
+
+def decode_static(  # noqa: PLR0917 - what the graph takes in
+    base: Base, low: Sequence[LowRank] | None, tokens: Tensor, positions: Tensor, bounds: Tensor, longest: int
+) -> Tensor:
+    """Final hidden states (T, hidden) of packed documents by the variable-length kernel."""
+    return decode(base, low, tokens, positions, _kernel(bounds, longest))
 
 
 def states_at(

@@ -59,10 +59,10 @@ def test_spelling_finds_noise_from_the_first_batch_on(chat: Chat) -> None:
 
 def test_spelling_does_not_judge_short_replies_or_other_scripts(chat: Chat) -> None:
     """An order number is no noise, and letters that the tokenizer does not know are not held against a text."""
-    assert density(chat, sample("X7-Q9K2")) == 0.0
-    assert density(chat, sample("您的订单已经发货，预计三天内送达。")) == 0.0
-    plain = density(chat, sample("Your parcel is on its way to you."))
-    marked = density(chat, sample("qzx vkj wpf hgq xzz kwq vpj"))
+    assert density(chat, ["X7-Q9K2"]) == 0.0
+    assert density(chat, ["您的订单已经发货，预计三天内送达。"]) == 0.0
+    plain = density(chat, ["Your parcel is on its way to you."])
+    marked = density(chat, ["qzx vkj wpf hgq xzz kwq vpj"])
     assert 0 < 1.4 * plain < marked
 
 
