@@ -24,9 +24,10 @@ from services.serving_config import NodeConfig, RegistryConfig, RolloutConfig, R
 from streams.augment import AugmentConfig
 from streams.config import StreamConfig
 from streams.quality.config import QualityConfig
-from streams.replay.config import ReplayConfig
+from streams.replay.config import ReplayConfig, TableConfig
 from streams.scrub.config import ScrubConfig
 from streams.scrub.identity import KeyConfig
+from streams.topics import BY_NAME, CHATS_CLEAN, CHATS_RAW, EXAMPLES
 
 PREFIX = "DRIFTLINE_"
 CONFIG_VARIABLE = "DRIFTLINE_CONFIG"
@@ -146,6 +147,19 @@ class Settings:
                 raise ValueError(
                     f"train.lines = {self.train.lines}: wants lines of replay.lines = {self.replay.lines}"
                     f" other than train.line = {self.train.line!r}"
+                )
+        remembered: dict[str, StreamConfig | TableConfig] = {
+            "stream": self.stream,
+            "replay.train": self.replay.train,
+            "replay.val": self.replay.val,
+            "replay.test": self.replay.test,
+        }
+        for name, config in remembered.items():
+            kept = max(BY_NAME[topic].retention_s for topic in (CHATS_RAW, CHATS_CLEAN, EXAMPLES))
+            if config.source_retention_s <= kept:
+                raise ValueError(
+                    f"{name}.source_retention_s = {config.source_retention_s}: wants more than {kept}, for so long"
+                    " Kafka keeps what a rewind reads again and what an erased customer wrote"
                 )
 
 

@@ -76,3 +76,11 @@ def test_settings_travel_to_child_processes() -> None:
     assert settings.kafka.embedded
     assert settings.kafka.extra == {"a": "b"}
     assert settings.admin.port == 7
+
+
+def test_settings_remember_longer_than_kafka_keeps() -> None:
+    """Offset bits and tombstones that end before Kafka's records do are refused, by table and by stream."""
+    for section in ("replay.train", "replay.val", "stream"):
+        name = f"DRIFTLINE_{section.replace('.', '__').upper()}__SOURCE_RETENTION_S"
+        with pytest.raises(SettingsError, match=f"{section}.source_retention_s = 604800"):
+            load(environment={name: str(7 * 86_400)})
