@@ -11,10 +11,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from importlib.resources import files
+from itertools import chain
 from operator import or_
 from struct import pack, unpack
 from typing import Any, Final, NamedTuple
@@ -47,6 +49,8 @@ _ROWS: Final = f"{4 * ROWS}s" * BANDS
 _NUMBERED: Final = f">{BANDS}Q"
 _KEYS: Final = "3x5s" * BANDS
 _KEPT: Final = 1 << 16
+_LONG_PIECE: Final = 40
+"""Characters of what no other text will repeat, so that it is not kept."""
 _GROUPS = {
     name: frozenset(listed.split())
     for name, _, listed in (
@@ -77,7 +81,6 @@ class Unit:
     reply: Side
 
 
-@lru_cache(maxsize=1 << 10)
 def bands(question: str, reply: str) -> tuple[bytes, ...]:
     """Twenty bucket keys of 5 bytes: units that share one may be near copies or contradict each other."""
     asked, answered = _read(question), _read(reply)
@@ -90,7 +93,6 @@ def bands(question: str, reply: str) -> tuple[bytes, ...]:
     return unpack(_KEYS, pack(_NUMBERED, *map(or_, _BAND, map(crc32, rows))))
 
 
-@lru_cache(maxsize=1 << 10)
 def signature(question: str, reply: str) -> bytes:
     """The unit as bytes: the number of question words, then 4 bytes a word (at most 600 words of each side)."""
     asked, answered = _read(question).tokens[:MOST_WORDS], _read(reply).tokens[:MOST_WORDS]
@@ -211,20 +213,23 @@ class _Text(NamedTuple):
     """A text as hashed words, values marked, and those of them that tell texts apart."""
 
     tokens: tuple[int, ...]
-    telling: frozenset[str]
+    telling: AbstractSet[str]
 
 
 @lru_cache(maxsize=1 << 11)
 def _read(text: str) -> _Text:
     """The words of a text; a capital inside a sentence makes a name, unless all words have one."""
-    found = [*map(_WORDS.__getitem__, _TOKEN.findall(text))]
+    found = [*chain.from_iterable(map(_PIECES.__getitem__, text.split(" ")))]
     words = [*filter(None, found)]
     if not words:
-        return _Text((), frozenset())
+        return _Text((), set())
     codes, capital, names, telling = zip(*words, strict=True)
+    told = set(telling)
+    told.discard("")
+    if True not in names:
+        return _Text(codes, told)
     capitals = sum(capital)
-    told = frozenset(telling) - {""}
-    if not any(names) or (capitals * 2 > len(words) and capitals >= HEADLINE):
+    if capitals * 2 > len(words) and capitals >= HEADLINE:
         return _Text(codes, told)
     behind = zip([None, *found], found, strict=False)
     return _Text(tuple([word[0] | _VALUE if before and word[2] else word[0] for before, word in behind if word]), told)
@@ -241,18 +246,20 @@ class _Word(NamedTuple):
     """Its name if it tells texts apart, else empty."""
 
 
-class _Words(dict[str, _Word | None]):
-    """Word as written -> what it is, None for the end of a sentence: worked out once, emptied when it has grown."""
+class _Pieces(dict[str, tuple[_Word | None, ...]]):
+    """What stands between two blanks -> its words, None for the end of a sentence: read once, emptied when grown."""
 
-    def __missing__(self, raw: str) -> _Word | None:
-        """What a word is that was not seen lately."""
+    def __missing__(self, piece: str) -> tuple[_Word | None, ...]:
+        """The words of a piece that was not seen lately."""
         if len(self) >= _KEPT:
             self.clear()
-        found = self[raw] = None if raw in _ENDS else _word(raw)
+        found = tuple([None if raw in _ENDS else _word(raw) for raw in _TOKEN.findall(piece)])
+        if len(piece) <= _LONG_PIECE:
+            self[piece] = found
         return found
 
 
-_WORDS: Final = _Words()
+_PIECES: Final = _Pieces()
 
 
 def _word(raw: str) -> _Word:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -320,13 +319,15 @@ class MemoryCopies:
             self._add(("otherwise", name, int(unit.at // 3600)), unit.member)
 
     def _candidates(self, unit: Unit) -> list[Held]:
-        shared: Counter[int] = Counter()
-        for band, bucket in enumerate(unit.bands):
-            number, depth = self.newest.get(bucket, -1), 0
+        known = enumerate(map(self.newest.get, unit.bands))
+        shared: dict[int, int] = {}
+        for band, newest in [(band, number) for band, number in known if number is not None]:
+            number, depth = newest, 0
             while number >= 0 and depth < _DEEP:
-                shared[number] += 1
+                shared[number] = shared.get(number, 0) + 1
                 number, depth = self.before[number * near_copies.BANDS + band], depth + 1
-        return [self.order[number] for number, _ in shared.most_common(_CANDIDATES)]
+        # whoever shares most bands first, as they were met among equals
+        return [self.order[number] for number in sorted(shared, key=lambda one: -shared[one])[:_CANDIDATES]]
 
     def file(self, unit: Unit, copies: Copies, sample: str, customer: str, at: float) -> Filed:
         """Remember a unit."""
@@ -349,7 +350,9 @@ class MemoryCopies:
         )
 
     def _add(self, key: tuple[str, str, int], member: str) -> int:
-        held = self.sets.setdefault(key, set())
+        held = self.sets.get(key)
+        if held is None:
+            held = self.sets[key] = set()
         held.add(member)
         return len(held)
 
