@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -178,8 +179,9 @@ def _cpu(pid: int) -> float:
     """CPU seconds of a process with its threads and children."""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
-        total += int((task / "schedstat").read_text().split()[0])
-        total += sum(int(_cpu(int(child)) * 1e9) for child in (task / "children").read_text().split())
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread or child that has ended since it was listed
+            total += int((task / "schedstat").read_text().split()[0])
+            total += sum(int(_cpu(int(child)) * 1e9) for child in (task / "children").read_text().split())
     return total / 1e9
 
 
