@@ -8,9 +8,10 @@ something is known, which the assembler sees by `label`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import takewhile
 
 from streams.events import CleanEvent, Feedback, Label, Pair, Turn
 
@@ -82,6 +83,9 @@ class Signal:
     evidence: tuple[str, ...] = ()
 
 
+Judge = Callable[[str], Signal | None]
+"""What a customer said next -> what that says of the reply; None to abstain."""
+
 UNKNOWN = Signal()
 """Nothing is known; the normal case."""
 
@@ -91,14 +95,17 @@ ABANDONED = Signal("unknown", 0.7, 0.3, ("abandoned",))
 
 def signals(
     reply: str, following: Sequence[Turn], feedback: Sequence[Feedback | CleanEvent] = (), question: str = "",
-    *, left: bool = False,
+    *, left: bool = False, judge: Judge | None = None,
 ) -> Signal:  # fmt: skip
     """Judge one reply by the turns after it (same conversation, oldest first) and feedback that targets it.
 
     `question` is the customer's turn before it: who asks the same again was not answered. `left`: the chat was never
-    closed, and the customer never came back to it.
+    closed, and the customer never came back to it. `judge` is asked where no rule says anything.
     """
     found = [*_from_feedback(reply, feedback), *_from_turns(following, question)]
+    opinion = judge(_next_words(following)) if judge and not found and _next_words(following) else None
+    if opinion is not None:
+        return opinion
     if not found:
         return ABANDONED if left and _waits_for_answer(reply) else UNKNOWN
     best = max(found, key=lambda signal: signal.confidence)
@@ -107,7 +114,7 @@ def signals(
     confidence = best.confidence * (1 - against)
     if confidence < FAINT:
         return Signal("unknown", 1.0, confidence, evidence)
-    return _signal(best.label, confidence, *evidence)
+    return signal_of(best.label, confidence, *evidence)
 
 
 def _waits_for_answer(reply: str) -> bool:
@@ -147,7 +154,8 @@ def pair_from_edit(draft: str, final: str) -> Pair | None:
     return Pair(draft, final)
 
 
-def _signal(label: Label, confidence: float, *evidence: str) -> Signal:
+def signal_of(label: Label, confidence: float, *evidence: str) -> Signal:
+    """A signal with the weight that its label and confidence give."""
     weight = {"good": 1.0 + confidence / 2, "bad": 0.0, "unknown": 1.0}[label]
     return Signal(label, weight, confidence, evidence)
 
@@ -158,48 +166,49 @@ def _from_feedback(reply: str, feedback: Sequence[Feedback | CleanEvent]) -> lis
         if event.corrected_text is not None:
             found.append(_from_edit(edit_distance(reply, event.corrected_text)))
         if event.kind in {"escalated", "reopened"}:
-            found.append(_signal("bad", 0.85, event.kind))
+            found.append(signal_of("bad", 0.85, event.kind))
         if event.rating is not None:
             share = rating_share(event.rating, event.scale)
             if share >= GOOD_RATING:
-                found.append(_signal("good", 0.6 + 0.35 * share, "rating"))
+                found.append(signal_of("good", 0.6 + 0.35 * share, "rating"))
             elif share <= BAD_RATING:
-                found.append(_signal("bad", 0.95 - 0.35 * share, "rating"))
+                found.append(signal_of("bad", 0.95 - 0.35 * share, "rating"))
     return found
 
 
 def _from_edit(distance: float) -> Signal:
     if distance < TYPO:
-        return _signal("good", 0.9, "edit_small")
-    return _signal("bad", min(0.98, 0.7 + distance), "edit")
+        return signal_of("good", 0.9, "edit_small")
+    return signal_of("bad", min(0.98, 0.7 + distance), "edit")
+
+
+def _next_words(following: Sequence[Turn]) -> str:
+    """What the customer says up to the next reply; later turns say little about this one."""
+    said = takewhile(lambda turn: turn.role == "customer", following)
+    return " ".join(turn.text for turn in said).replace("’", "'")
 
 
 def _from_turns(following: Sequence[Turn], question: str) -> list[Signal]:
-    """Signs in the customer's next words, up to the next reply; later turns say little about this one."""
-    said = []
-    for turn in following:
-        if turn.role != "customer":
-            break
-        said.append(turn.text)
-    text = " ".join(said).replace("’", "'")
+    """Signs in the customer's next words."""
+    text = _next_words(following)
     if not text:
         return []
     found = _from_words(text)
     again = len(_WORD.findall(question)) >= REPHRASED_WORDS and edit_distance(question, text) < REPHRASED
     if again and not any(signal.label == "good" for signal in found):
-        found.append(_signal("bad", 0.55, "rephrase"))
+        found.append(signal_of("bad", 0.55, "rephrase"))
     return found
 
 
 def _from_words(text: str) -> list[Signal]:
     found = []
     if _ESCALATE.search(text):
-        found.append(_signal("bad", 0.8, "escalation"))
+        found.append(signal_of("bad", 0.8, "escalation"))
     if _UNSOLVED.search(text):
-        found.append(_signal("bad", 0.75, "unsolved"))
+        found.append(signal_of("bad", 0.75, "unsolved"))
     solved = _SOLVED.search(text)
     if solved and not found:
-        found.append(_signal("good", 0.7, "solved"))
+        found.append(signal_of("good", 0.7, "solved"))
     if _THANKS.search(text) and not found and not _NEGATED_THANKS.search(text):
-        found.append(_signal("good", 0.6 if not _CONTRADICTION.search(text) else 0.3, "thanks"))
+        found.append(signal_of("good", 0.6 if not _CONTRADICTION.search(text) else 0.3, "thanks"))
     return found

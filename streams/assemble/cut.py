@@ -24,6 +24,7 @@ from streams.near_copies import template_weight
 from streams.near_copies_store import Copies, Unit
 from streams.quality import QualityConfig, Reason, Tag, Verdict, is_echo, judge_turns
 from streams.replay.config import QUARANTINE
+from streams.signal_judge import judge_of
 from streams.signals import Signal, pair_from_edit, signals
 
 _AGENT: Role = "agent"
@@ -95,7 +96,7 @@ def prepare(conversation: Conversation, now: float, config: StreamConfig, qualit
     seen = view(conversation, now, config)
     expiry = seen.completed_at + config.rating_wait_s / config.speed if seen.complete else NEVER
     open_ = [r for r in seen.replies if r.completed_at is not None and r.name not in memo.targets]
-    known = {r.name: _signal(conversation, r, seen) for r in open_}
+    known = {r.name: _signal(conversation, r, seen, quality) for r in open_}
     unrated = [r for r in open_ if r.role == "assistant" and known[r.name].label == "unknown"]
     waiting = tuple(r for r in unrated if now < expiry)
     ready = [r for r in open_ if r not in waiting]
@@ -112,7 +113,8 @@ def prepare(conversation: Conversation, now: float, config: StreamConfig, qualit
     contexts = _contexts(conversation, seen, ready)
     verdicts = _verdicts(contexts, ready, quality)
     dropped = {m.event_id: verdicts[_said(m)].reasons[0].value for m in contexts if not verdicts[_said(m)].keep}
-    scores = {m.event_id: _score(verdicts[_said(m)]) for m in contexts if m.event_id in dropped}
+    noise = {m.event_id: verdicts[_said(m)] for m in contexts if m.event_id in dropped}
+    scores = {name: verdict.scores.get(dropped[name], 1.0) for name, verdict in noise.items()}
     candidates = []
     for reply in ready:
         if reply.name in rejected:
@@ -172,11 +174,12 @@ def cut(
     return made
 
 
-def _signal(conversation: Conversation, reply: Reply, seen: View) -> Signal:
+def _signal(conversation: Conversation, reply: Reply, seen: View, quality: QualityConfig) -> Signal:
     """What is known of a reply; the customer has left if nobody closed the chat and nothing followed."""
     left = seen.complete and not conversation.closes() and not reply.following
     about = _about(conversation, reply, seen)
-    return signals(reply.text, reply.following, about, _question(_before(seen, reply)), left=left)
+    asked = _question(_before(seen, reply))
+    return signals(reply.text, reply.following, about, asked, left=left, judge=judge_of(quality))
 
 
 def _asked(before: Sequence[CleanEvent]) -> Iterator[CleanEvent]:
@@ -236,10 +239,6 @@ def _verdicts(
 
 def _said(message: CleanEvent) -> tuple[str, Role]:
     return message.text or "", message.role or "customer"
-
-
-def _score(verdict: Verdict) -> float:
-    return verdict.scores.get(verdict.reasons[0].value, 1.0)
 
 
 def _judged(  # noqa: PLR0917 - what a judgement hangs on

@@ -100,13 +100,28 @@ class QualityConfig:
     model: str = ""
     """A transformers sequence classifier, on disk or from a hub, whose scores join; empty for none."""
     model_deadline_s: float = 2.0
-    """Longest wait for that model's scores of a batch, seconds; past it the linear model's stand alone."""
+    """Longest wait for a model's labels of a batch, seconds; past it what is known without it stands alone."""
+    judge: str = ""
+    """A transformers sequence classifier of moods or outcomes, on disk or from a hub, that reads what a customer says
+    next where no rule does; empty for none."""
+    judge_sure: float = 0.8
+    """Probability below which that judge abstains."""
     near_ttl_s: int = 7 * 24 * 3600
     """How long bands and clusters of near copies are remembered, seconds."""
 
     def __post_init__(self) -> None:
         """Refuse thresholds outside 0..1 and limits that contradict each other."""
-        for name in ("spam", "gibberish", "toxic", "non_dialogue", "customer", "pasted", "noise", "unsure"):
+        for name in (
+            "spam",
+            "gibberish",
+            "toxic",
+            "non_dialogue",
+            "customer",
+            "pasted",
+            "noise",
+            "unsure",
+            "judge_sure",
+        ):
             value = getattr(self, name)
             if not 0 < value <= 1:
                 raise ValueError(f"{name} = {value}: wants more than 0 and at most 1")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from streams.quality import QualityConfig, Reason, judge_turns
-from streams.quality.backend import Joined, Labels
+from streams.quality.backend import Joined, Labeller, Labels
 
 REPLY = "Your order was shipped on Tuesday and should arrive by Friday."
 
@@ -25,7 +25,8 @@ class Own:
 
 def test_backend_higher_score_counts() -> None:
     """Labels in the model's own words are read; unknown ones and lower scores change nothing."""
-    joined = Joined(Own(), lambda texts: [[("Toxicity", 0.95), ("SPAM", 0.02), ("joy", 1.0)] for _ in texts], 5.0)
+    said = [("Toxicity", 0.95), ("SPAM", 0.02), ("joy", 1.0)]
+    joined = Joined(Own(), Labeller(lambda texts: [said for _ in texts], 5.0))
     (found,) = joined.scores([REPLY])
     assert (found["toxic"], found["spam"]) == (0.95, 0.1)
     assert judge_turns([(REPLY, "agent")], QualityConfig(), joined)[0].reasons == (Reason.TOXIC,)
@@ -40,13 +41,14 @@ def test_backend_late_or_failing_model_changes_nothing() -> None:
         going.wait(5.0)
         raise RuntimeError
 
-    joined = Joined(Own(), label, 0.01)
+    model = Labeller(label, 0.01)
+    joined = Joined(Own(), model)
     expected = Own().scores([REPLY])
     assert joined.scores([REPLY]) == expected
     assert joined.scores([REPLY]) == expected
     going.set()
-    Joined(Own(), label, 5.0).scores([REPLY])
-    assert joined.lost == 2
+    Joined(Own(), Labeller(label, 5.0)).scores([REPLY])
+    assert model.lost == 2
     assert joined.scores([]) == []
 
 

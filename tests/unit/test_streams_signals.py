@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.assemble import Conversation, prepare
+from streams.config import StreamConfig
 from streams.events import Feedback, Turn
-from streams.signals import UNKNOWN, edit_distance, pair_from_edit, rating_share, resolution, signals
+from streams.quality import QualityConfig, backend
+from streams.quality.backend import Labeller
+from streams.signal_judge import judge, judge_of
+from streams.signals import UNKNOWN, Judge, edit_distance, pair_from_edit, rating_share, resolution, signals
 from tests.bench.signals import PHRASES, on_own
+from tests.conversations import clean
 
 REPLY = "You can change the delivery address in your account."
 
@@ -132,3 +138,39 @@ def test_signals_hold_for_any_text(reply: str, text: str, rating: float) -> None
     assert 0 <= signal.confidence <= 1
     assert 0 <= rating_share(rating, (-10.0, 10.0)) <= 1
     assert 0 <= edit_distance(reply, text) <= 1
+
+
+def test_signals_ask_a_judge_where_no_rule_speaks() -> None:
+    """A model's mood counts for less than a rule; unsure, late, failing or without a known word it abstains."""
+    said: dict[str, list[tuple[str, float]]] = {
+        "that is nice of you": [("POSITIVE", 0.97), ("negative", 0.03)], "well well": [("positive", 0.6)],
+        "hm": [("neutral", 0.99)], "such a mess": [("1 star", 0.9)],
+    }  # fmt: skip
+    asked = judge(Labeller(lambda texts: [said[text] for text in texts], 5.0), 0.8)
+
+    def label(text: str, by: Judge | None = asked) -> tuple[str, tuple[str, ...]]:
+        found = signals("It left today.", [Turn(role="customer", text=text)], judge=by)
+        return found.label, found.evidence
+
+    assert label("that is nice of you") == ("good", ("judge",))
+    assert label("such a mess") == ("bad", ("judge",))
+    assert label("well well") == label("hm") == label("such a mess", None) == ("unknown", ())
+    assert label("thanks, that is nice of you")[1] == ("thanks",)
+    failing = Labeller(lambda texts: [said[text] for text in texts[1:]], 5.0)
+    assert label("such a mess", judge(failing, 0.8)) == ("unknown", ())
+    assert judge_of(QualityConfig()) is None
+
+
+def test_signals_judge_reaches_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A judge that is named in the settings gives a reply its label when its chat is cut."""
+    model = Labeller(lambda texts: [[("negative", 0.95)] for _ in texts], 5.0)
+    monkeypatch.setattr(backend, "labeller", lambda _name, _deadline_s: model)
+    chat = Conversation("c")
+    said = ("where is it", "I have sent you another one today.", "oh dear, well then")
+    for seq, text in enumerate(said):
+        chat.add(clean("c", seq, role="agent" if seq == 1 else "customer", text=text))
+    labels = [
+        prepare(chat, 1e12, StreamConfig(), QualityConfig(judge=name)).candidates[0].signal.label
+        for name in ("", "moods")
+    ]  # fmt: skip
+    assert labels == ["unknown", "bad"]
