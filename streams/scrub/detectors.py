@@ -99,10 +99,21 @@ def detect(original: str, plain: Plain, config: ScrubConfig) -> list[Span]:
         found += _housed(text, _accented(names.tag(text), original, plain))
     if seen.digits:
         found = neighbours.widened(text, found)
+    if plain.source is not None and "'" in text:
+        found = _softened(found, original, plain)
     for rule in config.id_formats:
         label, _, pattern = rule.partition(":")
         found += [(*m.span(), label) for m in re.finditer(pattern, text) if m.end() > m.start()]
     return found
+
+
+def _softened(found: list[Span], original: str, plain: Plain) -> list[Span]:
+    """The finds with the soft or hard sign behind their last letter, which reads as an apostrophe (Cyrillic "Igor")."""
+    source = plain.source or []
+    return [
+        (start, end + (plain.text[end : end + 1] == "'" and original[source[end]].isalpha()), label)
+        for start, end, label in found
+    ]
 
 
 def _other_scripts(original: str, plain: Plain, text: str) -> list[Span]:

@@ -68,8 +68,14 @@ FIRING = (
     " my name is Ines, card 4000 0012 3456 7899, pass: x9!kk, a dot b at gmail dot com, 12 Oak St Apt 4, "
     "http://u:p@h 1.2.3.4"
 )
-LINEAR = 5.3
-"""Time of 16 KB over that of 4 KB: 4 and the noise of a busy machine."""
+SIZES = (4096, 32_768)
+DOUBLINGS = 3
+LINEAR = 2.2
+"""Time of twice the text, in the mean of three doublings: 2, and a tenth for the caches that a longer text leaves."""
+ATTEMPTS = 8
+"""Times that a text is measured while it seems steep: noise only adds, so the least time is the text's own."""
+SHORTEST = 1e-3
+"""Seconds below which a text's growth is that of the clock."""
 
 Row = tuple[str, list[Span], list[Span], list[Span]]
 """A text, its values, what may be masked or not, and what was masked."""
@@ -182,21 +188,34 @@ def _hostile() -> bool:
     """The slowest hostile text at 4 KB, alone and with a line that fires the detectors; whether time is not linear."""
     rng = random.Random(11)
     made = ["".join(rng.choices(_SIGNS, k=rng.randrange(1, 9))) for _ in range(40)]
+    texts = [(unit, tail) for unit in (*HOSTILE, *made) for tail in ("", FIRING)]
     worst, steepest = 0.0, 0.0
-    for unit in (*HOSTILE, *made):
-        for tail in ("", FIRING):
-            small, large = (_cpu((unit * size)[:size] + tail) for size in (4096, 16_384))
-            worst = max(worst, small)
-            steepest = max(steepest, large / small if small > 1e-3 else 0.0)
-    print(f"\nhostile 4 KB: at most {1e3 * worst:.1f} ms; 16 KB over 4 KB: at most x{steepest:.2f}")  # noqa: T201
+    for unit, tail in texts:
+        smallest, growth = _growth(*((unit * size)[:size] + tail for size in SIZES))
+        worst, steepest = max(worst, smallest), max(steepest, growth)
+    print(  # noqa: T201
+        f"\nhostile 4 KB, {len(texts)} texts: at most {1e3 * worst:.1f} ms; twice the text (to 32 KB): at most "
+        f"x{steepest:.2f}"
+    )
     return steepest > LINEAR
 
 
+def _growth(small: str, large: str) -> tuple[float, float]:
+    """Time of a text, and by how much it grows with each of the doublings to the larger one."""
+    least, most, growth = float("inf"), float("inf"), 0.0
+    for _ in range(ATTEMPTS):
+        least, most = min(least, _cpu(small)), min(most, _cpu(large))
+        growth = (most / least) ** (1 / DOUBLINGS) if least > SHORTEST else 0.0
+        if growth <= LINEAR:
+            break
+    return least, growth
+
+
 def _cpu(text: str) -> float:
-    """The least thread time of five runs; without garbage collection, whose passes would hide what grows and how."""
+    """The least thread time of three runs; without garbage collection, whose passes would hide what grows and how."""
     times = []
     gc.disable()
-    for _ in range(5):
+    for _ in range(3):
         started = time.thread_time()
         find(text)
         times.append(time.thread_time() - started)
