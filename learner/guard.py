@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -40,6 +40,9 @@ WINDOW = 20
 
 SKIPS = 3
 
+READ = 0.2
+"""Most tokens that are read in another order, as a share of a step's: some 7 % of its time."""
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -58,30 +61,24 @@ class Band:
     accepted: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
     newest: deque[float] = field(default_factory=lambda: deque(maxlen=KNOWN))
 
-    def doubtful(self) -> float:
-        """The loss from which on an example is doubted, nats: three of four newest ones lie above it, and all noise.
+    def doubtful(self, share: float) -> float:
+        """The loss above which the `share` of the newest ones lies, nats; nearly all noise does too.
 
         What was accepted longer ago says little: losses fall fast while a line is new.
         """
-        if len(self.newest) < KNOWN:
+        if len(self.newest) < KNOWN or share >= 1:
             return -math.inf
-        middle, spread = _usual(self.newest)
-        return middle - spread
+        return sorted(self.newest)[min(round((1 - share) * KNOWN), KNOWN - 1)]
 
     def limit(self, config: TrainConfig, ceiling: float) -> float:
         """The highest loss that is accepted, nats; infinite while the lane is unknown."""
         if len(self.accepted) < KNOWN:
             return math.inf
-        middle, spread = _usual(self.accepted)
+        middle = median(self.accepted)
+        spread = median(abs(loss - middle) for loss in self.accepted)
         limit = middle + max(config.quarantine_nats, config.quarantine_mads * spread)
         # a base that has never seen such chats guesses at first: the ceiling holds once it has learned the lane
         return min(limit, ceiling) if middle < ceiling / 2 else limit
-
-
-def _usual(losses: Collection[float]) -> tuple[float, float]:
-    """The median, and the median distance from it."""
-    middle = median(losses)
-    return middle, median(abs(loss - middle) for loss in losses)
 
 
 class Guard:
@@ -97,6 +94,8 @@ class Guard:
         """Key of a document of this step that was doubted -> what the order of its words saves, nats a token."""
         self._salad: set[str] = set()
         """Those of them whose words might as well stand in another order."""
+        self._share = 1.0
+        """Of the good examples of this step that are doubted."""
         self.waiting: dict[str, Waiting] = {}
         """By the key of a document."""
 
@@ -104,6 +103,8 @@ class Guard:
         """See a step's documents before they are judged: what is normal is known from the first batch on."""
         self._gains.clear()
         self._salad.clear()
+        again = 2 * sum(document.targets for document in chosen if document.said)
+        self._share = min(READ * sum(len(document.ids) for document in chosen) / max(again, 1), 1.0)
         self._spelling.look((one.drawn.lane, one.density) for one in chosen if one.drawn.component == "fresh")
 
     def accepts(self, document: Document, loss: float) -> bool:
@@ -118,7 +119,7 @@ class Guard:
         drawn = document.drawn
         if drawn.component != "fresh" or not document.said or not self._order.share or drawn.key in self._gains:
             return False
-        return not self.is_noise(document) and loss >= self._band(drawn.lane).doubtful()
+        return not self.is_noise(document) and loss >= self._band(drawn.lane).doubtful(self._share)
 
     def hear(self, doubted: Sequence[Document], gains: Mapping[str, float]) -> None:
         """What the order of the doubted documents' words saves them, by key."""

@@ -78,6 +78,15 @@ def real(folder: Path, most: int, count: int, corpora: str = "star", held_out: i
     ]
 
 
+def chats_of(path: Path, seed: int = 4) -> list[Chat]:
+    """All chats of a file in which an agent says something, in random order."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        chats = [[(turn["role"], turn["text"]) for turn in json.loads(line)["turns"]] for line in lines]
+    found: list[Chat] = [chat for chat in chats if any(role == "agent" for role, _ in chat)]
+    random.Random(seed).shuffle(found)
+    return found
+
+
 def encoded(  # noqa: PLR0917 - what a document hangs on
     base: Base, chat: Chat, component: Component, key: str, config: TrainConfig, label: Label = "unknown"
 ) -> list[Document]:

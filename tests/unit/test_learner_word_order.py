@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from learner import guard
 from learner.adapter import Base, load_base, new_lora
 from learner.batch import Document, Drawn, documents
 from learner.config import TrainConfig
@@ -43,8 +44,9 @@ def fresh(base: Base, replies: Sequence[str], key: int) -> list[Document]:
     return documents(base.chat, sample(replies, key), Drawn("fresh", f"{key:06x}", lane="chat"), CONFIG)
 
 
-def test_word_order_sets_salad_apart_and_keeps_good_chats(base: Base) -> None:
+def test_word_order_sets_salad_apart_and_keeps_good_chats(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a line learns from chats of which a fifth is word salad, nearly all of that waits and hardly a good one."""
+    monkeypatch.setattr(guard, "READ", 9.0)  # as if rehearsal filled most of each step
     rng = random.Random(3)
     chats = [[text for role, text in told.turns if role == "agent"] for told in conversations(5, 104, personal=0.0)]
     words = [word for chat in chats for reply in chat for word in reply.split()]
@@ -72,17 +74,21 @@ def test_word_order_sets_salad_apart_and_keeps_good_chats(base: Base) -> None:
 
 
 def test_word_order_reads_only_what_is_doubted(base: Base) -> None:
-    """A document below most losses of its lane costs nothing, nor does rehearsal, short text or a setting of 0."""
-    guard, off = Guard(2048, CONFIG), Guard(2048, replace(CONFIG, quarantine_order=0.0))
+    """Rehearsal, short text and a setting of 0 cost nothing.
+
+    Where a step is all fresh text, only the highest losses are doubted: what is read again has its share.
+    """
+    judge, off = Guard(2048, CONFIG), Guard(2048, replace(CONFIG, quarantine_order=0.0))
     text = "we will send you the new parcel to your address on the next day and refund the old one"
     known = [fresh(base, [text], key)[0] for key in range(40)]
-    assert guard.doubts(known[0], 0.5)
-    guard.observe([(document, 2.0 + key % 3 / 10, True) for key, document in enumerate(known)])
-    assert guard.doubts(known[0], 2.5)
-    assert not guard.doubts(known[0], 1.5)
-    assert not guard.doubts(replace(known[0], drawn=replace(known[0].drawn, component="rehearsal")), 2.5)
-    assert not guard.doubts(fresh(base, ["Yes, of course."], 99)[0], 2.5)
+    assert judge.doubts(known[0], 0.5)
+    judge.observe([(document, 2.0 + key % 3 / 10, True) for key, document in enumerate(known)])
+    assert not judge.doubts(replace(known[0], drawn=replace(known[0].drawn, component="rehearsal")), 2.5)
+    assert not judge.doubts(fresh(base, ["Yes, of course."], 99)[0], 2.5)
     assert not off.doubts(known[0], 9.0)
+    judge.look(known[:8])
+    assert judge.doubts(known[0], 2.5)
+    assert not judge.doubts(known[0], 2.1)
 
 
 def test_word_order_bounds_what_is_read() -> None:
@@ -102,22 +108,22 @@ def test_word_order_is_the_same_after_a_restart() -> None:
 
 def test_word_order_comes_back_when_the_lane_is_like_that() -> None:
     """What waited for its order is readmitted once most of its lane is so; a fifth of noise moves nothing."""
-    guard = Guard(2048, CONFIG)
+    judge = Guard(2048, CONFIG)
 
     def see(keys: range, gain: float) -> list[str]:
         batch = [Document((1, 2), (), Drawn("fresh", f"{key:04x}", lane="chat"), said=("a b c",)) for key in keys]
-        guard.look(batch)
-        guard.hear(batch, {document.drawn.key: gain for document in batch})
-        return guard.observe([(document, 1.0, guard.accepts(document, 1.0)) for document in batch])
+        judge.look(batch)
+        judge.hear(batch, {document.drawn.key: gain for document in batch})
+        return judge.observe([(document, 1.0, judge.accepts(document, 1.0)) for document in batch])
 
     see(range(40), 1.5)
     for start in range(100, 200, 10):
         assert not see(range(start, start + 2), 0.1)
         see(range(start + 2, start + 10), 1.5)
-    assert len(guard.waiting) == 20
+    assert len(judge.waiting) == 20
     back = see(range(300, 340), 0.1)
     assert len(back) == 60
-    assert not guard.waiting
+    assert not judge.waiting
 
 
 def test_word_order_state_survives() -> None:
