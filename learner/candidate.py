@@ -10,6 +10,8 @@ from learner.adapter import Lora
 from learner.feed import Plan
 from learner.heads import Head
 
+Kind = Literal["published", "unproven", "postponed", "harmful", "promoted", "denied", "drifted", "settled"]
+
 BASE = "base"
 """Reserved version id: the base model alone."""
 
@@ -44,15 +46,15 @@ class Candidate:
 class Notice:
     """Something that the loop must hear of before its next step."""
 
-    kind: Literal["published", "postponed", "harmful", "promoted", "denied", "drifted", "settled"]
-    """published: a candidate became `version`. postponed: the gate had too few examples to look at one. harmful: it
-    refused one for harm. promoted: stable is `version`. denied: `version` was rolled back or withdrawn. drifted,
-    settled: the anchor gauge is above budget, or far below."""
+    kind: Kind
+    """published: a candidate became `version`. unproven: it did not. postponed: the gate had too few examples to look
+    at one. harmful: it refused one for harm. promoted: stable is `version`. denied: `version` was rolled back or
+    withdrawn. drifted, settled: the anchor gauge is above budget, or far below."""
     version: str
     step: int = 0
-    """Of published, postponed and harmful: the candidate's last step."""
+    """Of a candidate: its last step."""
     run: int = 0
-    """Of published, postponed and harmful: its trajectory; one that has ended meanwhile is not sent back again."""
+    """Of a candidate: its trajectory; one that has ended meanwhile is not sent back again."""
 
 
 @dataclass

@@ -92,9 +92,9 @@ class TrainConfig:
     decide_latest: int = 0
     """Most steps between candidates; in between one is offered only when the prequential loss has fallen.
     0: always after `decide_every`."""
-    decide_after_rush: bool = False
-    """Offer a candidate as soon as a backlog has been worked off, before `decide_every`, and again until the gate has
-    examples enough to look: the end of a rush need not wait for the next one."""
+    offer_within_s: float = 0.0
+    """Age of the oldest step that no candidate holds at which one is offered, whatever `decide_every` says; half of it
+    once nothing more waits to be learned, later while the version before has not reached a customer. 0: never."""
     checkpoint_every: int = 25
     """Steps between checkpoints."""
     keep_checkpoints: int = 3

@@ -81,8 +81,6 @@ class Plan:
     """Key of a sample's documents -> its handle; self-made anchors have none."""
     fresh: Mapping[str, Sample]
     """Key -> sample of the fresh ones."""
-    rush: bool = False
-    """Whether a backlog waited behind it."""
     missing: int = 0
     """Samples of a logged plan that are gone; then the step is not the one that was taken."""
 
@@ -144,8 +142,7 @@ class Feed:
         usual = self._usual_shares()
         for name in self.owed:
             self.owed[name] += tokens * (usual[name] / usual["fresh"] - shares[name] / shares["fresh"])
-        made = self._plan(run, step, fresh, rehearsal, tokens * shares["anchor"] / shares["fresh"])
-        return replace(made, rush=self._rush)
+        return self._plan(run, step, fresh, rehearsal, tokens * shares["anchor"] / shares["fresh"])
 
     def _made_up(self, run: int, step: int) -> Plan | None:
         """A step without fresh samples, as long as the rest of a usual one, while a backlog's rehearsal is owed."""

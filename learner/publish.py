@@ -10,7 +10,8 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -90,8 +91,14 @@ class Judged:
     """Its id if it was published."""
     digest: str
     size: int
-    heldout: Held
     seconds: float
+    report: Callable[[], Held] = field(repr=False)
+    """Scores it on test conversations: of no use to the decision, so the version goes out first."""
+
+    @cached_property
+    def heldout(self) -> Held:
+        """What is told of it."""
+        return self.report()
 
 
 class Versions:
@@ -195,7 +202,7 @@ class Judge:
             self._keep(candidate.name, version)
         size = sum(path.stat().st_size for path in paths.values())
         seconds = self._clock() - started
-        return Judged(candidate, decision, stable, version, digest, size, self._heldout(tree), seconds)
+        return Judged(candidate, decision, stable, version, digest, size, seconds, lambda: self._heldout(tree))
 
     def _decide(self, tree: Tree, held: HeldOut, stable: str, version: str) -> Decision:
         if len(held.recent) < self._limits.recent_min:  # no look is taken: nothing is worth scoring

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from learner.adapter import Base, Lora, Tree, new_lora, tree_of
 from learner.batch import Document
-from learner.candidate import BASE, Candidate, Notice, Window
+from learner.candidate import BASE, Candidate, Kind, Notice, Window
 from learner.checkpoint import Checkpoint, Checkpoints
 from learner.config import TrainConfig, tuned
 from learner.draw_log import log_entry
@@ -31,7 +31,7 @@ from learner.supersede import FactChanges
 from learner.update import StepReport, Trajectory, new_trajectory, step
 from streams.erasures import Erasure
 
-__all__ = ["BASE", "Candidate", "Learner", "Notice"]
+__all__ = ["BASE", "Candidate", "Kind", "Learner", "Notice"]
 
 YOUNG = 3
 """Refusals for harm in a row that restart a line whose stable is still the base: a first version is clumsy at first,
@@ -42,6 +42,7 @@ ANCHOR_STEP = 0.05
 
 MOST_ANCHORS = 0.5
 
+OF_A_CANDIDATE = frozenset({"published", "unproven", "postponed", "harmful"})
 RECOVERED = 3
 """Promotions after which a halved learning rate is restored."""
 
@@ -85,6 +86,8 @@ class Learner:
         self.notices: SimpleQueue[Notice] = SimpleQueue()
         self.judging: Callable[[], bool] = lambda: False
         """Whether the gate is at work: what a rush held back is made up for when it is not."""
+        self.on_its_way: Callable[[], bool] = lambda: False
+        """Whether the newest version has not reached a customer yet: the next one cannot reach them before."""
         self.run = 1
         self.parent = BASE
         self.stable = BASE
@@ -98,10 +101,6 @@ class Learner:
         """Step of the newest candidate."""
         self._snapped = 0
         """Step of the newest snapshot."""
-        self._rushed = False
-        """A backlog has been learned from since the newest candidate that ended one."""
-        self._unproven = False
-        """That candidate has not become a version."""
         self._looks = Looks(config)
         self.tuned: dict[str, float] = {}
         """Hyper-parameters that a tuner has moved here."""
@@ -121,23 +120,20 @@ class Learner:
         """
         self.tell()
         self.hear()
+        self._offer_in_time()
         plan = self.feed.gather(self.run, self.trajectory.step + 1, self._clock(), make_up=not self.judging())
-        if plan is None or not plan.fresh:
-            self._rest(plan)
         if plan is None:
             return None
         plan = replace(plan, documents=self._references.of(plan.documents))
         self._checkpoints.append(log_entry(self.run, plan, self.feed) | {"tuned": self.tuned})
         return self._take(plan)
 
-    def _rest(self, plan: Plan | None) -> None:
-        """No full batch waits: the end of a rush is offered at once, and, if that proved nothing, after its make-up."""
-        again = self._unproven and plan is None and not self.judging()
-        if not self.config.decide_after_rush or not (self._rushed or again):
+    def _offer_in_time(self) -> None:
+        backlog, held_up = self.feed.waiting > 0, self.on_its_way()
+        if self.judging() or not self._looks.overdue(self._clock(), backlog=backlog, held_up=held_up):
             return
         last = self.last_candidate()
         if last is not None:
-            self._rushed, self._unproven = False, True
             self.save()
             self._offer(last)
 
@@ -161,6 +157,7 @@ class Learner:
             return None
         self._snapshot()
         self._offered = self.trajectory.step
+        self._looks.offered()
         return self.candidate()
 
     def resume(self) -> int:
@@ -190,19 +187,19 @@ class Learner:
         self._untold = None if told else (plan, report, outdated)
         self._observe(report, plan)
         config, at = self.config, self.trajectory.step
-        self._rushed |= plan.rush
         if report.lost:
             self._back(self.parent, "spikes")
             return report
         if at % config.snapshot_every == 0:
             self._snapshot()
-        self._looks.observe(report.fresh_loss)
+        self._looks.observe(report.fresh_loss, self._clock())
         offered = self._looks.due(at) and bool(self.ring)
         if offered or at % config.checkpoint_every == 0:
             self.save()
         self.tell()
         if offered:
             self._offered = at
+            self._looks.offered()
             if not again:
                 self._offer(self.candidate())
         return report
@@ -244,26 +241,30 @@ class Learner:
         )
 
     def _hear(self, notice: Notice) -> None:
-        if notice.kind in {"published", "postponed", "harmful"} and notice.run != self.run:
+        if notice.kind in OF_A_CANDIDATE and notice.run != self.run:
             return
         if notice.kind == "published":
             self._published(notice)
         elif notice.kind == "postponed":
-            self._offered, self._rushed = min(self._offered, notice.step - 1), True
+            self._offered = min(self._offered, notice.step - 1)
+            self._looks.postponed(self._clock())
+        elif notice.kind in {"unproven", "harmful"}:
+            self._unproven(harmful=notice.kind == "harmful")
         elif notice.kind == "promoted":
-            self.stable = notice.version
-            self.promotions += 1
+            self.stable, self.promotions = notice.version, self.promotions + 1
             if self.promotions >= RECOVERED:
                 self.trajectory.rate_factor = 1.0
-        elif notice.kind == "harmful":
-            self._harmful += 1
-            if self.stable != BASE or self._harmful >= YOUNG:
-                self._back(self.stable, "gate")
         elif notice.kind in {"drifted", "settled"}:
             moved = self.feed.anchor_share + (ANCHOR_STEP if notice.kind == "drifted" else -ANCHOR_STEP)
             self.feed.anchor_share = min(max(moved, self.config.anchor_share), MOST_ANCHORS)
         elif notice.kind == "denied" and notice.version in self.descent:
             self._back(self.stable, "canary")
+
+    def _unproven(self, *, harmful: bool) -> None:
+        self._looks.unproven(self._clock())
+        self._harmful += harmful
+        if harmful and (self.stable != BASE or self._harmful >= YOUNG):
+            self._back(self.stable, "gate")
 
     def name(self, statements: Sequence[Statement]) -> None:
         """An operator says that these values hold no more: what states them leaves training and the held-out sets."""
@@ -295,7 +296,8 @@ class Learner:
         return version
 
     def _published(self, notice: Notice) -> None:
-        self._harmful, self._unproven = 0, False
+        self._harmful = 0
+        self._looks.published()
         self.parent = notice.version
         self.descent.append(notice.version)
         old = self.window
@@ -390,6 +392,8 @@ class Learner:
         self.facts.load(state["facts"])
         if "looks" in state:
             self._looks.load(state["looks"])
+        if keys:
+            self._looks.stepped(self._clock())
         tree = Tree(self.base) if self.parent == BASE else tree_of(self.base, self._store.lora(self.parent))
         self._references.restart(tree)
         self._references.load(state["references"])

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from learner.gate import Decision
 from learner.publish import Judged
-from learner.train import BASE, Candidate, Notice
+from learner.train import BASE, Candidate, Kind, Notice
 
 HARM = ("slice", "golden", "pinned", "tail", "safety", "memorisation", "fairness")
 """Guards whose refusal sends the trajectory back to stable."""
@@ -17,7 +17,7 @@ HARM = ("slice", "golden", "pinned", "tail", "safety", "memorisation", "fairness
 class Judging(Protocol):
     """What judges; learner.publish.Judge is one."""
 
-    def consider(self, candidate: Candidate, stable: str, /) -> Judged:
+    def consider(self, candidate: Candidate, against: str, /) -> Judged:
         """Decide and publish."""
 
     def reconsider(self, version: str, stable: str, /) -> Decision:
@@ -46,6 +46,7 @@ class Worker:
         self._candidate: Candidate | None = None
         self._stopping = self._erased = False
         self._stable = self._known = BASE
+        self._canary: str | None = None
         self._denied: frozenset[str] = frozenset()
         self._published: tuple[str, str] | None = None
         self.judging = False
@@ -65,10 +66,10 @@ class Worker:
             self._candidate, self.judging = candidate, True
             self._changed.notify()
 
-    def rollout(self, stable: str, denied: frozenset[str]) -> None:
-        """What customers have, and which versions may never come back."""
+    def rollout(self, stable: str, canary: str | None, denied: frozenset[str]) -> None:
+        """What customers have, what some of them try, and which versions may never come back."""
         with self._changed:
-            self._stable, self._denied = stable, denied
+            self._stable, self._canary, self._denied = stable, canary, denied
             self._changed.notify()
 
     def erased(self) -> None:
@@ -95,13 +96,15 @@ class Worker:
                 candidate, self._candidate = self._candidate, None
                 stable, denied, changed = self._stable, self._denied, self._stable != self._known
                 self._known, erased, self._erased = stable, self._erased, False
+                # its turn comes when the canary is stable; if that is rolled back, so is what descends from it
+                against = self._canary or stable
             try:
                 if erased:
                     self._judge.forget()
                 if changed:
                     self._stable_changed(stable, denied)
                 if candidate is not None and candidate.parent not in denied:
-                    self._judged(self._judge.consider(candidate, stable))
+                    self._judged(self._judge.consider(candidate, against))
             except Exception as error:  # noqa: BLE001 - a gate or registry that fails costs versions, not steps
                 self._failed(error)
 
@@ -109,13 +112,15 @@ class Worker:
         return self._stopping or self._erased or self._candidate is not None or self._stable != self._known
 
     def _judged(self, judged: Judged) -> None:
+        candidate, decision = judged.candidate, judged.decision
         if judged.version is not None:
             self._published = (judged.version, judged.gated_against)
-            self._notify(Notice("published", judged.version, judged.candidate.steps[1], judged.candidate.run))
-        elif judged.decision.verdict == "refuse" and _harmful(judged.decision):
-            self._notify(Notice("harmful", judged.candidate.name, judged.candidate.steps[1], judged.candidate.run))
-        elif judged.decision.verdict == "abstain" and not judged.decision.looked:
-            self._notify(Notice("postponed", judged.candidate.name, judged.candidate.steps[1], judged.candidate.run))
+            kind: Kind = "published"
+        elif decision.verdict == "refuse" and _harmful(decision):
+            kind = "harmful"
+        else:
+            kind = "unproven" if decision.looked else "postponed"
+        self._notify(Notice(kind, judged.version or candidate.name, candidate.steps[1], candidate.run))
         for entry in judged.decision.evidence:
             if entry.guard == "gauge" and entry.outcome == "abstain":
                 self._notify(Notice("drifted", judged.candidate.name))

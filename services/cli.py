@@ -38,6 +38,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+STARTING = {"demo", "up"}
+"""Commands that begin a run of this folder, whatever an earlier one left."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns its exit code: 0 done, 1 it found a problem, 2 it could not be started."""
     parser = _parser()
@@ -55,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     rest.remove(name)
     args = command.parse_args(rest)
     try:
-        code: int = module.run(args, with_run_file(load(args.config)))
+        settings = load(args.config)
+        code: int = module.run(args, settings if name in STARTING else with_run_file(settings))
     except SettingsError as error:
         print(f"driftline: {error}", file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -41,6 +42,9 @@ DECIDE_S = 9.0
 RETRY_S = 1.0
 """Pause after an error of Redis, seconds."""
 
+SWITCH_S = 0.0005
+"""How long the loop may keep the interpreter from the judge: its many short operations wait that long each, seconds."""
+
 IDLE_S = 0.1
 """Pause while there is nothing to train on, seconds."""
 
@@ -48,6 +52,7 @@ IDLE_S = 0.1
 def serve(settings: Settings) -> int:
     """Train until a signal. Returns 0."""
     torch.set_num_threads(settings.train.threads)
+    sys.setswitchinterval(SWITCH_S)
     ranks = join()
     if ranks is not None and ranks.rank > 0:
         return help_out(settings, ranks)

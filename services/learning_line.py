@@ -76,6 +76,7 @@ class Line:
         self._denied: frozenset[str] = frozenset()
         self._denied_counted = 0
         self._stable = BASE
+        self._canary: str | None = None
         self._first_candidate: float | None = None
         self._refused: dict[str, float] = {}
         """What a tuner wanted and the settings' rules did not."""
@@ -117,6 +118,7 @@ class Line:
             judge, self.learner.notices.put, done=self._judged, again=self._again, failed=self._failed
         )
         self.learner.judging = lambda: self._worker.judging
+        self.learner.on_its_way = lambda: self.learner.parent not in (self._stable, self._canary)
         repeated = self.learner.resume()
         shared.runtime.log.info("resumed", step=self.learner.trajectory.step, count=repeated)
         newest = registry.newest(config.line)
@@ -159,8 +161,8 @@ class Line:
             self.learner.notices.put(Notice("denied", version))
         if wanted.stable != self._stable:
             self.learner.notices.put(Notice("promoted", wanted.stable))
-        self._denied, self._stable = frozenset(wanted.deny), wanted.stable
-        self._worker.rollout(self._stable, self._denied)
+        self._denied, self._stable, self._canary = frozenset(wanted.deny), wanted.stable, wanted.canary
+        self._worker.rollout(self._stable, self._canary, self._denied)
 
     def erase(self, erasure: Erasure) -> tuple[str | None, int]:
         """Forget a customer: the version from which the line was rebuilt, and how many versions were withdrawn."""
@@ -266,12 +268,12 @@ class Line:
     def _judged(self, judged: Judged) -> None:
         decision, name, clock = judged.decision, judged.version or judged.candidate.name, self._shared.clock
         waited = clock() - (self._first_candidate or clock())
+        self._told.judged(judged)
         self._shared.metrics.judged(judged, waited)
         self._shared.runtime.log.info("decided", version=name, state=decision.verdict, reason=decision.why)
         if judged.version is not None:
             self._first_candidate = None
             self._shared.metrics.last_publish.set(self._shared.wall())
-        self._told.judged(judged)
 
     def _again(self, version: str, stable: str, decision: Decision) -> None:
         """A waiting version was gated against the new stable: its record says so now."""

@@ -182,7 +182,10 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None)
 
 
 def with_run_file(settings: Settings, environment: Mapping[str, str] | None = None) -> Settings:
-    """The same settings, pointed at the one-machine run of this folder where they name no broker of their own."""
+    """The same settings, pointed at the one-machine run of this folder where they name no broker of their own.
+
+    Raises `SettingsError` where the run was begun by a release with other settings.
+    """
     environment = os.environ if environment is None else environment
     if settings != load(environment={}) or any(name.startswith(f"{PREFIX}KAFKA__") for name in environment):
         return settings
@@ -191,7 +194,10 @@ def with_run_file(settings: Settings, environment: Mapping[str, str] | None = No
     run = json.loads(RUN_FILE.read_text())
     if "settings" not in run:
         return settings
-    return load(environment={**environment, **run["settings"]})
+    try:
+        return load(environment={**environment, **run["settings"]})
+    except SettingsError as error:
+        raise SettingsError(f"{RUN_FILE}, of an earlier run: {error}; begin a new run, or delete the file") from None
 
 
 def child_environment(values: Mapping[str, Mapping[str, object]]) -> dict[str, str]:

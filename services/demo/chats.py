@@ -15,11 +15,11 @@ from services.simulation.dialogue import Conversation, conversations
 from services.simulation.policy import Fact, facts
 from services.simulation.traffic import Mix, Record, traffic
 
-MORNING = 600
-"""Chats of the morning rush: the gate wants 32 held-out ones, and one in ten is held out."""
-AFTERNOON = 140
+MORNING = 500
+"""Chats of the morning rush: the gate wants 32 held-out ones, and one in six is held out."""
+AFTERNOON = 240
 """Chats of the afternoon's rush, after the policy has changed."""
-PAUSE_S = 170.0
+PAUSE_S = 96.0
 """Between the two, in the stream's own time: the first version's canary runs meanwhile."""
 RATE = 42.0
 """Records a second in the stream's own time; `SPEED` multiplies it."""
@@ -29,7 +29,7 @@ SHOPS = ("harbour",)
 """One shop: its policies are asked for often enough to be learned within a minute."""
 FACT_SHARE = 0.5
 """Chats that ask for a policy."""
-NEWS = 0.5
+NEWS = 0.7
 """Of those, the ones that ask for the changed policy once it has changed."""
 _MIX = Mix(
     noise=0.04, fact_share=FACT_SHARE, redelivered=0.01, late=0.006, malformed=0.003, floods=0.002, gap_s=3.0, news=NEWS

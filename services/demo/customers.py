@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -51,11 +51,17 @@ class Door:
         self._admin = {"Authorization": f"Bearer {admin_token}", "X-Driftline-Record": "none"}
 
     def ask(
-        self, question: str, conversation: str, *, recorded: bool, customer: Mapping[str, Any] | None = None
+        self,
+        question: str,
+        conversation: str,
+        *,
+        recorded: bool,
+        customer: Mapping[str, Any] | None = None,
+        model: str = "driftline",
     ) -> tuple[str, str, str]:
         """Ask one question. Returns version, answer and answer id. Raises httpx.HTTPError."""
         metadata = {"customer_id": str(customer["id"])} if customer else {}
-        body = {"model": "driftline", "messages": [{"role": "user", "content": question}], "metadata": metadata}
+        body = {"model": model, "messages": [{"role": "user", "content": question}], "metadata": metadata}
         headers = {"X-Conversation-Id": conversation, **({} if recorded else self._admin)}
         answer = self._client.post("/v1/chat/completions", json=body, headers=headers)
         answer.raise_for_status()
@@ -68,12 +74,16 @@ class Door:
 
 
 class Customers:
-    """Asks at `rate` conversations a second from `chats` until stopped; keeps every answer."""
+    """Asks `rate()` conversations a second from `chats` until stopped; keeps every answer."""
 
-    edited = 0.1
+    voiced = 0.15
+    """Share of the reactions that anybody hears of: most people say nothing."""
+    edited = 0.03
     """Share of the unsuitable answers without any other reaction that an agent corrects."""
 
-    def __init__(self, door: Door, producer: Producer, chats: Iterator[Conversation], rate: float, seed: int) -> None:
+    def __init__(
+        self, door: Door, producer: Producer, chats: Iterator[Conversation], rate: Callable[[], float], seed: int
+    ) -> None:
         self.answers: list[Answer] = []
         self.sent: list[bytes] = []
         """Records that were acknowledged: what their platform reported of them."""
@@ -96,10 +106,6 @@ class Customers:
         with self._lock:
             self._source = chats
 
-    def hurry(self, rate: float) -> None:
-        """Let more of them come: so many a second."""
-        self._rate = rate
-
     def stop(self) -> None:
         """No more questions; returns once the running ones are answered."""
         self._stop.set()
@@ -113,7 +119,7 @@ class Customers:
     def _run(self) -> None:
         rng = Random(self._seed)
         with ThreadPoolExecutor(_WORKERS) as pool:
-            while not self._stop.wait(rng.expovariate(self._rate)):
+            while not self._stop.wait(rng.expovariate(self._rate())):
                 with self._lock:
                     chat, question = next((chat, q) for chat in self._source if (q := opening(chat)) is not None)
                 pool.submit(self._converse, chat, question, Random(rng.getrandbits(32)))
@@ -127,6 +133,8 @@ class Customers:
             self._keep(Answer(conversation, "", "", fits=False, at=0.0, took_s=0.0, failed=type(error).__name__))
             return
         found = reaction(question, text, Truth.of(chat), rng)
+        if not chance(rng, self.voiced):
+            found = replace(found, rating=None, kind=None)
         at = time.clock_gettime(time.CLOCK_REALTIME)
         self.chats[conversation] = chat
         self._keep(Answer(conversation, version, text, found.fits, at, time.monotonic() - start))

@@ -19,12 +19,13 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
     """Section -> key -> value of everything that differs from the shipped defaults."""
     train: dict[str, object] = {
         "r": 32, "alpha": 192, "learning_rate": 0.002, "warmup_steps": 2, "gauge_budget": 2.2, "spike_factor": 12.0,
-        "fresh_batch": 10, "fresh_wait_s": 3.0, "decide_every": 100, "decide_after_rush": True, "snapshot_every": 2,
+        "fresh_batch": 10, "fresh_wait_s": 3.0, "decide_every": 1000, "offer_within_s": 24.0, "snapshot_every": 2,
         "average": 3, "anchors": 64, "anchor_tokens": 128, "document_tokens": 256, "base": base,
+        "quarantine_order": 0.0,
     }  # fmt: skip
     return {
         "stream": {
-            "gap_s": 3.0, "idle_s": 5.0, "emit_after_s": 1.0, "rating_wait_s": 3.0, "shares": [0.5, 0.1, 0.4],
+            "gap_s": 3.0, "idle_s": 5.0, "emit_after_s": 1.0, "rating_wait_s": 3.0, "shares": [0.5, 0.18, 0.32],
         },
         "train": train,
         "gate": {
@@ -36,7 +37,7 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
         # the probes cost CPU that the demo's two cores need for everything else
         "publish": {"prompts": 8, "answer_tokens": 32, "secrets": 4, "fairness": False, "heldout": 48},
         # one pool of so few conversations cannot spare any for slices
-        "heldout": {"recent_share": 1.0},
+        "heldout": {"recent_share": 1.0, "recent": 60},
         "rollout": demo_rollout(),
         "node": {"base": base, "report_s": 0.5, "reconcile_s": 1.0, "max_new_tokens": 32},
     }  # fmt: skip

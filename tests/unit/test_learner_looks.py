@@ -1,4 +1,4 @@
-"""When the gate is asked: always by default, else when the prequential loss has fallen, and never later than set."""
+"""When the gate is asked: by steps, by a fall of the prequential loss, and by the clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def looks_at(losses: list[float], config: TrainConfig = CONFIG) -> list[int]:
     looks = Looks(config)
     found = []
     for step, loss in enumerate(losses, start=1):
-        looks.observe(loss)
+        looks.observe(loss, float(step))
         if looks.due(step):
             found.append(step)
     return found
@@ -57,10 +57,57 @@ def test_looks_survive_a_checkpoint() -> None:
         again = Looks(CONFIG)
         again.load(looks.state())
         looks = again
-        looks.observe(loss)
+        looks.observe(loss, float(step))
         if looks.due(step):
             found.append(step)
     assert found == looks_at(losses)
     looks.clear()
-    looks.observe(None)
+    looks.observe(None, 80.0)
     assert looks.due(80)
+
+
+TIMED = TrainConfig(offer_within_s=24.0)
+
+
+def test_looks_by_the_clock_wait_for_the_end_of_a_backlog() -> None:
+    """What was learned is offered after half the time once nothing waits, else after all of it, and only once."""
+    looks = Looks(TIMED)
+    assert not looks.overdue(1000.0, backlog=False, held_up=False)
+    looks.observe(1.0, 100.0)
+    looks.observe(1.0, 120.0)
+    seen = [(at, backlog) for at in (111.0, 112.0, 123.0, 124.0) for backlog in (False, True)]
+    found = [looks.overdue(at, backlog=backlog, held_up=False) for at, backlog in seen]
+    assert found == [False, False, True, False, True, False, True, True]
+    looks.offered()
+    assert not looks.overdue(1000.0, backlog=False, held_up=False)
+
+
+def test_looks_by_the_clock_are_held_up_but_not_for_ever() -> None:
+    """A version that has not reached a customer holds the next offer up to four times as long."""
+    looks = Looks(TIMED)
+    looks.stepped(0.0)
+    assert [looks.overdue(at, backlog=False, held_up=True) for at in (24.0, 95.0, 96.0)] == [False, False, True]
+
+
+def test_looks_again_after_pauses_that_double() -> None:
+    """An unproven candidate is offered again sooner than new steps would be; each further one waits twice as long."""
+    looks, now, pauses = Looks(TIMED), 0.0, list[float]()
+    looks.stepped(now)
+    for _ in range(4):
+        looks.offered()
+        looks.unproven(now)
+        began = now
+        while not looks.overdue(now, backlog=True, held_up=True):
+            now += 1.0
+        pauses.append(now - began)
+    assert pauses == [6.0, 12.0, 24.0, 48.0]
+    looks.published()
+    looks.unproven(now)
+    assert looks.overdue(now + 6.0, backlog=False, held_up=False)
+
+
+def test_looks_again_soon_where_the_gate_could_not_look() -> None:
+    """Too few held-out examples cost a short pause."""
+    looks = Looks(TIMED)
+    looks.postponed(50.0)
+    assert [looks.overdue(at, backlog=True, held_up=True) for at in (51.0, 52.0)] == [False, True]

@@ -261,9 +261,9 @@ def fresh_share(plan: Plan) -> float:
 
 
 def rushed(base: Base, client: redis.Redis, folder: Path, count: int) -> Line:
-    """A line that has just worked off a backlog of so many samples; its gate is at work."""
+    """A line that has just worked off a backlog of so many samples, a step a second; its gate is at work."""
     buffer = table(client)
-    made = line(base, buffer, folder, replace(CONFIG, decide_after_rush=True, decide_every=1000))
+    made = line(base, buffer, folder, replace(CONFIG, offer_within_s=6.0, decide_every=1000))
     made.learner.judging = lambda: True
     buffer.insert([sample(number) for number in range(count)])
     for _ in range(count // CONFIG.fresh_batch):
@@ -271,18 +271,12 @@ def rushed(base: Base, client: redis.Redis, folder: Path, count: int) -> Line:
     return made
 
 
-def test_train_offers_the_end_of_a_rush_and_makes_up_for_its_rehearsal(
-    base: Base, redis_client: redis.Redis, tmp_path: Path
-) -> None:
-    """A worked-off backlog is offered at once; what it held back is rehearsed while the gate is not at work.
-
-    Where the first offer proved nothing, the end of the make-up is another.
-    """
+def test_train_offers_in_time_and_makes_up_for_rehearsal(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """What a backlog taught is offered as soon as the gate is free, and what it held back is rehearsed then."""
     made = rushed(base, redis_client, tmp_path, 40)
     learner = made.learner
-    assert not made.candidates
     assert learner.turn() is None
-    assert [candidate.steps for candidate in made.candidates] == [(1, 10)]
+    assert not made.candidates
     learner.judging = lambda: False
     while learner.turn() is not None:
         pass
@@ -291,7 +285,18 @@ def test_train_offers_the_end_of_a_rush_and_makes_up_for_its_rehearsal(
     total = sum(len(document.ids) for plan in made.plans for document in plan.documents)
     rehearsed = sum(len(d.ids) for plan in made.plans for d in plan.documents if d.drawn.component == "rehearsal")
     assert rehearsed / total > 0.4
-    assert [candidate.steps for candidate in made.candidates] == [(1, 10), (1, len(made.plans))]
+    assert [candidate.steps for candidate in made.candidates][:2] == [(1, 10), (1, 14)]
+
+
+def test_train_offers_a_backlog_before_its_end_where_that_takes_too_long(
+    base: Base, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """The oldest step is never older than `offer_within_s` before it is offered."""
+    made = rushed(base, redis_client, tmp_path, 40)
+    made.learner.judging = lambda: False
+    advance(made, made.learner.feed._buffer, 30, each=20)
+    steps = [candidate.steps[1] for candidate in made.candidates]
+    assert steps == [10, 17, 24]
 
 
 def test_train_offers_again_what_the_gate_could_not_look_at(
@@ -299,13 +304,47 @@ def test_train_offers_again_what_the_gate_could_not_look_at(
 ) -> None:
     """A candidate that came before the gate had examples enough is offered once more, with what was learned since."""
     made = rushed(base, redis_client, tmp_path, 16)
-    learner = made.learner
-    for _ in range(3):
-        assert learner.turn() is None
+    learner, now = made.learner, [4.0]
+    learner.judging, learner._clock = lambda: False, lambda: now[0]
+    while learner.turn() is not None:
+        pass
+    assert len(made.candidates) == 1
     learner.notices.put(Notice("postponed", "a-step4", 4, learner.run))
     assert learner.turn() is None
-    assert [candidate.steps for candidate in made.candidates] == [(1, 4), (1, 4)]
-    assert torch.equal(made.candidates[0].lora.flat, made.candidates[1].lora.flat)
+    now[0] += 2.0
+    assert learner.turn() is None
+    first, second = made.candidates
+    assert first.steps == (1, 4)
+    assert second.steps == (1, len(made.plans))
+
+
+def test_train_holds_the_next_offer_until_the_version_before_has_reached_a_customer(
+    base: Base, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """While a published version waits for its turn nothing new is offered; once it is tried, it is."""
+    made = rushed(base, redis_client, tmp_path, 16)
+    learner = made.learner
+    learner.judging, learner.on_its_way = lambda: False, lambda: True
+    learner.turn()
+    assert not made.candidates
+    learner.on_its_way = lambda: False
+    learner.turn()
+    assert len(made.candidates) == 1
+
+
+def test_train_remembers_after_a_restart_what_no_version_holds(
+    base: Base, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """A line that was killed before it could offer what it had learned offers it although nothing new comes."""
+    made = rushed(base, redis_client, tmp_path, 16)
+    made.learner.save()
+    again = line(base, made.learner.feed._buffer, tmp_path, made.learner.config)
+    again.learner.judging = lambda: True
+    again.learner.resume()
+    again.learner._clock = lambda: 40.0
+    again.learner.judging = lambda: False
+    again.learner.turn()
+    assert [candidate.steps for candidate in again.candidates] == [(1, 4)]
 
 
 def test_train_rollback_restarts_from_stable(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
@@ -439,6 +478,42 @@ class Frozen:
 
     def forget(self) -> None:
         """Nothing."""
+
+
+class Asked(Frozen):
+    """A judge that refuses nothing and remembers against what it judged."""
+
+    def consider(self, candidate: Candidate, against: str) -> Judged:
+        """Remember, then fail: a version is not wanted here."""
+        self._seen.append(against)
+        self._entered.set()
+        raise OSError(candidate.name)
+
+
+def test_train_candidates_are_judged_against_what_will_be_stable(
+    base: Base, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """While a canary runs the next candidate is compared with it, since its turn comes after the promotion."""
+    made = line(base, table(redis_client), tmp_path)
+    seen, entered = list[str](), Event()
+    worker = Worker(
+        Asked(entered, Event(), seen), made.learner.notices.put, done=lambda _: None, again=lambda *_: None,
+        failed=lambda _: None,
+    )  # fmt: skip
+    worker.start()
+    for stable, canary in (("base", None), ("base", "a000001-00000001"), ("a000001-00000001", None)):
+        worker.rollout(stable, canary, frozenset())
+        entered.clear()
+        worker.offer(made.learner.candidate() if made.learner.ring else ring(made, redis_client))
+        assert entered.wait(10)
+    assert worker.stop(10)
+    assert seen == ["base", "a000001-00000001", "a000001-00000001"]
+
+
+def ring(made: Line, client: redis.Redis) -> Candidate:
+    """A first candidate."""
+    advance(made, table(client), 2)
+    return made.learner.candidate()
 
 
 def test_train_never_waits(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,22 @@ def test_cli_a_bad_setting_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFi
     file.write_text("[kafka]\nbootstraps = 'x'\n")
     assert main(["bench", "--config", str(file), "replay"]) == 2
     assert "bootstraps" in capsys.readouterr().err
+
+
+def test_cli_a_run_of_another_release_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run file with a setting that is gone ends a command with the remedy, but does not stop a new run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".driftline").mkdir()
+    left = {"settings": {"DRIFTLINE_TRAIN__RENAMED": "1"}}
+    (tmp_path / ".driftline/run.json").write_text(json.dumps(left))
+    assert main(["buffer", "stats"]) == 2
+    told = capsys.readouterr().err
+    assert "renamed" in told
+    assert "delete the file" in told
+    assert main(["up", "--chats", "nothing.jsonl"]) == 2
+    assert "renamed" not in capsys.readouterr().err
 
 
 def test_cli_imports_only_the_chosen_command() -> None:
