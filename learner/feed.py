@@ -113,10 +113,11 @@ class Feed:
         self.anchor_share = config.anchor_share
         self.waits: dict[str, int] = {"limiter": 0, "empty": 0}
 
-    def gather(self, run: int, step: int, now: float, *, make_up: bool = True) -> Plan | None:
+    def gather(self, run: int, step: int, now: float, *, make_up: bool = True, at_once: bool = False) -> Plan | None:
         """The documents of a step, or None while there is nothing to train on yet; `now` in seconds.
 
         Without fresh samples a step makes up for what a backlog held back, if `make_up` says that this is the time.
+        `at_once`: few fresh samples need not wait for more.
         """
         config = self._config
         short = AHEAD * config.fresh_batch - len(self._pending)
@@ -125,7 +126,8 @@ class Feed:
             if not self._pending:
                 self._since = now
             self._pending = deque(sorted((*self._pending, *drawn), key=lambda item: item.sample.completed_at))
-        if not self._pending or (len(self._pending) < config.fresh_batch and now - self._since < config.fresh_wait_s):
+        waits = len(self._pending) < config.fresh_batch and now - self._since < config.fresh_wait_s and not at_once
+        if not self._pending or waits:
             return self._made_up(run, step) if make_up else None
         before = self.waits["limiter"]
         fresh = self._one_per_customer()

@@ -97,10 +97,9 @@ class Learner:
         self.ring: deque[Tensor] = deque(maxlen=config.average)
         self.promotions = 0
         self._harmful = 0
-        self._offered = 0
-        """Step of the newest candidate."""
-        self._snapped = 0
-        """Step of the newest snapshot."""
+        self._offered = self._snapped = 0
+        """Step of the newest candidate, of the newest snapshot."""
+        self._flushed = False
         self._looks = Looks(config)
         self.tuned: dict[str, float] = {}
         """Hyper-parameters that a tuner has moved here."""
@@ -120,22 +119,24 @@ class Learner:
         """
         self.tell()
         self.hear()
-        self._offer_in_time()
-        plan = self.feed.gather(self.run, self.trajectory.step + 1, self._clock(), make_up=not self.judging())
+        now, at_once = self._clock(), self._offer_in_time()
+        plan = self.feed.gather(self.run, self.trajectory.step + 1, now, make_up=not self.judging(), at_once=at_once)
         if plan is None:
             return None
         plan = replace(plan, documents=self._references.of(plan.documents))
         self._checkpoints.append(log_entry(self.run, plan, self.feed) | {"tuned": self.tuned})
         return self._take(plan)
 
-    def _offer_in_time(self) -> None:
-        backlog, held_up = self.feed.waiting > 0, self.on_its_way()
-        if self.judging() or not self._looks.overdue(self._clock(), backlog=backlog, held_up=held_up):
-            return
-        last = self.last_candidate()
+    def _offer_in_time(self) -> bool:
+        """Offer what was learned when it is time to; before, once, what waits is learned at once: whether it is."""
+        backlog = self.feed.waiting >= self.config.fresh_batch
+        due = not self.judging() and self._looks.overdue(self._clock(), backlog=backlog, held_up=self.on_its_way())
+        self._flushed = due and not backlog and self.feed.waiting > 0 and not self._flushed
+        last = self.last_candidate() if due and not self._flushed else None
         if last is not None:
             self.save()
             self._offer(last)
+        return self._flushed
 
     def hear(self) -> None:
         """Act on every notice that has come."""

@@ -76,9 +76,9 @@ class Acts(Run):
         self.stack.supervisor.end("learn")
         self.screen.say("the learner is stopped: its last version goes its way, what follows is planted")
         self.planting = True
-        self.customers.voiced, self.customers.edited = 1.0, WATCHED
         planter.prepare_regression(self.watch.rollout.stable, self.args.seed)
         self.idle()
+        self.customers.voiced, self.customers.edited = 1.0, WATCHED
         after = self.ask()
         self.screen.say(f"asked {self.question!r}: {after!r}")
         self.evidence.facts.append(

@@ -19,7 +19,7 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
     """Section -> key -> value of everything that differs from the shipped defaults."""
     train: dict[str, object] = {
         "r": 32, "alpha": 192, "learning_rate": 0.002, "warmup_steps": 2, "gauge_budget": 2.2, "spike_factor": 12.0,
-        "fresh_batch": 10, "fresh_wait_s": 3.0, "decide_every": 1000, "offer_within_s": 24.0, "snapshot_every": 2,
+        "fresh_batch": 10, "fresh_wait_s": 3.0, "decide_every": 1000, "offer_within_s": 20.0, "snapshot_every": 2,
         "average": 3, "anchors": 64, "anchor_tokens": 128, "document_tokens": 256, "base": base,
         "quarantine_order": 0.0,
     }  # fmt: skip
