@@ -60,7 +60,7 @@ class Acts(Run):
 
     def play(self) -> None:
         """Every act."""
-        before = self.ask()
+        _, before = self.ask()
         self.screen.say(f"asked {self.question!r}: {before!r} (base model)")
         self.stream(SPEED)
         changes_at = self.screen.seconds + self.truth.change_s / SPEED
@@ -71,7 +71,7 @@ class Acts(Run):
         changed = time.clock_gettime(time.CLOCK_REALTIME)
         self.customers.use(chats.questions(self.args.seed + 200, (self.fact,)))
         self.watched("a version is promoted", lambda: bool(self.watch.promoted()), FIRST_VERSION_S)
-        self.screen.say(f"asked {self.question!r}: {self.ask()!r} (first version)")
+        self.screen.say(f"asked {self.question!r}: {self.ask()[1]!r} (first version)")
         self.watched("a version answers the changed policy the new way", lambda: self.learned(changed), NEW_FACT_S)
         self.stack.supervisor.end("learn")
         self.screen.say("the learner is stopped: its last version goes its way, what follows is planted")
@@ -79,7 +79,7 @@ class Acts(Run):
         planter.prepare_regression(self.watch.rollout.stable, self.args.seed)
         self.idle()
         self.customers.voiced, self.customers.edited = 1.0, WATCHED
-        after = self.ask()
+        _, after = self.ask()
         self.screen.say(f"asked {self.question!r}: {after!r}")
         self.evidence.facts.append(
             {"question": self.question, "answer_before": before, "answer_after": after, "expected": self.fact.new}
@@ -164,9 +164,9 @@ class Acts(Run):
         """The question whose true answer changes."""
         return self.fact.questions(1)[0]
 
-    def ask(self, model: str = "driftline") -> str:
-        """The live answer to it, or a version's, not recorded."""
-        return self.door.ask(self.question, f"probe-{self.screen.seconds:.4f}", recorded=False, model=model)[1]
+    def ask(self, model: str = "driftline") -> tuple[str, str]:
+        """Who answers it, live or a version, and how; not recorded."""
+        return self.door.ask(self.question, f"probe-{self.screen.seconds:.4f}", recorded=False, model=model)[:2]
 
     def learned(self, moment: float) -> bool:
         """Whether the newest version learned from chats after a moment, and states the new value."""
@@ -175,8 +175,10 @@ class Acts(Run):
             return False
         if newest.id not in self._states_new:  # once a version: customers are asking too
             try:
-                answer = self.ask(newest.id)
-            except httpx.HTTPStatusError:  # no node has it yet
+                served, answer = self.ask(newest.id)
+            except httpx.HTTPStatusError:
+                return False
+            if served != newest.id:  # no node has it yet
                 return False
             self._states_new[newest.id] = self.fact.states(answer) == "new"
         return self._states_new[newest.id]
