@@ -9,9 +9,7 @@ from learner.feed import Feed, Plan
 
 def log_entry(run: int, plan: Plan, feed: Feed) -> dict[str, Any]:
     """A step as the draw log keeps it: no text, only names, windows and references, and what waits behind it."""
-    state = feed.state()
-    kept = {name: state[name] for name in ("debt", "since", "pending", "owed")}
-    return {"run": run, "step": plan.step, "rows": _rows(plan), **kept}
+    return {"run": run, "step": plan.step, "rows": _rows(plan), **feed.position()}
 
 
 def _rows(plan: Plan) -> list[dict[str, Any]]:

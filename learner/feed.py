@@ -189,9 +189,7 @@ class Feed:
             if row["component"] == "fresh" and row["window"] == 0 and sample is not None:
                 fresh[row["key"]] = sample
         self._count(chosen)
-        self.debt, self._since = dict(entry["debt"]), entry["since"]
-        self.owed = dict(entry["owed"])
-        self.restore_pending(entry["pending"])
+        self._go_on(entry)
         return Plan(entry["step"], tuple(chosen), handles, fresh, missing=missing)
 
     def quarantine(self, keys: Iterable[str]) -> int:
@@ -232,14 +230,15 @@ class Feed:
         self._pending = deque(kept)
         self.superseded -= keys
 
+    def position(self) -> dict[str, Any]:
+        """What every step moves, as JSON; `pending` is [key, slot, seq, lease] of each waiting sample."""
+        pending = [[h.digest.hex(), h.slot, h.seq, h.lease] for h in (item.handle for item in self._pending)]
+        return {"debt": dict(self.debt), "owed": dict(self.owed), "since": self._since, "pending": pending}
+
     def state(self) -> dict[str, Any]:
-        """Everything that a checkpoint needs, as JSON; `pending` is [key, slot, seq, lease] of each waiting sample."""
-        held = (item.handle for item in self._pending)
-        return {
-            "lengths": dict(self.lengths), "debt": dict(self.debt), "superseded": sorted(self.superseded),
-            "anchor_share": self.anchor_share, "used": list(self._used), "since": self._since,
-            "pending": [[one.digest.hex(), one.slot, one.seq, one.lease] for one in held], "owed": dict(self.owed),
-        }  # fmt: skip
+        """Everything that a checkpoint needs, as JSON."""
+        kept = {"superseded": sorted(self.superseded), "anchor_share": self.anchor_share, "used": list(self._used)}
+        return {**self.position(), "lengths": dict(self.lengths), **kept}
 
     @property
     def waiting(self) -> int:
@@ -257,12 +256,14 @@ class Feed:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from `state()`."""
-        self.lengths, self.debt = dict(state["lengths"]), dict(state["debt"])
-        self.superseded, self.anchor_share = set(state["superseded"]), state["anchor_share"]
+        self.lengths, self.superseded = dict(state["lengths"]), set(state["superseded"])
+        self.anchor_share = state["anchor_share"]
         self._used.extend(state["used"])
-        self._since = state["since"]
-        self.owed = dict(state["owed"])
-        self.restore_pending(state["pending"])
+        self._go_on(state)
+
+    def _go_on(self, position: Mapping[str, Any]) -> None:
+        self.debt, self.owed, self._since = dict(position["debt"]), dict(position["owed"]), position["since"]
+        self.restore_pending(position["pending"])
 
     def _shares(self) -> dict[str, float]:
         if self._rush:
