@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ class Parts:
         self._folder = folder
         self._most_s = most_s if folder is not None else 0.0
         self._started = time.process_time()
+
+    @staticmethod
+    def arguments(parser: argparse.ArgumentParser) -> None:
+        """The options of a bench that can be run in parts."""
+        parser.add_argument("--parts", type=Path, help="keep what is done in this folder")
+        parser.add_argument("--most-s", type=float, default=0.0, help="with --parts: end after so many CPU seconds")
 
     def load(self, name: str) -> Any:  # whatever was saved
         """What was saved under the name; None if nothing was."""

@@ -15,7 +15,6 @@ import random
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
@@ -99,8 +98,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="driftline bench ablation", description=__doc__)
     parser.add_argument("--chats", type=int, default=120, help="fresh chats of a shop")
     parser.add_argument("--only", default="", help="rows whose name contains this")
-    parser.add_argument("--parts", type=Path, help="keep what is done in this folder")
-    parser.add_argument("--most-s", type=float, default=0.0, help="with --parts: end after so many CPU seconds")
+    Parts.arguments(parser)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     parts = Parts(args.parts, args.most_s)

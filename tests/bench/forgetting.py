@@ -68,8 +68,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rank", type=int, default=DEMO.r)
     parser.add_argument("--rate", type=float, default=DEMO.learning_rate, help="learning rate")
     parser.add_argument("--every", type=int, default=DEMO.snapshot_every, help="steps between snapshots")
-    parser.add_argument("--parts", type=Path, help="keep what is done in this folder")
-    parser.add_argument("--most-s", type=float, default=0.0, help="with --parts: end after so many CPU seconds")
+    Parts.arguments(parser)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:

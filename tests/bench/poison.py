@@ -17,7 +17,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
@@ -251,8 +250,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--honest", type=int, default=300, help="honest chats")
     parser.add_argument("--steps", type=int, default=60, help="most steps")
-    parser.add_argument("--parts", type=Path, help="keep what is done in this folder")
-    parser.add_argument("--most-s", type=float, default=0.0, help="with --parts: end after so many CPU seconds")
+    Parts.arguments(parser)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     parts = Parts(args.parts, args.most_s)
