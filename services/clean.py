@@ -131,7 +131,8 @@ def _parts(settings: Settings, config: StreamConfig, runtime: Runtime, metrics: 
     erasures = partial(Erasures, settings, client, assemble.forget, time.monotonic)
     answer_erasures(erasures, runtime.stop, lambda error: runtime.caught("erasures", error))
     return Parts(
-        scrub=scrub, holder=scrub, assemble=assemble, insert=InsertStage(tables, offsets, config, key, metrics),
+        scrub=scrub, holder=scrub, assemble=assemble,
+        insert=InsertStage(tables, offsets, config, key, load=store.load, count=metrics),
         decide=DecisionStage(store, states, keys, settings.scrub, config), producer=producer,
         move=_mover(client, key, config),
         resume=partial(_resume, offsets), skip=partial(_skip, offsets), effects_to=partial(_effects_to, offsets),

@@ -17,6 +17,7 @@ from streams.events import (
     Closed,
     Feedback,
     Message,
+    Rejection,
     Relane,
     Sample,
 )
@@ -25,6 +26,7 @@ from streams.rollout_events import Exposure, Outcome
 from streams.topics import (
     CHATS_CLEAN,
     CHATS_RAW,
+    CHATS_REJECTED,
     EXAMPLES,
     EXPOSURES,
     OUTCOMES,
@@ -36,6 +38,7 @@ from streams.topics import (
 RECORDS: Mapping[str, Sequence[type]] = {
     CHATS_RAW: (Message, Feedback, Closed),
     CHATS_CLEAN: (CleanEvent,),
+    CHATS_REJECTED: (Rejection,),
     EXAMPLES: (Sample, Annotation, Relane),
     EXPOSURES: (Exposure,),
     OUTCOMES: (Outcome,),

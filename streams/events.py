@@ -5,6 +5,8 @@ Three shapes, all named here and nowhere else:
     chats.raw     ChatEvent   Message | Feedback | Closed, as senders write it (streams/raw_events.py)
     chats.clean   CleanEvent  the same after scrubbing: pseudonyms, allow-listed fields only
     examples      Sample | Annotation   what the replay buffer stores, and what becomes known later
+
+and the Rejection of an event that teaches nothing, on chats.rejected.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ __all__ = [
     "Label",
     "Message",
     "Pair",
+    "Rejection",
     "Role",
     "Sample",
     "Split",
@@ -210,6 +213,26 @@ class Relane(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     received_at: float
 
 
+class Rejection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why an event teaches nothing: who sent it is a pseudonym, what it said is scrubbed. reject.lua writes it too."""
+
+    event_id: str
+    conversation: str
+    type: Literal["message", "feedback", "conversation_closed"]
+    reason: str
+    score: float
+    """How sure that is, 0 to 1; 1 where no classifier was asked."""
+    seq: int | None = None
+    role: Role | None = None
+    text: str | None = None
+    offset: tuple[int, int] | None = None
+    """Partition and offset in chats.raw; None for a decision out of the review queue, which came another way."""
+
+    def __repr__(self) -> str:
+        """Without the text."""
+        return f"Rejection(event_id={self.event_id!r}, reason={self.reason})"
+
+
 ExampleRecord = Sample | Annotation | Relane
 
 _clean_decoder = msgspec.json.Decoder(CleanEvent)
@@ -217,8 +240,8 @@ _example_decoder: msgspec.json.Decoder[ExampleRecord] = msgspec.json.Decoder(Exa
 _encoder = msgspec.json.Encoder()
 
 
-def encode_record(record: CleanEvent | ExampleRecord) -> bytes:
-    """The JSON bytes of a record of chats.clean or examples."""
+def encode_record(record: CleanEvent | ExampleRecord | Rejection) -> bytes:
+    """The JSON bytes of a record of chats.clean, examples or chats.rejected."""
     return _encoder.encode(record)
 
 

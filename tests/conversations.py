@@ -1,8 +1,9 @@
-"""Clean events and whole conversations for tests of the assembler: our own text, fixed by a seed."""
+"""Clean events and whole conversations for tests of the stages: our own text, fixed by a seed."""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 from streams.events import CleanEvent, isoformat
@@ -49,3 +50,14 @@ def conversation(name: str, turns: int, seed: int = 0, *, close: bool = True, ro
     if close:
         events.append(clean(name, turns, type="conversation_closed", turns=turns))
     return events
+
+
+class Counted:
+    """What a stage counts: (outcome, reason) -> events."""
+
+    def __init__(self) -> None:
+        self.found: Counter[tuple[str, str]] = Counter()
+
+    def outcome(self, _stage: str, outcome: str, reason: str, count: int) -> None:
+        """Count."""
+        self.found[outcome, reason] += count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -25,7 +24,7 @@ from streams.ledger import Entry, Ledger, Outcome
 from streams.near_copies_store import RedisCopies
 from streams.quality import QualityConfig
 from streams.topics import CHATS_REJECTED, EXAMPLES
-from tests.conversations import START, clean, conversation
+from tests.conversations import START, Counted, clean, conversation
 
 KEY = b"k" * 32
 CONFIG = StreamConfig()
@@ -161,17 +160,6 @@ def test_assemble_stage_caps_one_customer(redis_client: redis.Redis) -> None:
     assert len(samples(finish(worker, wall))) == 2
     outcomes = [e.reason for e in entries(redis_client, named).values() if e is not None and e.reason]
     assert outcomes.count("customer_cap") == 4
-
-
-class Counted:
-    """What a stage counts: (outcome, reason) -> events."""
-
-    def __init__(self) -> None:
-        self.found: Counter[tuple[str, str]] = Counter()
-
-    def outcome(self, _stage: str, outcome: str, reason: str, count: int) -> None:
-        """Count."""
-        self.found[outcome, reason] += count
 
 
 def test_assemble_stage_every_rejection_leaves_its_record(redis_client: redis.Redis) -> None:

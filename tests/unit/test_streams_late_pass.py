@@ -85,7 +85,8 @@ class Loop:
     def __init__(self, client: redis.Redis) -> None:
         self.client, self.now = client, float(client.time()[0])
         self.tables: Tables = open_tables(client, ReplayConfig(), KEY, "e1", configure=True)
-        self.insert = InsertStage(self.tables, Offsets(client, "e1", 1_000), TRAIN, KEY)
+        store = AssembleStore(client, TRAIN, QualityConfig(), KEY, "e1")
+        self.insert = InsertStage(self.tables, Offsets(client, "e1", 1_000), TRAIN, KEY, load=store.load)
         self.late: list[int] = []
         self.stored: list[Sample] = []
         self.sent = 0
