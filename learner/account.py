@@ -1,13 +1,14 @@
 """The durable part of a line in Redis: its epoch, which fences older owners, and the gate's account. Torch-free.
 
 Both stand in the hash `{line:<line>}`. The account is stored before a decision is acted on; no restart, resume
-or tuner run may reset it.
+or tuner run may reset it. Beside it: what became stable when, what a tuner found, which facts operators named.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import redis
 
@@ -72,6 +73,17 @@ class LineAccount:
         """So many versions of the line have been rolled back or withdrawn in all. Raises Superseded."""
         if not self._deny(keys=[self._key], args=[epoch, count]):
             raise Superseded(f"{self._key} epoch {epoch}")
+
+    def promoted(self, version: str, at: float) -> None:
+        """A version became stable at this time, seconds; the first time counts."""
+        self._client.zadd(f"{self._key}:promoted", {version: at}, nx=True)
+
+    def promotions(self, since: float) -> list[str]:
+        """Versions that became stable at this time or later, oldest first; earlier ones are forgotten."""
+        key = f"{self._key}:promoted"
+        self._client.zremrangebyscore(key, "-inf", f"({since}")
+        found: Any = self._client.zrange(key, 0, -1)
+        return [_text(version) for version in found]
 
     def tune(self, params: Mapping[str, float]) -> None:
         """Ask the owner of the line to go on with these hyper-parameters."""

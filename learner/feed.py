@@ -228,6 +228,7 @@ class Feed:
             if not customers & {item.sample.customer, item.sample.conversation} and item.handle.digest.hex() not in keys
         ]
         self._pending = deque(kept)
+        self._used = deque(({w: n for w, n in one.items() if w not in customers} for one in self._used), SHARE_STEPS)
         self.superseded -= keys
 
     def position(self) -> dict[str, Any]:

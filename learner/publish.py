@@ -53,6 +53,9 @@ class Examples(Protocol):
     def val(self) -> list[Sample]:
         """Stored validation samples: the gate's alone."""
 
+    def golden(self) -> list[Sample]:
+        """Curated samples that no version may get worse on."""
+
     def test(self) -> list[Sample]:
         """Stored test samples, newest last: for reports."""
 
@@ -155,7 +158,6 @@ class Judge:
         self._clock = clock
         self._directory = directory
         self._uses: dict[str, int] = {}
-        self._promoted: list[tuple[float, str, float]] = []
         self._known: dict[tuple[str, str], Score] = {}
         self._readings: dict[str, Readings] = {}
         self._gauges: dict[str, float] = {}
@@ -178,12 +180,13 @@ class Judge:
 
     def forget(self) -> None:
         """Drop cached scores and readings: an erased customer's chats are among them."""
-        self._known, self._readings, self._uses = {}, {}, {}
+        stored = {sample.sample_id for sample in self._examples.val()}
+        self._known, self._readings = {}, {}
+        self._uses = {name: count for name, count in self._uses.items() if name in stored}
 
     def promoted(self, version: str) -> None:
-        """Rollout made a version stable: it may be pinned from now on."""
-        nll = self._registry.manifest(version).eval.nll_per_token
-        self._promoted.append((self._clock(), version, nll))
+        """Rollout made a version stable: it may be pinned from now on. Raises redis.RedisError."""
+        self._account.promoted(version, self._clock())
 
     def _consider(self, candidate: Candidate, stable: str, folder: Path) -> Judged:
         started = self._clock()
@@ -207,7 +210,8 @@ class Judge:
     def _decide(self, tree: Tree, held: HeldOut, stable: str, version: str) -> Decision:
         if len(held.recent) < self._limits.recent_min:  # no look is taken: nothing is worth scoring
             return decide(Scores(Paired()), self._account.load(), self._limits)
-        samples = held.everything
+        golden = [wanted for sample in self._examples.golden() if (wanted := human_targets(sample)) is not None]
+        samples = [*held.everything, *golden]
         new = self._losses(tree, version, samples)
         old = self._losses(self._versions.tree(stable), stable, samples)
 
@@ -223,6 +227,7 @@ class Judge:
         scores = Scores(
             recent=paired(held.recent, old),
             slices={topic: paired(chosen, old) for topic, chosen in held.slices.items()},
+            golden=paired(golden, old) if golden else None,
             pinned=pinned,
             gauge=GaugeReading(self._gauge_of(version, tree), self._gauge_of(stable, self._versions.tree(stable))),
             sanity=(),
@@ -282,9 +287,11 @@ class Judge:
 
     def _pinned(self, stable: str) -> str | None:
         """The best version promoted in the last seven days; None if it is stable itself or there is none."""
-        recent = [(nll, version) for at, version, nll in self._promoted if self._clock() - at < PINNED_S]
-        best = min(recent, default=None)
-        return None if best is None or best[1] == stable else best[1]
+        registry = self._registry
+        known = self._account.promotions(self._clock() - PINNED_S)
+        there = [version for version in known if registry.gone(version) is None]
+        best = min(there, key=lambda version: (registry.manifest(version).eval.nll_per_token, version), default=None)
+        return None if best == stable else best
 
     def _keep(self, candidate: str, version: str) -> None:
         """What was measured of a candidate is known of the version that it became."""

@@ -31,6 +31,10 @@ class Stored:
         """Validation samples of the line."""
         return self._of(top(self.tables.val, STORED, by="age"))
 
+    def golden(self) -> list[Sample]:
+        """Curated samples of the line."""
+        return self._of(top(self.tables.golden, STORED, by="age"))
+
     def test(self) -> list[Sample]:
         """Test samples of the line, newest last."""
         return sorted(self._of(top(self.tables.test, STORED, by="age")), key=lambda sample: sample.completed_at)
@@ -42,7 +46,7 @@ class Stored:
     def retire(self, outdated: Callable[[Sample], bool]) -> int:
         """Take held-out samples that state a superseded fact out of their tables; how many were there."""
         gone = 0
-        for table in (self.tables.val, self.tables.test):
+        for table in (self.tables.val, self.tables.test, self.tables.golden):
             stored = (sample for sample in top(table, STORED, by="age") if sample.line == self.line)
             gone += table.retire(
                 [sample_digest(sample, self.key) for sample in stored if outdated(sample)], "superseded"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 import torch
+from msgspec import structs
 from safetensors.torch import load_file, save_file
 
 from learner import publish
@@ -36,7 +37,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 @dataclass(frozen=True)
 class Shelf:
-    """Validation chats of random words, and nothing else."""
+    """Validation chats of random words, and what is given as curated."""
+
+    curated: tuple[Sample, ...] = ()
 
     def val(self) -> list[Sample]:
         """So different that none is a near copy."""
@@ -54,6 +57,10 @@ class Shelf:
             )  # fmt: skip
         return found
 
+    def golden(self) -> list[Sample]:
+        """Those that were given."""
+        return list(self.curated)
+
     def test(self) -> list[Sample]:
         """None."""
         return []
@@ -63,12 +70,15 @@ class Shelf:
         return []
 
 
-def judge(base: Base, client: redis.Redis, folder: Path) -> Judge:
-    client.flushall()
+def judge(
+    base: Base, client: redis.Redis, folder: Path, shelf: Shelf = Shelf(), *, registry: Any = None, keep: bool = False
+) -> Judge:
+    if not keep:
+        client.flushall()
     account = LineAccount(client, "a")
-    versions: Any = SimpleNamespace(foundation=None, registry=None, tree=lambda _version: Tree(base))
+    versions: Any = SimpleNamespace(foundation=None, registry=registry, tree=lambda _version: Tree(base))
     return Judge(
-        base, versions, account, Shelf(), Gauge(base, []), identity=Identity(account.claim(), "none", 1),
+        base, versions, account, shelf, Gauge(base, []), identity=Identity(account.claim(), "none", 1),
         config=PublishConfig(fairness=False), limits=GateLimits(), sets=SetLimits(recent_share=1.0),
         clock=lambda: 0.0, directory=folder,
     )  # fmt: skip
@@ -156,3 +166,42 @@ def test_gate_asks_a_published_version_once(
     assert len(asked) == len(("a000001", BASE))
     assert made.reconsider("a000001", "a000002").verdict == "promote"
     assert len(asked) == len(("a000001", BASE, "a000002"))
+
+
+def test_gate_golden_examples_stop_what_recent_ones_praise(
+    base: Base, redis_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Curated examples are scored beside validation chats: a version that is worse on them is refused."""
+    seen: list[Scores] = []
+
+    def convinced(scores: Scores, *rest: Any) -> Decision:
+        seen.append(scores)
+        better = Paired(tuple(loss + 1.0 for loss in scores.recent.candidate), scores.recent.candidate)
+        worse = scores.golden and Paired(tuple(loss - 0.2 for loss in scores.golden.candidate), scores.golden.candidate)
+        return decide(replace(scores, recent=better, golden=worse), *rest)
+
+    monkeypatch.setattr(publish, "decide", convinced)
+    monkeypatch.setattr(publish, "measure", lambda *_: Readings())
+    curated = tuple(structs.replace(one, sample_id=f"g-{one.sample_id}", split="test") for one in Shelf().val())
+    judged = judge(base, redis_client, tmp_path, Shelf(curated)).consider(unchanged(base), BASE)
+    assert seen[0].golden is not None
+    assert len(seen[0].golden) == len(curated)
+    assert (judged.decision.verdict, judged.version) == ("refuse", None)
+    assert "golden" in judged.decision.why
+
+
+def test_gate_pins_what_was_promoted_before_a_restart(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """The best version of the last week is compared with although its judge is gone; a withdrawn one is not."""
+    manifests = {
+        name: SimpleNamespace(eval=SimpleNamespace(nll_per_token=nll))
+        for name, nll in (("a000001", 1.0), ("a000002", 2.0), ("a000003", 0.5))
+    }
+    registry = SimpleNamespace(gone=lambda name: "erasure" if name == "a000003" else None, manifest=manifests.get)
+    before = judge(base, redis_client, tmp_path, registry=registry)
+    for version in manifests:
+        before.promoted(version)
+    account = LineAccount(redis_client, "a")
+    assert account.promotions(-1.0) == sorted(manifests)
+    after = judge(base, redis_client, tmp_path, registry=registry, keep=True)
+    assert [after._pinned(stable) for stable in ("a000002", "a000001")] == ["a000001", None]
+    assert account.promotions(1.0) == []
