@@ -29,7 +29,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if args.name not in names():
         found = ", ".join(names())
         hint = f"known: {found}" if found else "benchmarks need a checkout of driftline, and this is none"
-        sys.stderr.write(f"driftline bench: no benchmark {args.name!r}; {hint}\n")
+        asked = f"no benchmark {args.name!r}" if args.name else "which benchmark?"
+        sys.stderr.write(f"driftline bench: {asked}; {hint}\n")
         return 2
     sys.path.insert(0, str(FOLDER.parent.parent))
     spec = importlib.util.spec_from_file_location(f"tests.bench.{args.name}", FOLDER / f"{args.name}.py")

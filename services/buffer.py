@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import redis
 
 from services.local.redis_server import client
 from services.settings import Settings
@@ -55,19 +54,11 @@ def _positive(text: str) -> int:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Show, check or add. Returns 1 if the audit finds a violation or a row is unusable, 2 if Redis is unreachable."""
+    """Show, check or add. Returns 1 if the audit finds a violation or a row is unusable."""
     actions = {"lanes": _lanes, "audit": _audit, "top": _top, "add": _add}
-    try:
-        key = ledger_key(settings.keys.keys())
-    except ValueError as error:
-        sys.stderr.write(f"driftline buffer: {error}\n")
-        return 2
-    try:
-        connection = client(settings.redis.url, settings.redis.timeout_s)
-        return actions.get(args.action or "", _stats)(args, open_tables(connection, settings.replay, key))
-    except (redis.RedisError, ReplayError, OSError) as error:
-        sys.stderr.write(f"driftline buffer: {error}\n")
-        return 2
+    connection = client(settings.redis.url, settings.redis.timeout_s)
+    tables = open_tables(connection, settings.replay, ledger_key(settings.keys.keys()))
+    return actions.get(args.action or "", _stats)(args, tables)
 
 
 def _stats(args: argparse.Namespace, tables: Tables) -> int:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
-from services.settings import SettingsError, load, with_run_file
+from services.remedies import remedy
+from services.settings import Settings, SettingsError, load, with_run_file
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("services.demo", "the whole loop on this machine in under three minutes"),
@@ -60,12 +63,28 @@ def main(argv: list[str] | None = None) -> int:
     args = command.parse_args(rest)
     try:
         settings = load(args.config)
-        code: int = module.run(args, settings if name in STARTING else with_run_file(settings))
+        chosen = settings if name in STARTING else with_run_file(settings)
     except SettingsError as error:
         print(f"driftline: {error}", file=sys.stderr)
         return 2
+    return _run(name, module, args, chosen)
+
+
+def _run(name: str, module: ModuleType, args: argparse.Namespace, settings: Settings) -> int:
+    try:
+        code: int = module.run(args, settings)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read our output has gone; nothing may be written to it at the end either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        line = remedy(error, settings, vars(args).values())
+        if line is None or settings.admin.level == "debug":
+            raise
+        print(f"driftline {name}: {line}", file=sys.stderr)
+        return 2
     return code
 
 

@@ -11,8 +11,6 @@ import argparse
 import json
 import sys
 
-import redis
-
 from learner.account import LineAccount
 from learner.statements import decode_statements, encode_statements, statements
 from services.local.redis_server import client
@@ -31,20 +29,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """List or name. Returns 0, 1 for a sentence without a value, 2 if Redis cannot be reached."""
+    """List or name. Returns 0, 1 for a sentence without a value."""
     account = LineAccount(client(settings.redis.url, settings.redis.timeout_s), args.line or settings.train.line)
-    try:
-        if args.action == "outdated":
-            named = statements(args.question, args.sentence)
-            if not named:
-                sys.stderr.write("driftline facts: no value with words around it stands in that sentence\n")
-                return 1
-            account.name_fact(encode_statements(named))
-            values = [what.value for what in named]
-        else:
-            values = [what.value for raw in account.named_facts() for what in decode_statements(raw)]
-    except redis.RedisError as error:
-        sys.stderr.write(f"driftline facts: Redis: {type(error).__name__}\n")
-        return 2
+    if args.action == "outdated":
+        named = statements(args.question, args.sentence)
+        if not named:
+            sys.stderr.write("driftline facts: no value with words around it stands in that sentence\n")
+            return 1
+        account.name_fact(encode_statements(named))
+        values = [what.value for what in named]
+    else:
+        values = [what.value for raw in account.named_facts() for what in decode_statements(raw)]
     sys.stdout.write(json.dumps({"outdated": values}) + "\n" if args.json else "".join(f"{v}\n" for v in values))
     return 0

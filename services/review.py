@@ -14,7 +14,6 @@ import uuid
 from typing import Any
 
 import msgspec
-import redis
 from confluent_kafka import Producer
 from rich.console import Console
 from rich.markup import escape
@@ -54,12 +53,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Show or decide. Returns 1 if there is no such item, 2 if Redis or Kafka cannot be reached."""
+    """Show or decide. Returns 1 if there is no such item, 2 if Kafka does not take the decision."""
     queue = ReviewQueue(client(settings.redis.url, settings.redis.timeout_s), settings.select)
     try:
         return _list(queue, args.count, as_json=args.json) if args.action == "list" else _one(queue, args, settings)
-    except redis.RedisError as error:
-        sys.stderr.write(f"driftline review: Redis does not answer ({type(error).__name__}); see redis.url\n")
     except ValueError as error:
         sys.stderr.write(f"driftline review: {error}\n")
     return 2

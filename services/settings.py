@@ -172,8 +172,9 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None)
         path = named or DEFAULT_FILE
         try:
             tree = tomllib.loads(path.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise SettingsError(f"{path}: {error}; fix the file or unset {CONFIG_VARIABLE}") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise SettingsError(f"{path}: {reason}; fix the file or unset {CONFIG_VARIABLE}") from None
     for name, value in environment.items():
         if name.startswith(PREFIX) and name not in OUTSIDE:
             _put(tree, name, value)

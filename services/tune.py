@@ -9,10 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import redis
-
-from streams.replay import ReplayError
-
 if TYPE_CHECKING:
     from services.settings import Settings
 
@@ -49,7 +45,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     work = followed if args.live else fine_tuned if args.full else searched
     try:
         found = work(args, settings)
-    except (OSError, ValueError, ImportError, ReplayError, redis.RedisError) as error:
+    except (OSError, ValueError) as error:
         sys.stderr.write(f"driftline tune: {error}\n")
         return 2
     sys.stdout.write((json.dumps(found) if args.json else table(found)) + "\n")

@@ -13,7 +13,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import redis
 
 from services.rollout import machine
 from services.rollout.process import client_of
@@ -42,14 +41,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if args.action == "run":
         return control(settings)
     store = Store(client_of(settings), settings.rollout.line)
-    try:
-        if args.action == "status":
-            return _status(store, as_json=args.json)
-        actor = args.actor or getpass.getuser()
-        return _decide(store, settings, args.action, actor)
-    except redis.RedisError as error:
-        print(f"driftline: Redis does not answer ({type(error).__name__}); redis.url", file=sys.stderr)
-        return 1
+    if args.action == "status":
+        return _status(store, as_json=args.json)
+    return _decide(store, settings, args.action, args.actor or getpass.getuser())
 
 
 def status(store: Store) -> dict[str, Any]:

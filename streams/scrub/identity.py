@@ -25,6 +25,10 @@ _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
 _EVENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 
+class UnusableKeys(ValueError):
+    """The deployment's secrets are missing or malformed; the message says which, and the rule."""
+
+
 @dataclass(frozen=True)
 class Keys:
     """The deployment's secrets: `active` names the key of `ring` for new pseudonyms; `fixed` is never rotated."""
@@ -37,14 +41,14 @@ class Keys:
 
     def __post_init__(self) -> None:
         if self.active not in self.ring:
-            raise ValueError(f"keys.active is {self.active!r}; it must be a key id of keys.ring")
+            raise UnusableKeys(f"keys.active is {self.active!r}; it must be a key id of keys.ring")
         for name in self.ring:
             if not _KEY_ID.fullmatch(name) or name == FIXED_ID:
-                raise ValueError(f"keys.ring has the key id {name!r}; use 1-16 of [A-Za-z0-9_-], not {FIXED_ID!r}")
+                raise UnusableKeys(f"keys.ring has the key id {name!r}; use 1-16 of [A-Za-z0-9_-], not {FIXED_ID!r}")
         for name, secret in {**self.ring, FIXED_ID: self.fixed}.items():
             if not MIN_KEY_BYTES <= len(secret) <= MAX_KEY_BYTES:
                 rule = f"it must have {MIN_KEY_BYTES} to {MAX_KEY_BYTES}"
-                raise ValueError(f"the secret of key {name!r} has {len(secret)} bytes; {rule}")
+                raise UnusableKeys(f"the secret of key {name!r} has {len(secret)} bytes; {rule}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class KeyConfig:
     """Tenants whose customer ids differ by case alone."""
 
     def keys(self) -> Keys:
-        """The keys themselves. Raises ValueError when one is missing or malformed."""
+        """The keys themselves. Raises `UnusableKeys`."""
         ring = {name: _unhex(f"keys.ring.{name}", secret) for name, secret in self.ring.items()}
         return Keys(self.active, ring, _unhex("keys.fixed", self.fixed), frozenset(self.case_sensitive))
 
@@ -125,4 +129,4 @@ def _unhex(name: str, text: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:
-        raise ValueError(f"{name} is not hexadecimal; it must be 32 to 128 hex digits") from None
+        raise UnusableKeys(f"{name} is not hexadecimal; it must be 32 to 128 hex digits") from None

@@ -21,7 +21,8 @@ def test_streams_accounts_of_traffic_while_workers_die(kafka_libs: Path, tmp_pat
     file, facts, refused = (tmp_path / name for name in ("chats.jsonl", "truth.jsonl", "refused.jsonl"))
     file.write_text("".join(record.line() + "\n" for record in records))
     facts.write_text("".join(json.dumps(fact) + "\n" for record in records for fact in record.truth))
-    stream = {"speed": SPEED, "idle_s": 200, "rating_wait_s": 100}
+    # a post may wait for seconds on a loaded machine, which is minutes of these chats: not yet a gap
+    stream = {"speed": SPEED, "gap_s": 300, "idle_s": 400, "rating_wait_s": 100}
     rig = Rig(tmp_path / "rig", kafka_libs, 1, stream)
     try:
         with struck(rig, (2.0, 4.0), 1):

@@ -78,11 +78,3 @@ def test_rollout_command_decides_without_a_broker(settings: Settings, capsys: py
     assert "does not answer" in capsys.readouterr().err
     assert run(settings, "promote") == 1
     assert "no candidate" in capsys.readouterr().err
-
-
-def test_rollout_command_says_when_redis_is_away(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit 1, naming the setting."""
-    away = load(environment=child_environment({"redis": {"url": f"redis://127.0.0.1:{free_port()}/0"}}))
-    assert run(away, "status") == 1
-    assert "redis.url" in capsys.readouterr().err
-    del settings
