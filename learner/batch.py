@@ -91,7 +91,7 @@ class Document:
     density: float = 0.0
     """Tokens per byte of its sample's replies, see `learner.spelling`; 0 for what the guard does not judge."""
     said: tuple[str, ...] = ()
-    """Replies that the guard may read in another order, see `learner.word_order`."""
+    """Words whose order the guard looks at, see `learner.word_order`."""
 
     @property
     def targets(self) -> int:

@@ -114,9 +114,9 @@ class TrainConfig:
     """An example waits apart when its loss exceeds the lane's median by max(nats, mads * MAD)."""
     quarantine_density: float = 1.4
     """It waits too when its replies take so many times the tokens a byte of the lane's median; 0: never."""
-    quarantine_order: float = 0.4
-    """It waits too when the order of its words saves less than this share of the lane's median, which is measured for
-    examples whose loss is none of the lowest; 0: never."""
+    quarantine_order: float = 0.35
+    """It waits too when its words are less ordered than this share of its lane's median: when hardly more of its pairs
+    of neighbours are known than by chance; 0: never."""
     spike_factor: float = 5.0
     """A step is skipped when its gradient norm exceeds the running median by this factor."""
     apo_beta: float = 0.1

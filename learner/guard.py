@@ -18,7 +18,7 @@ from typing import Any
 from learner.batch import Document
 from learner.config import TrainConfig
 from learner.spelling import Spelling
-from learner.word_order import WordOrder
+from learner.word_order import Surplus, WordOrder
 
 HISTORY = 200
 """Accepted losses of a lane that its median looks back on."""
@@ -40,9 +40,6 @@ WINDOW = 20
 
 SKIPS = 3
 
-READ = 0.2
-"""Most tokens that are read in another order, as a share of a step's: some 7 % of its time."""
-
 
 @dataclass(frozen=True)
 class Waiting:
@@ -51,7 +48,7 @@ class Waiting:
     lane: str
     loss: float
     density: float = 0.0
-    gain: float | None = None
+    order: Surplus | None = None
 
 
 @dataclass
@@ -60,15 +57,6 @@ class Band:
 
     accepted: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
     newest: deque[float] = field(default_factory=lambda: deque(maxlen=KNOWN))
-
-    def doubtful(self, share: float) -> float:
-        """The loss above which the `share` of the newest ones lies, nats; nearly all noise does too.
-
-        What was accepted longer ago says little: losses fall fast while a line is new.
-        """
-        if len(self.newest) < KNOWN or share >= 1:
-            return -math.inf
-        return sorted(self.newest)[min(round((1 - share) * KNOWN), KNOWN - 1)]
 
     def limit(self, config: TrainConfig, ceiling: float) -> float:
         """The highest loss that is accepted, nats; infinite while the lane is unknown."""
@@ -90,22 +78,14 @@ class Guard:
         self._bands: dict[str, Band] = {}
         self._spelling = Spelling(config.quarantine_density)
         self._order = WordOrder(config.quarantine_order)
-        self._gains: dict[str, float] = {}
-        """Key of a document of this step that was doubted -> what the order of its words saves, nats a token."""
-        self._salad: set[str] = set()
-        """Those of them whose words might as well stand in another order."""
-        self._share = 1.0
-        """Of the good examples of this step that are doubted."""
         self.waiting: dict[str, Waiting] = {}
         """By the key of a document."""
 
     def look(self, chosen: Sequence[Document]) -> None:
         """See a step's documents before they are judged: what is normal is known from the first batch on."""
-        self._gains.clear()
-        self._salad.clear()
-        again = 2 * sum(document.targets for document in chosen if document.said)
-        self._share = min(READ * sum(len(document.ids) for document in chosen) / max(again, 1), 1.0)
-        self._spelling.look((one.drawn.lane, one.density) for one in chosen if one.drawn.component == "fresh")
+        fresh = [one for one in chosen if one.drawn.component == "fresh"]
+        self._spelling.look((one.drawn.lane, one.density) for one in fresh)
+        self._order.look({one.drawn.key: (one.drawn.lane, one.said) for one in fresh if not self.is_noise(one)})
 
     def accepts(self, document: Document, loss: float) -> bool:
         """Whether a document may be trained on; rehearsal and anchors have passed before."""
@@ -114,23 +94,10 @@ class Guard:
         odd = self.is_noise(document) or self.is_salad(document)
         return not odd and loss <= self._limit(document.drawn.lane)
 
-    def doubts(self, document: Document, loss: float) -> bool:
-        """Whether the order of a document's words is to be read: its loss is none of the lowest of its lane."""
-        drawn = document.drawn
-        if drawn.component != "fresh" or not document.said or not self._order.share or drawn.key in self._gains:
-            return False
-        return not self.is_noise(document) and loss >= self._band(drawn.lane).doubtful(self._share)
-
-    def hear(self, doubted: Sequence[Document], gains: Mapping[str, float]) -> None:
-        """What the order of the doubted documents' words saves them, by key."""
-        self._gains |= gains
-        lanes = {document.drawn.key: document.drawn.lane for document in doubted}
-        self._order.hear((lane, gains[key]) for key, lane in lanes.items())
-        self._salad |= {key for key, lane in lanes.items() if self._order.is_salad(lane, gains[key])}
-
     def is_salad(self, document: Document) -> bool:
         """Whether a document's words might as well stand in another order."""
-        return document.drawn.key in self._salad
+        found = self._order.found.get(document.drawn.key)
+        return found is not None and self._order.is_salad(document.drawn.lane, found)
 
     def is_noise(self, document: Document) -> bool:
         """Whether a document is spelled like none of its lane."""
@@ -138,7 +105,7 @@ class Guard:
 
     def observe(self, judged: Sequence[tuple[Document, float, bool]]) -> list[str]:
         """Learn what was normal from (document, loss, accepted); gives the keys that may come back."""
-        moved, seen = set[str](), set[str]()
+        moved = set[str]()
         for document, loss, accepted in judged:
             if document.drawn.component != "fresh":
                 continue
@@ -146,12 +113,8 @@ class Guard:
             if self.is_noise(document):
                 self._wait(document.drawn.key, Waiting(lane, loss, density=document.density))
                 continue
-            gain = self._gains.get(document.drawn.key)
-            if document.said and document.drawn.key not in seen:
-                self._order.observe(lane, gain)
-                seen.add(document.drawn.key)
             if self.is_salad(document):
-                self._wait(document.drawn.key, Waiting(lane, loss, gain=gain))
+                self._wait(document.drawn.key, Waiting(lane, loss, order=self._order.found[document.drawn.key]))
                 continue
             band = self._band(lane)
             band.newest.append(loss)
@@ -166,13 +129,14 @@ class Guard:
 
     def forget(self, keys: Sequence[str]) -> None:
         """Drop what is known of erased examples."""
+        self._order.forget(keys)
         for key in keys:
             self.waiting.pop(key, None)
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint needs, as JSON."""
         bands = {lane: [list(band.accepted), list(band.newest)] for lane, band in self._bands.items()}
-        waiting = {key: [one.lane, one.loss, one.density, one.gain] for key, one in self.waiting.items()}
+        waiting = {key: [one.lane, one.loss, one.density, one.order] for key, one in self.waiting.items()}
         return {"bands": bands, "waiting": waiting, "spelling": self._spelling.state(), "order": self._order.state()}
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -181,7 +145,10 @@ class Guard:
             lane: Band(deque(accepted, maxlen=HISTORY), deque(newest, maxlen=KNOWN))
             for lane, (accepted, newest) in state["bands"].items()
         }
-        self.waiting = {key: Waiting(*row) for key, row in state["waiting"].items()}
+        self.waiting = {
+            key: Waiting(lane, loss, density, Surplus(*order) if isinstance(order, (list, tuple)) else None)
+            for key, (lane, loss, density, order) in state["waiting"].items()
+        }
         self._spelling.load(state.get("spelling", {}))
         self._order.load(state.get("order", {}))
 
@@ -210,8 +177,8 @@ class Guard:
         return back
 
     def _may_return(self, one: Waiting, moved: set[str]) -> bool:
-        if one.gain is not None:
-            was, still = True, self._order.is_salad(one.lane, one.gain)
+        if one.order is not None:
+            was, still = True, self._order.is_salad(one.lane, one.order)
         else:
             was, still = one.density > 0, self._spelling.is_noise(one.lane, one.density)
         return (was or one.lane in moved) and not still and one.loss <= self._limit(one.lane)

@@ -23,7 +23,6 @@ from learner.config import TrainConfig
 from learner.guard import Guard, Spikes
 from learner.objective import Norms, losses, norms
 from learner.online_heads import Heads
-from learner.word_order import gains
 
 Outcome = Literal["ok", "skipped", "failed"]
 
@@ -138,11 +137,6 @@ def step(
     judged: list[tuple[Document, float, bool]] = []
     for batch, entropy, heard in _forward(base, low, chosen, config.document_tokens):
         means = _means(batch, entropy.detach())
-        doubted = [
-            document for document, mean in zip(batch.examples, means, strict=True) if guard.doubts(document, mean)
-        ]
-        if doubted:
-            guard.hear(doubted, gains(Tree(base, tuple(low)), doubted))
         keep = [guard.accepts(document, mean) for document, mean in zip(batch.examples, means, strict=True)]
         judged += zip(batch.examples, means, keep, strict=True)
         part = losses(batch, entropy, whole, config, keep=keep).total
