@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "forget": ("services.forget", "erase a customer everywhere, with a receipt"),
     "facts": ("services.facts", "name a fact that has changed, so that nothing teaches the old one"),
     "adapters": ("services.adapters", "which versions there are and why; the card of one; freeing old files"),
+    "explain": ("services.explain", "an answer's trail: version, training steps, chats, the filter's decisions"),
     "evaluate": ("services.evaluate", "a version, or the base, on a file of chats, with confidence intervals"),
     "learn": ("services.learn", "the online learner: replay buffer to versions"),
     "base": ("services.base", "train the demo's small base model again"),

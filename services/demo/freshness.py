@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from learner.registry import BASE, Registry
+from services.lineage import Learned, lineage
 from services.publishers import trusted
 from services.topic_feed import TopicFeed
 from streams.events import Sample, decode_example
@@ -19,17 +19,6 @@ from streams.topics import EXAMPLES
 
 if TYPE_CHECKING:
     from services.demo.run import Run
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What a version learned from: trajectory -> last step, its ancestors' included."""
-
-    steps: Mapping[int, int]
-
-    def holds(self, run: int, step: int) -> bool:
-        """Whether the version contains a step."""
-        return step <= self.steps.get(run, 0)
 
 
 def to_first_answer(run: Run) -> list[float]:
@@ -59,17 +48,6 @@ def first_answers(run: Run) -> list[tuple[Learned, float]]:
         if answer.version and answer.version != BASE:
             first[answer.version] = min(first.get(answer.version, math.inf), answer.at)
     return [(lineage(registry, version), at) for version, at in first.items()]
-
-
-def lineage(registry: Registry, version: str) -> Learned:
-    """Every trajectory that a version descends from, with its last step there."""
-    steps: dict[int, int] = {}
-    while version != BASE:
-        manifest = registry.manifest(version)
-        run = int(manifest.training.run)
-        steps[run] = max(steps.get(run, 0), manifest.training.steps[1])
-        version = manifest.parent
-    return Learned(steps)
 
 
 def read_samples(run: Run) -> list[Sample]:

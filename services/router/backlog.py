@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from redis.exceptions import RedisError
 
+from services.answer_ids import job_of
 from services.router.pins import Pins, turn_digest
 from services.router.record import Chat, Turn, answered, asked, recordable
 from services.router.spool import Spool
@@ -62,13 +63,13 @@ class Backlog:
 
 async def number(pins: Pins, spool: Spool, key: bytes, item: Waiting, turns: list[Turn]) -> None:
     """Number one turn's new messages and its answer, and send them. Raises redis.RedisError."""
-    pin = Pin.decode(item.pin)
+    pin, job = Pin.decode(item.pin), job_of(item.chat.answer_id)
     digests = [turn_digest(key, turn.role, turn.text) for turn in turns]
-    begun = await pins.begin(item.conversation, pin, item.chat.answer_id, digests)
+    begun = await pins.begin(item.conversation, pin, job, digests)
     headers = {"tenant": item.chat.tenant.encode()}
     for value in asked(item.chat, turns[begun.skip : begun.skip + begun.count], begun.first):
         spool.put(CHATS_RAW, item.chat.conversation_id, value, headers)
     if recordable(item.answer):
         digest = turn_digest(key, "assistant", item.answer)
-        seq = await pins.answered(item.conversation, item.chat.answer_id, digest)
+        seq = await pins.answered(item.conversation, job, digest)
         spool.put(CHATS_RAW, item.chat.conversation_id, answered(item.chat, item.answer, seq, pin), headers)

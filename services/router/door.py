@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 from redis.exceptions import RedisError
 
+from services.answer_ids import answer_id
 from services.router.backlog import Backlog, Waiting
 from services.router.fill import Filler, looped
 from services.router.metrics import ROLES, RouterMetrics
@@ -55,7 +56,8 @@ class Served:
 
     ask: Ask
     conversation: str
-    answer_id: str
+    job: str
+    """Names this turn, 32 hex digits: whatever is repeated for it is done once."""
     pin: Pin
     began: float
     begun: Begun | None = None
@@ -68,6 +70,11 @@ class Served:
     """From the request to the first text, seconds."""
     seq: int | None = None
     """The answer's number, once it has one."""
+
+    @property
+    def answer_id(self) -> str:
+        """The id of the answer that the pinned version gives."""
+        return answer_id(self.pin.version, self.job)
 
 
 class Door:
@@ -107,7 +114,7 @@ class Door:
         """Assign or follow, expose, record what was asked. Raises `BadRequest`."""
         now = self._clock()
         conversation = conversation_pseudonym(self._keys, ask.conversation_id, ask.tenant)
-        turn = Served(ask, conversation, f"ans-{uuid.uuid4().hex}", Pin(ask.version or ""), now)
+        turn = Served(ask, conversation, uuid.uuid4().hex, Pin(ask.version or ""), now)
         if ask.version is None:
             await self._pin(turn, now)
         elif ask.version in self.view.record.deny or not self.view.urls(ask.version, now):
@@ -151,7 +158,7 @@ class Door:
         digests = [turn_digest(self.digest_key, t.role, t.text) for t in ask.recorded]
         if self.redis_answers:
             try:
-                turn.begun = await self.pins.begin(turn.conversation, proposed, turn.answer_id, digests)
+                turn.begun = await self.pins.begin(turn.conversation, proposed, turn.job, digests)
             except RedisError:
                 self.redis_answers = False
         if turn.begun is not None:
@@ -283,7 +290,7 @@ class Door:
         if turn.begun is not None:
             digest = turn_digest(self.digest_key, "assistant", text)
             try:
-                turn.seq = await self.pins.answered(turn.conversation, turn.answer_id, digest)
+                turn.seq = await self.pins.answered(turn.conversation, turn.job, digest)
             except RedisError:
                 self.redis_answers = False
         if turn.seq is not None:
