@@ -29,6 +29,7 @@ from streams.scrub.gate import (
     DOMAIN,
     KEYED,
     LOGIN,
+    LONG,
     MIXED,
     NAMED,
     NOT_DIGITS,
@@ -178,8 +179,8 @@ def _rules(text: str, seen: Look) -> list[Span]:
         found += _contacts(text, lower, flags)
     if (
         flags & SPELLED
-        and (seen.count(SPELLED) > 1 or b"-" in seen.raw)
-        and spelled.is_spelled(seen.words, seen.digits)
+        and ("-" in text or len(seen.marked(SPELLED)) > 1)
+        and spelled.is_spelled(seen.words(), seen.digits)
     ):
         found += spelled.find_spelled(lower)
     if seen.digits:
@@ -198,7 +199,7 @@ def _rules(text: str, seen: Look) -> list[Span]:
 
 
 def _secrets(text: str, lower: str, seen: Look) -> list[Span]:
-    tokens = long_tokens(seen.raw)
+    tokens = long_tokens(text) if seen.flags & LONG else []
     found = secrets.find_shapes(text, tokens) if tokens or "-----" in text else []
     if seen.flags & PASSWORD:
         found += secrets.find_passwords(text, lower, seen.of(PASSWORD, secrets.PASSWORD_WORDS))
@@ -227,7 +228,7 @@ def _numbered(text: str, lower: str, seen: Look) -> list[Span]:
     if flags & MIXED and (seen.digits > _ID_DIGITS or "." in text) and _has_id(seen):
         found += _ids(text, lower)
     if flags & MIXED or seen.digits >= 5:  # an American postal code
-        found += streets.find_codes(text, seen.raw.translate(CLASSES))
+        found += streets.find_codes(text, text.encode().translate(CLASSES))
     if seen.digits >= separated.MIN_DIGITS and separated.may_hold(text, keyed=bool(flags & KEYED)):
         found += separated.find_separated(text, lower)
     if seen.digits >= 8 and text.count(".") > 1:  # coordinates

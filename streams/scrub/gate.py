@@ -1,30 +1,33 @@
 """The gate: one look at a text that says which detectors can possibly find something in it.
 
 A detection text is ASCII, so its bytes are its characters, and `bytes.translate` classifies all of them in a
-fraction of a microsecond. Each distinct word then gives a set of flags from one bounded table; their union
-opens detectors. Every test is a superset of what its detectors need.
+fraction of a microsecond. What stands between two spaces gives a set of flags from one bounded table, made of those of
+its words at its first appearance; their union opens detectors. Every test is a superset of what its detectors need.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Container
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import or_
 from typing import NamedTuple
 
 from streams.scrub import contacts, keywords, persons, secrets, spelled, streets
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, lexicon
+from streams.scrub.numbers import MIN_DIGITS
+from streams.scrub.remembered import LONGEST_WORD, Remembered
 from streams.scrub.spans import Overflow
 from streams.scrub.typos import intended
 
 (
     UNUSUAL, KEYED, PASSWORD, SPELLED, STREET, STREET_ALONE, AT, DOMAIN, SQUASHED, LOGIN, MIXED, NAMED, STREET_SMALL,
-    TRIGGER, AFTER,
-) = (1 << i for i in range(15))  # fmt: skip
+    TRIGGER, AFTER, DIGIT, LONG, WORDLESS,
+) = (1 << i for i in range(18))  # fmt: skip
 """What a word can open: names, values behind key words, passwords, number words, streets with and without a
 number, spelled-out addresses (two flags), addresses without signs, logins, ids, "name", streets in lower case,
-and what stands before and after names."""
+and what stands before and after names. Of pieces between spaces: that they hold a digit, a string long enough for a
+key, no word."""
 
 
 def _table(kept: str) -> bytes:
@@ -59,9 +62,8 @@ _LONG_TOKENS = re.compile(rb"a{14,}")
 CACHE_WORDS = 100_000
 """Words whose flags are remembered; the table is emptied when it is full and never leaves memory."""
 
-
-LONGEST_WORD = 40
-"""Longer words are no words: they are not remembered."""
+FEW_MEANINGS = 4_096
+"""Words that open detectors whose parts are remembered."""
 
 FEW_TOKENS = 1_000
 """Words and signs of a text up to which it may be as dense as it likes."""
@@ -73,67 +75,81 @@ _TOKEN = re.compile(r"[A-Za-z\x01]+|\d+|[^\sA-Za-z\d]")
 class Look(NamedTuple):
     """What the gate saw of a detection text."""
 
-    raw: bytes
-    words: list[bytes]
-    """Its words as written, in order."""
+    text: str
+    pieces: list[str]
+    """What stands between its spaces."""
     each: list[int]
-    """The flags of each word."""
+    """The flags of each piece."""
     flags: int
-    """What its words open together."""
+    """What they open together."""
     digits: int
     """How many digits it holds."""
 
-    def count(self, flag: int) -> int:
-        """How many words carry a flag."""
-        return sum(each & flag > 0 for each in self.each)
+    def words(self) -> list[bytes]:
+        """Its words as written, in order."""
+        return _words(self.text)
 
     def marked(self, flag: int) -> list[bytes]:
-        """The words that carry a flag."""
-        return [w for w, flags in zip(self.words, self.each, strict=True) if flags & flag]
+        """The words that carry a flag, in order."""
+        return [
+            word
+            for piece, flags in zip(self.pieces, self.each, strict=True)
+            if flags & flag
+            for word in _words(piece)
+            if _flags[word] & flag
+        ]
 
     def having(self, flag: int) -> set[str]:
         """The words, as written, that carry a flag."""
-        return {w.decode() for w, flags in zip(self.words, self.each, strict=True) if flags & flag}
+        return {word.decode() for word in self.marked(flag)}
 
     def announced(self) -> set[str]:
         """The unusual words that stand behind a trigger of names, or before what follows a name."""
-        words, each = self.words, self.each
-        found = {
-            w
-            for w, flags, before in zip(words[1:], each[1:], each, strict=False)
-            if flags & UNUSUAL and before & TRIGGER
-        }
-        if self.flags & AFTER:
-            found.update(
-                w for w, flags, behind in zip(words, each, each[1:], strict=False) if behind & AFTER and flags & UNUSUAL
-            )
-        return {w.decode() for w in found}
+        pieces, each = self.pieces, self.each
+        if self.flags & WORDLESS:  # signs of their own part no words
+            pieces = [piece for piece, flags in zip(pieces, each, strict=True) if not flags & WORDLESS]
+            each = [flags for flags in each if not flags & WORDLESS]
+        found: set[str] = set()
+        for i in [i for i, flags in enumerate(each) if flags & UNUSUAL]:
+            before, behind = each[i - 1] if i else 0, each[i + 1] if i + 1 < len(each) else 0
+            if before & TRIGGER or behind & AFTER or each[i] & (TRIGGER | AFTER):
+                found |= _announced(_words(" ".join(pieces[max(0, i - 1) : i + 2])))
+        return found
 
     def of(self, flag: int, table: Container[str]) -> dict[str, str]:
         """Words that carry a flag, compounds' parts included, in lower case -> the words of `table` that they mean."""
         found: dict[str, str] = {}
-        for word in self.having(flag):
-            lower = word.lower()
-            for part in {lower, *_SIGNS.split(lower)}:
-                meant = part if part in table else _meant(part)
-                if meant in table:
+        for word in self.marked(flag):
+            for part, intent in _meanings(word):
+                if (meant := part if part in table else intent) in table:
                     found[part] = meant
         return found
 
 
-class _Flags(dict[bytes, int]):
-    """Flags of every word met, computed at its first appearance."""
-
-    def __missing__(self, word: bytes) -> int:
-        flags = flags_of(word.decode())
-        if len(word) <= LONGEST_WORD:
-            if len(self) >= CACHE_WORDS:
-                self.clear()
-            self[word] = flags
-        return flags
+def _words(text: str) -> list[bytes]:
+    """The words of a text or a piece as written, in order."""
+    return text.encode().translate(WORDS).split()
 
 
-_flags = _Flags()
+def _announced(words: list[bytes]) -> set[str]:
+    around = [0, *map(_flags.__getitem__, words), 0]
+    return {
+        word.decode()
+        for i, word in enumerate(words)
+        if around[i + 1] & UNUSUAL and (around[i] & TRIGGER or around[i + 2] & AFTER)
+    }
+
+
+def _flags_of_piece(piece: str) -> int:
+    """What the words of a piece open together, and what the piece itself holds."""
+    words = _words(piece)
+    flags = reduce(or_, map(_flags.__getitem__, words), 0 if words else WORDLESS)
+    flags |= DIGIT * (digit_count(piece) > 0) | LONG * (_LONG_TOKEN in piece.encode().translate(SOLID))
+    return _same.setdefault(flags, flags)
+
+
+_same: dict[int, int] = {}
+"""One object for each of the few sums of flags: equal numbers far apart cost the processor's caches."""
 _CONTRACTED = re.compile(r"(?:n't|'(?:s|m|d|ll|re|ve|t)?)$")
 
 
@@ -141,10 +157,10 @@ def look(text: str) -> Look:
     """Look at a detection text (ASCII). Raises Overflow for a flood of single characters and tiny words."""
     if len(text) > FEW_TOKENS:
         _refuse_flood(text)
-    raw = text.encode()
-    words = raw.translate(WORDS).split()
-    each = list(map(_flags.__getitem__, words))
-    return Look(raw, words, each, reduce(or_, each, 0), len(raw.translate(None, NOT_DIGITS)))
+    pieces = text.split(" ")
+    each = list(map(_pieces.__getitem__, pieces))
+    flags = reduce(or_, filter(None, each), 0)
+    return Look(text, pieces, each, flags, digit_count(text) if flags & DIGIT else 0)
 
 
 def _refuse_flood(text: str) -> None:
@@ -157,13 +173,15 @@ def _refuse_flood(text: str) -> None:
 def is_quiet(text: str) -> bool:
     """Whether an ASCII text has too few digits for any number, and no `@`."""
     rest = text.encode().translate(None, QUIET)
-    return len(rest) < 4 and b"@" not in rest  # the shortest IP address
+    if b"@" in rest:
+        return False
+    few = len(rest) < MIN_DIGITS and text.count(".") < 3 and text.count(":") < 2  # no address of a machine
+    return len(rest) < 4 or few  # the shortest of them
 
 
-def long_tokens(raw: bytes) -> list[tuple[int, int]]:
+def long_tokens(text: str) -> list[tuple[int, int]]:
     """Where unbroken strings stand that are long enough for a key or a hardware address."""
-    solid = raw.translate(SOLID)
-    return [match.span() for match in _LONG_TOKENS.finditer(solid)] if _LONG_TOKEN in solid else []
+    return [match.span() for match in _LONG_TOKENS.finditer(text.encode().translate(SOLID))]
 
 
 def digit_count(text: str) -> int:
@@ -204,11 +222,20 @@ def _is_plain_way(lower: str) -> bool:
     return lower in streets.WAYS and bool(lexicon().get(lower, 0) & OFTEN)
 
 
+@lru_cache(maxsize=FEW_MEANINGS)
+def _meanings(word: bytes) -> tuple[tuple[str, str], ...]:
+    """The parts of a compound and itself, in lower case, each with the key word that it was meant to be."""
+    lower = word.decode().lower()
+    return tuple((part, _meant(part)) for part in {lower, *_SIGNS.split(lower)})
+
+
 def _meant(lower: str) -> str:
     """The key word that a word which no list holds was meant to be."""
     return "" if lexicon().get(lower) else intended(lower)
 
 
+_flags = Remembered[bytes, int](lambda word: flags_of(word.decode()), CACHE_WORDS)
+_pieces = Remembered[str, int](_flags_of_piece, CACHE_WORDS)
 _SETS = (
     (frozenset(keywords.KEYS), KEYED), (keywords.LOGINS, LOGIN),
     (secrets.PASSWORD_WORDS | secrets.ANSWER_WORDS, PASSWORD), (spelled.WORDS, SPELLED),

@@ -112,7 +112,7 @@ def find_keyed(text: str, lower: str, fired: Mapping[str, str]) -> list[Span]:
 def _value_before(lower: str, at: int, key: Key) -> list[Span]:
     """A value that stands before its key word: "BN1 4LP is my postcode", "got 4410 as verification code"."""
     floor = max(0, at - _BEFORE_REACH)
-    if not _DIGIT.search(lower, floor, at) or key.kind not in {"id", "code"}:
+    if key.kind not in _FIRST_KINDS or not _DIGIT.search(lower, floor, at):
         return []
     match = _VALUE_FIRST.search(lower, floor, at) or (
         _CODE_FIRST.search(lower, floor, at) if key.label == "OTP" else None
@@ -120,6 +120,7 @@ def _value_before(lower: str, at: int, key: Key) -> list[Span]:
     return [(*match.span(1), key.label)] if match else []
 
 
+_FIRST_KINDS = frozenset({"id", "code"})
 _BEFORE_REACH = 48
 """Characters before a key word within which its value stands."""
 _VALUE_FIRST = re.compile(

@@ -11,10 +11,12 @@ import gzip
 import json
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
 from streams.scrub.lexicon import FOREIGN, GERMAN, OFTEN
+from streams.scrub.remembered import LONGEST_WORD, Remembered
 from streams.scrub.spans import Span
 from streams.scrub.token_kinds import (
     END,
@@ -40,9 +42,6 @@ SURE = 64
 
 CACHE_WORDS = 50_000
 """Words whose letters' score is remembered; the cache is emptied when it is full and never leaves memory."""
-
-LONGEST_WORD = 40
-"""Letters of a word that are looked at; longer words are not remembered."""
 
 Row = tuple[int, ...]
 """Weights by group."""
@@ -131,21 +130,6 @@ def ngrams(word: str, shape: int) -> list[str]:
     return found
 
 
-class _Tokens(dict[str, Known]):
-    """Every token met, looked up at its first appearance."""
-
-    def __missing__(self, token: str) -> Known:
-        known = _known(token, weights())
-        if len(token) <= LONGEST_WORD:
-            if len(self) >= CACHE_WORDS:
-                self.clear()
-            self[token] = known
-        return known
-
-
-_tokens = _Tokens()
-
-
 def _known(token: str, model: Weights, kind: int | None = None) -> Known:
     kind = kind_of(token) if kind is None else kind
     candidate = is_candidate(kind)
@@ -158,6 +142,12 @@ def _known(token: str, model: Weights, kind: int | None = None) -> Known:
     group = group_of(kind) if candidate else 0
     return Known(kind, group, own, lower, before, before2, after, after2, candidate, votes_of(token, kind))
 
+
+_tokens = Remembered[str, Known](lambda token: _known(token, weights()), CACHE_WORDS)
+_pieces = Remembered[str, tuple[Known, ...]](
+    lambda piece: tuple(map(_tokens.__getitem__, TOKEN.findall(piece))), CACHE_WORDS
+)
+"""The tokens of what stands between two spaces, which no token crosses."""
 
 _ENGLISH_VOTE, _FOREIGN_VOTE, _GERMAN_VOTE, _CAPITAL_VOTE = 1, 1 << 16, 1 << 32, 1 << 48
 
@@ -190,14 +180,13 @@ def _edges() -> tuple[Known, Known]:
 
 def tag(text: str) -> list[Span]:
     """Spans of the names in a detection text."""
-    tokens = TOKEN.findall(text)
     start, end = _edges()
-    known = [start, start, *map(_tokens.__getitem__, tokens), end, end]
-    model = weights()
-    names: set[int] = set()
+    known = [start, start, *chain.from_iterable(map(_pieces.__getitem__, text.split(" "))), end, end]
     candidates = [i for i, each in enumerate(known) if each[_CANDIDATE]]
     if not candidates:
         return []
+    model = weights()
+    names: set[int] = set()
     style = style_of(sum(map(_votes, known)))
     least = LEXICAL if style > 3 else 0  # who writes another language with capitals gives names theirs
     for i in candidates:
@@ -210,14 +199,15 @@ def tag(text: str) -> list[Span]:
     if not names:
         return []
     kinds = [k.kind for k in known[2:-2]]
-    return joined(text, [m.span() for m in TOKEN.finditer(text)], tokens, kinds, names)
+    found = list(TOKEN.finditer(text))
+    return joined(text, [m.span() for m in found], [m[0] for m in found], kinds, names)
 
 
 def score(model: Weights, known: list[Known], at: int, style: int, *, follows: bool) -> int:
     """The score of the token at `at` (two edges on each side); `follows` says whether a name stands before it."""
-    kind, group, total, *_ = known[at]
-    total += model.styles.get((style * KINDS + kind) * KINDS, 0)
-    before2, before, after, after2 = known[at - 2], known[at - 1], known[at + 1], known[at + 2]
+    before2, before, word, after, after2 = known[at - 2 : at + 3]
+    kind, group = word.kind, word.group
+    total = word.own + model.styles.get((style * KINDS + kind) * KINDS, 0)
     total += before.as_before[group] + before2.as_before2[group] + after.as_after[group] + after2.as_after2[group]
     row = model.pair_before.get(f"{before2.lower} {before.lower}")
     if row is not None:

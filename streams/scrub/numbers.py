@@ -17,6 +17,7 @@ _CLASSES = bytes(ord("a" if chr(b).isalpha() else "0" if chr(b).isdigit() else "
 """Letters to `a`, digits to `0`."""
 
 NOT_DIGITS = bytes(b for b in range(256) if not 0x30 <= b <= 0x39)
+_GROUPS = re.compile(r"\d+")
 RUN = re.compile(r"\d(?:[ ./()_+\-]{0,3}\d){3,}")
 """Digits with at most three separators between two of them; linear, because a failed start is one character."""
 
@@ -91,6 +92,8 @@ _PHONE_DIGITS = range(10, 13)
 
 def find_numbers(text: str, digits: int) -> list[Span]:
     """Spans of every number in a personal shape, of IBANs and of IP addresses, in a text of so many digits."""
+    if digits < MIN_DIGITS and text.count(".") < 3 and text.count(":") < 2:
+        return []
     ibans = _ibans(text) if digits >= _IBAN_DIGITS else []
     found = list(ibans)
     lower = ""
@@ -207,7 +210,7 @@ def label_of(text: str, lower: str, start: int, end: int) -> str:
     if n < MIN_DIGITS or _is_quantity(lower, run, digits, start, end):
         return ""
     context = context_of(lower, start)
-    groups = re.findall(r"\d+", run)
+    groups = _GROUPS.findall(run)
     if [len(g) for g in groups] == [3, 2, 4]:
         return context if context in {"ORDER_ID", "ACCOUNT_ID"} else "NATIONAL_ID"
     if context in {"TRACKING", "DEVICE_ID", "DRIVER_LICENSE", "PASSPORT", "OTP", "SECRET"}:
@@ -263,7 +266,7 @@ def _is_quantity(lower: str, run: str, digits: str, start: int, end: int) -> boo
 
 def _is_list(run: str) -> bool:
     """Numbers of one or two digits that go up or repeat: sizes, seats, a countdown."""
-    groups = re.findall(r"\d+", run)
+    groups = _GROUPS.findall(run)
     if len(groups) < 3 or any(len(g) > 2 for g in groups) or run[0] in "+(":  # see the docstring
         return False
     values = [int(g) for g in groups]
