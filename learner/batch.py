@@ -92,6 +92,8 @@ class Document:
     """Tokens per byte of its sample's replies, see `learner.spelling`; 0 for what the guard does not judge."""
     said: tuple[str, ...] = ()
     """Words whose order the guard looks at, see `learner.word_order`."""
+    human: bool = True
+    """Whether people wrote what it teaches: scored on its own answers, a version always gains."""
 
     @property
     def targets(self) -> int:
@@ -106,7 +108,11 @@ def documents(chat: Chat, sample: Sample, drawn: Drawn, config: TrainConfig) -> 
         return made
     replies = taught(sample)
     found, said = density(chat, replies), spoken(replies)
-    return [replace(document, density=found, said=said) for document in made]
+    human = sample.kind == "edit" or all(turn.role == "agent" for turn in sample.turns if turn.is_target)
+    return [
+        replace(one, density=found, said=said, human=human and not any(reply.draft for reply in one.replies))
+        for one in made
+    ]
 
 
 def taught(sample: Sample) -> list[str]:

@@ -104,7 +104,8 @@ class StepReport:
     losses: dict[str, float]
     """Key of a document -> mean cross-entropy of its replies before this step, nats."""
     fresh_loss: float | None
-    """Mean over the target tokens of accepted fresh documents: the prequential loss."""
+    """Mean over the target tokens of accepted fresh documents that people wrote, of answers rated good in a step
+    without any: the prequential loss."""
     quarantined: tuple[str, ...] = ()
     readmitted: tuple[str, ...] = ()
     noise: int = 0
@@ -286,8 +287,10 @@ def _tokens(chosen: Sequence[Document]) -> dict[Component, int]:
 
 
 def _prequential(judged: Sequence[tuple[Document, float, bool]]) -> float | None:
-    fresh = [
-        (loss, document.targets) for document, loss, kept in judged if kept and document.drawn.component == "fresh"
-    ]
-    total = sum(count for _, count in fresh)
-    return sum(loss * count for loss, count in fresh) / total if total else None
+    fresh = [(loss, document) for document, loss, kept in judged if kept and document.drawn.component == "fresh"]
+    scored = [(loss, document.targets) for loss, document in fresh if document.human]
+    if not scored:
+        good = [(loss, one) for loss, one in fresh if all(reply.label == "good" for reply in one.replies)]
+        scored = [(loss, document.targets) for loss, document in good]
+    total = sum(count for _, count in scored)
+    return sum(loss * count for loss, count in scored) / total if total else None

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from learner.adapter import Base, Lora, load_base, new_lora, tree_of
-from learner.batch import Document, Drawn, Reply, pack
+from learner.batch import Document, Drawn, Reply, documents, pack
 from learner.config import TrainConfig
 from learner.objective import Norms, kl_to_base, losses, norms
 from learner.update import entropy_packed, entropy_padded, new_trajectory, step, with_references
-from tests.bases import tiny_base
+from streams.events import Label, Role, Sample, Turn
+from tests.bases import TEXTS, tiny_base
 
 CONFIG = TrainConfig(learning_rate=1e-2, warmup_steps=1)
 
@@ -146,3 +147,23 @@ def test_update_skips_a_batch_without_signal(base: Base) -> None:
     report = step(base, trajectory, [document(1, 8, Reply(4, 8, 0.0, "bad"))])
     assert report.outcome == "skipped"
     assert torch.equal(trajectory.lora.flat, before)
+
+
+def test_update_prequential_loss_is_of_what_people_wrote(base: Base) -> None:
+    """An adapter's own answers do not count where people write any; else those rated good do, never the bad ones."""
+
+    def made(role: Role, label: Label = "unknown", kind: str = "sft") -> Document:
+        turns = (Turn(role="customer", text="hello"), Turn(role=role, text=TEXTS[3], is_target=True, label=label))
+        sample = Sample(
+            sample_id=f"{role}-{label}/{kind}/0", conversation="c", customer="k", lane="chat", split="train",
+            turns=turns, received_at=0.0, completed_at=0.0,
+        )  # fmt: skip
+        return documents(base.chat, sample, Drawn("fresh", f"{role}-{label}-{kind}"), CONFIG)[0]
+
+    person, edit = made("agent"), made("assistant", kind="edit")
+    good, bad = made("assistant", "good"), made("assistant", "bad")
+    assert [one.human for one in (person, edit, good, bad)] == [True, True, False, False]
+    for chosen, counted in (([person, good, bad], [person]), ([good, bad], [good]), ([bad, edit], [edit])):
+        trajectory = new_trajectory(noisy(base), 400, CONFIG)
+        report = step(base, trajectory, chosen)
+        assert report.fresh_loss == pytest.approx(report.losses[counted[0].drawn.key])
