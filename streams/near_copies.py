@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from importlib.resources import files
 from itertools import chain
-from operator import or_
+from operator import add
 from struct import pack, unpack
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -43,11 +43,11 @@ _TOKEN = re.compile(
     r"|[^\W\d_]+(?:['’][^\W\d_]+)*|[.!?:\n]|[#$£€₹]?\d+(?:[.,:/-]\d+)*|<[A-Z_]+_\d+>"
 )
 _ENDS = frozenset(".!?:\n")
-_BAND: Final = tuple(at << 32 for at in range(BANDS))
+_BAND: Final = tuple(bytes([at]) for at in range(BANDS))
 _DIGEST: Final = f"<{BANDS * ROWS}I"
 _ROWS: Final = f"{4 * ROWS}s" * BANDS
-_NUMBERED: Final = f">{BANDS}Q"
-_KEYS: Final = "3x5s" * BANDS
+_SUMS: Final = f">{BANDS}I"
+_KEYS: Final = "4s" * BANDS
 _KEPT: Final = 1 << 16
 _LONG_PIECE: Final = 40
 """Characters of what no other text will repeat, so that it is not kept."""
@@ -63,18 +63,32 @@ VALUES: Final = _GROUPS["negation"] | _GROUPS["number"] | _GROUPS["time"]
 
 @dataclass(frozen=True)
 class Side:
-    """The hashed words of a question or a reply, in order; which of them are values (number, date, negation, name)."""
+    """The hashed words of a question or a reply, in order, values marked; what most comparisons never ask is lazy."""
 
-    words: tuple[int, ...]
-    values: frozenset[int]
-    counted: frozenset[int]
-    """Every word with the number of its occurrence above bit 32: a set that is compared as a bag."""
-    rest: frozenset[int]
-    """The same of the words that are no values here."""
+    tokens: tuple[int, ...]
+
+    @cached_property
+    def words(self) -> tuple[int, ...]:
+        """Without marks."""
+        return tuple([token & _MASK for token in self.tokens])
+
+    @cached_property
+    def values(self) -> frozenset[int]:
+        """Those words that are values here: number, date, negation, name."""
+        return frozenset([token & _MASK for token in self.tokens if token & _VALUE])
+
+    @cached_property
+    def counted(self) -> frozenset[int]:
+        """Every word with the number of its occurrence above bit 32: a set that is compared as a bag."""
+        return _bag(self.words)
+
+    @cached_property
+    def rest(self) -> frozenset[int]:
+        """The same of the words that are no values here."""
+        return _bag([token for token in self.tokens if not token & _VALUE])
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """A question and its reply."""
 
     question: Side
@@ -90,7 +104,7 @@ def bands(question: str, reply: str) -> tuple[bytes, ...]:
     sketch = _sketch()(num_perm=BANDS * ROWS, seed=7)
     sketch.update(list(chosen))
     rows = unpack(_ROWS, pack(_DIGEST, *sketch.digest()))
-    return unpack(_KEYS, pack(_NUMBERED, *map(or_, _BAND, map(crc32, rows))))
+    return tuple(map(add, _BAND, unpack(_KEYS, pack(_SUMS, *map(crc32, rows)))))
 
 
 def signature(question: str, reply: str) -> bytes:
@@ -106,16 +120,7 @@ def read(held: bytes) -> Unit:
     if not numbers or numbers[0] >= len(numbers):
         raise ValueError("no signature")
     split = numbers[0] + 1
-    return Unit(_side(numbers[1:split]), _side(numbers[split:]))
-
-
-def _side(tokens: tuple[int, ...]) -> Side:
-    if max(tokens, default=0) < _VALUE:
-        counted = _bag(tokens)
-        return Side(tokens, frozenset(), counted, counted)
-    words = tuple([token & _MASK for token in tokens])
-    values = frozenset([token & _MASK for token in tokens if token & _VALUE])
-    return Side(words, values, _bag(words), _bag([token for token in tokens if not token & _VALUE]))
+    return Unit(Side(numbers[1:split]), Side(numbers[split:]))
 
 
 def _bag(words: Sequence[int]) -> frozenset[int]:
@@ -146,18 +151,18 @@ def similar(a: bytes, b: bytes) -> bool:
 def contradicts(a: bytes, b: bytes) -> bool:
     """True if the question is the same, and the reply but for a number, date, negation or name, or yes for no."""
     one, other = read(a), read(b)
-    if not one.question.words or not _same_words(one.question, other.question):
+    if not one.question.tokens or not _same_words(one.question, other.question):
         return False
     if _facts(one.question, other.question):
         return False
     if _same_words(one.reply, other.reply, slack=2):
         return _facts(one.reply, other.reply)
-    return min(len(one.question.words), len(other.question.words)) >= SHORT and _says(one) * _says(other) < 0
+    return min(len(one.question.tokens), len(other.question.tokens)) >= SHORT and _says(one) * _says(other) < 0
 
 
 def asks(signature: bytes) -> bool:
     """True if there is a question to speak of: what is said to "Hi there" is no claim."""
-    return len(read(signature).question.words) >= ASKED
+    return len(read(signature).question.tokens) >= ASKED
 
 
 def _says(unit: Unit) -> int:
@@ -170,7 +175,7 @@ def _says(unit: Unit) -> int:
 
 def same_facts(one: str, other: str) -> bool:
     """True if both texts name the same numbers, dates, names and negations, each as often."""
-    return not _facts(*(_side(_read(text).tokens) for text in (one, other)))
+    return not _facts(*(Side(_read(text).tokens) for text in (one, other)))
 
 
 def reply_key(reply: str) -> bytes:
@@ -194,16 +199,18 @@ def _same_words(one: Side, other: Side, slack: int = 0) -> bool:
 
 
 def _size(unit: Unit) -> int:
-    return len(unit.question.words) + len(unit.reply.words)
+    return len(unit.question.tokens) + len(unit.reply.tokens)
 
 
 def _equal(one: Unit, other: Unit) -> bool:
+    if len(one.question.tokens) != len(other.question.tokens) or _size(one) != _size(other):
+        return False
     return one.reply.words == other.reply.words and one.question.words == other.question.words
 
 
 def _facts(one: Side, other: Side) -> bool:
     """True if a value of one side is missing in the other, even as an ordinary word ("The Inn", "Inn")."""
-    if one.words == other.words:
+    if one.tokens == other.tokens:
         return False
     values = one.values | other.values
     return bool(values) and any(word & _MASK in values for word in one.counted ^ other.counted)

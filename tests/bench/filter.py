@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from streams.near_copies import VALUES
+from streams.near_copies import read as read_signature
 from streams.near_copies_store import MemoryCopies, Unit
 from streams.quality import QualityConfig, Verdict, judge_turns
 from streams.quality.classifier import CLASSES, Classifier
@@ -176,6 +177,7 @@ def speed(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
             judge_turns(turns[start : start + 256], CONFIG)  # type: ignore[arg-type]
         alone.append(time.process_time() - begun)
         store = MemoryCopies(CONFIG)
+        read_signature.cache_clear()  # what is looked up in life is new
         begun = time.process_time()
         for at in range(0, len(turns) - 1, 2):
             unit = Unit(str(at), turns[at][0], turns[at + 1][0])
