@@ -44,7 +44,8 @@ def load_anchors(base: Base, count: int, tokens: int, directory: Path, seed: int
         unfinished = path.with_suffix(".tmp")
         unfinished.write_text(json.dumps(rows))
         unfinished.rename(path)
-    made = [document for number, row in enumerate(rows) if (document := _document(base, row, number)) is not None]
+    different = enumerate(dict.fromkeys(map(tuple, rows)))  # one that came twice may not train and gauge
+    made = [document for number, row in different if (document := _document(base, row, number)) is not None]
     return Anchors(tuple(made[: len(made) // 2]), tuple(made[len(made) // 2 :]))
 
 
