@@ -25,6 +25,6 @@ def test_anchors_that_gauge_never_train(tmp_path: Path) -> None:
     assert not training & gauge
     assert all(document.replies for document in (*found.training, *found.gauge))
     assert load_anchors(base, 12, 24, tmp_path) == found
-    gauge, lora = Gauge(base, found.gauge), new_lora(base.shape, 8, 16, torch.Generator().manual_seed(1))
-    assert gauge.of(tree_of(base, lora)) < 1e-6
-    assert gauge.of(tree_of(base, lora.with_flat(torch.full_like(lora.flat, 0.2)))) > 0.0
+    kl, lora = Gauge(base, found.gauge), new_lora(base.shape, 8, 16, torch.Generator().manual_seed(1))
+    assert kl.of(tree_of(base, lora)) < 1e-6
+    assert kl.of(tree_of(base, lora.with_flat(torch.full_like(lora.flat, 0.2)))) > 0.0
