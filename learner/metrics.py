@@ -148,6 +148,8 @@ class LearnerMetrics:
         for entry in decision.evidence:
             if entry.guard == "gauge" and entry.outcome != "not_applicable":
                 self._kl.labels("candidate").set(entry.value)
+        if judged.stable_kl is not None:
+            self._kl.labels("stable").set(judged.stable_kl)
         if judged.heldout.examples:
             self._loss.labels("holdout").set(judged.heldout.nll)
 

@@ -97,6 +97,8 @@ class Judged:
     seconds: float
     report: Callable[[], Held] = field(repr=False)
     """Scores it on test conversations: of no use to the decision, so the version goes out first."""
+    stable_kl: float | None = None
+    """KL(base || stable) on the gauge's anchors, nats; None if nothing was scored."""
 
     @cached_property
     def heldout(self) -> Held:
@@ -205,7 +207,8 @@ class Judge:
             self._keep(candidate.name, version)
         size = sum(path.stat().st_size for path in paths.values())
         seconds = self._clock() - started
-        return Judged(candidate, decision, stable, version, digest, size, seconds, lambda: self._heldout(tree))
+        known, report = self._gauges.get(stable), lambda: self._heldout(tree)
+        return Judged(candidate, decision, stable, version, digest, size, seconds, report, known)
 
     def _decide(self, tree: Tree, held: HeldOut, stable: str, version: str) -> Decision:
         if len(held.recent) < self._limits.recent_min:  # no look is taken: nothing is worth scoring
