@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("services.demo", "the whole loop on this machine in under three minutes"),
     "up": ("services.up", "the same processes, kept running to try"),
     "clean": ("services.clean", "the stream worker: scrub, assemble, judge, store"),
+    "status": ("services.status", "what runs and where it stands: processes, lag, buffer, rollout, versions"),
     "reconcile": ("services.reconcile", "what became of every event of a file"),
     "topics": ("services.topics", "the topics and each process's rights on Kafka, to print or to apply"),
     "replay-dead-letters": ("services.dead_letters", "run the records behind dead letters again, once"),

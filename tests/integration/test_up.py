@@ -87,6 +87,24 @@ def _is_worker(process: Path, folder: Path) -> bool:
         return False
 
 
+def test_up_status_shows_every_process_ready(folder: Path, running: dict[str, Any]) -> None:
+    """Once the worker is back: six processes, what waits, what is stored, and the rollout's state."""
+    del running
+    for _ in range(30):
+        done = driftline(folder, "status", "--json")
+        if done.returncode == 0:
+            break
+        PAUSE.wait(1)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, found
+    assert sorted(name.split()[0] for name in found["processes"]) == [
+        "clean", "learn", "node", "node", "rollout", "router",
+    ]  # fmt: skip
+    assert set(found["lag"]) == {"chats.raw", "chats.clean"}
+    assert found["buffer"]["train"] > 0
+    assert found["rollout"]["stable"]
+
+
 def test_up_answers_an_openai_client(running: dict[str, Any]) -> None:
     """A chat completion names the version that gave it, in the body and in the header."""
     body = {"model": "driftline", "messages": [{"role": "user", "content": "Where is my order?"}]}
