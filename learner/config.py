@@ -106,7 +106,8 @@ class TrainConfig:
     arm_max: float = 4.0
     """Largest weight of a reply for the rarity of its rollout arm, 1 / p."""
     signal_share: float = 0.30
-    """Most tokens of a batch that rated or edited replies may hold."""
+    """Most tokens of a batch that rated or edited replies may hold; where fewer replies than that are rated, their loss
+    counts as a part of so many."""
     customer_share: float = 0.02
     """Most tokens of any 100 steps that one customer may hold, once 50 customers are active."""
     quarantine_nats: float = 1.5

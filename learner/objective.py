@@ -77,7 +77,8 @@ def losses(
     kept = [keep is None or keep[span.document] for span in spans]
     total = (summed * torch.tensor([s.weight * k for s, k in zip(spans, kept, strict=True)], device=device)).sum()
     total = total / max(whole.weight, 1e-9)
-    total = total + _ratings(spans, kept, summed, config.apo_beta) / max(whole.rated, 1)
+    rated = max(whole.rated, config.signal_share * whole.replies, 1)  # a few ratings outweigh no step
+    total = total + _ratings(spans, kept, summed, config.apo_beta) / rated
     total = total + _edits(spans, kept, summed, config.dpo_beta) / max(whole.replies, 1)
     return Losses(total, summed.detach())
 

@@ -94,6 +94,8 @@ def test_objective_equals_its_formulas() -> None:
     found = losses(pack(chosen), entropy, whole, CONFIG)
     assert found.total.item() == pytest.approx(sft + apo + dpo / 4, rel=1e-5)
     assert found.replies.tolist() == pytest.approx([3.0, 0.75, 2.5, 0.9])
+    few = losses(pack(chosen), entropy, whole, replace(CONFIG, signal_share=0.75))  # two rated count as three of four
+    assert few.total.item() == pytest.approx(sft + apo * 2 / 3 + dpo / 4, rel=1e-5)
 
 
 def test_objective_guarded_documents_count_nothing() -> None:
