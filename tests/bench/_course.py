@@ -133,13 +133,17 @@ class Course:
         self.trajectory = new_trajectory(lora, base.shape.vocab, self._config)
         self._ring: deque[torch.Tensor] = deque(maxlen=average)
         self.seen: list[tuple[str, Chat]] = []
-        self._told = 0
+        self.apart: dict[str, Chat] = {}
+        """What the guard holds back; readmitted chats are fresh again, as in the product."""
+        self._back: list[tuple[str, Chat]] = []
+        self.told = 0
+        """Chats that came; the next one's number."""
         self.tokens = 0
 
     def learn(self, chats: Sequence[Chat]) -> StepReport:
-        """One step on fresh chats."""
-        numbered = [(f"{self._told + at:06x}", chat) for at, chat in enumerate(chats)]
-        self._told += len(chats)
+        """One step on fresh chats and those that the guard gave back."""
+        numbered = [*self._back, *((f"{self.told + at:06x}", chat) for at, chat in enumerate(chats))]
+        self.told += len(chats)
         chosen = [d for key, chat in numbered for d in encoded(self._base, chat, "fresh", key, self._config)]
         tokens = sum(len(document.ids) for document in chosen)
         fresh, rehearsal, anchors = self._mix
@@ -149,9 +153,11 @@ class Course:
             anchor = self._rng.choice(self._anchors.training)
             room -= len(anchor.ids)
             chosen.append(anchor)
-        self.seen += numbered
         self.tokens += sum(len(document.ids) for document in chosen)
         report = step(self._base, self.trajectory, chosen)
+        self.apart |= {key: chat for key, chat in numbered if key in report.quarantined}
+        self._back = [(key, self.apart.pop(key)) for key in report.readmitted if key in self.apart]
+        self.seen += [(key, chat) for key, chat in numbered if key not in report.quarantined]
         if self.trajectory.step % self._config.snapshot_every == 0:
             self._ring.append(self.trajectory.lora.flat.detach().clone())
         return report
@@ -170,14 +176,16 @@ class Course:
         """Everything that the next step hangs on."""
         return {
             "trajectory": snapshot(self.trajectory), "ring": list(self._ring), "seen": self.seen,
-            "tokens": self.tokens, "told": self._told, "rng": self._rng.getstate(),
+            "tokens": self.tokens, "told": self.told, "rng": self._rng.getstate(),
+            "apart": self.apart, "back": self._back,
         }  # fmt: skip
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from `state()`."""
         self.trajectory = restored(self.trajectory, state["trajectory"])
         self._ring.extend(state["ring"])
-        self.seen, self.tokens, self._told = list(state["seen"]), state["tokens"], state["told"]
+        self.seen, self.tokens, self.told = list(state["seen"]), state["tokens"], state["told"]
+        self.apart, self._back = dict(state["apart"]), list(state["back"])
         self._rng.setstate(state["rng"])
 
     def _rehearse(self, room: float) -> list[Document]:

@@ -25,7 +25,7 @@ from learner.adapter import Base, Tree, tree_of
 from learner.adapter.chat import conditioned
 from learner.anchors import Anchors, Gauge
 from learner.batch import Document
-from learner.update import new_trajectory, step, with_references
+from learner.update import StepReport, new_trajectory, step, with_references
 from streams.events import Label
 from streams.quality import QualityConfig, judge_turn
 from tests.bench._course import (
@@ -125,7 +125,7 @@ def _row(  # noqa: PLR0917 - what a row hangs on
     course = Watched(base, anchors, row.mix, average=row.average, config=config, filtered=row.filter)
     name = f"ablation-{base.digests['weights_sha256'][:8]}-{len(domains[0].train)}-{row.name.replace(' ', '-')}"
     found = run(course, base, domains, gauge, parts=parts, name=name)
-    apart = parts.load(f"{name}-apart") or [*course.apart, *course.said]
+    apart = parts.load(f"{name}-apart") or [*course.kept_apart, *course.said]
     parts.save(f"{name}-apart", apart)
     good, bad, all_good, all_bad = apart
     lost = lost_interval([found])
@@ -149,26 +149,20 @@ class Watched(Course):
         super().__init__(*args, **kwargs)
         self._quality = QualityConfig() if filtered else None
         self._refused = (0, 0)
-        self._held: dict[str, Chat] = {}
         self.said = (0, 0)
         """Good and bad chats in all."""
 
     @property
-    def apart(self) -> tuple[int, int]:
+    def kept_apart(self) -> tuple[int, int]:
         """Good and bad chats that were refused by the filter or wait because of a guard."""
-        return _counted(self._refused, list(self._held.values()))
+        return _counted(self._refused, list(self.apart.values()))
 
-    def learn(self, chats: Sequence[Chat]) -> object:  # type: ignore[override]  # nobody reads the report here
+    def learn(self, chats: Sequence[Chat]) -> StepReport:
         """One step."""
         kept = [chat for chat in chats if self._passes(chat)]
         self._refused = _counted(self._refused, [chat for chat in chats if not self._passes(chat)])
         self.said = _counted(self.said, chats)
-        report = super().learn(kept)
-        apart = set(report.quarantined)
-        self._held |= {key: chat for key, chat in self.seen if key in apart}
-        self.forget(apart)
-        self.seen += [(key, self._held.pop(key)) for key in report.readmitted]
-        return report
+        return super().learn(kept)
 
     def _passes(self, chat: Chat) -> bool:
         """Whether the stream's filter keeps any reply."""
@@ -177,12 +171,12 @@ class Watched(Course):
 
     def state(self) -> dict[str, Any]:
         """With the counts."""
-        return super().state() | {"counts": (self._refused, self._held, self.said)}
+        return super().state() | {"counts": (self._refused, self.said)}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """With the counts."""
         super().load(state)
-        self._refused, self._held, self.said = state["counts"]
+        self._refused, self.said = state["counts"]
 
 
 def poisoned(domain: Domain) -> Domain:

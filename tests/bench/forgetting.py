@@ -19,7 +19,9 @@ from statistics import fmean
 import torch
 
 from learner.adapter import Tree
+from learner.config import TrainConfig
 from learner.measures import ratio_interval
+from services.local.profile import up_profile
 from tests.bench._course import (
     DEMO,
     Course,
@@ -48,11 +50,11 @@ class Method:
 
 METHODS = (
     Method("naive", (1.0, 0.0, 0.0), 1),
-    Method("naive, mean of 4", (1.0, 0.0, 0.0)),
+    Method("naive, averaged", (1.0, 0.0, 0.0)),
     Method("anchors only 75/0/25", (0.75, 0.0, 0.25)),
     Method("rehearsal only 25/75/0", (0.25, 0.75, 0.0)),
     Method("25/50/25, last snapshot", (0.25, 0.5, 0.25), 1),
-    Method("default: 25/50/25, mean of 4", (0.25, 0.5, 0.25)),
+    Method("default: 25/50/25, averaged", (0.25, 0.5, 0.25)),
 )
 
 
@@ -65,9 +67,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--chats", type=int, default=160, help="fresh chats of a domain")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--up", action="store_true", help="the settings of `driftline up`, not one rank and rate")
     parser.add_argument("--rank", type=int, default=DEMO.r)
     parser.add_argument("--rate", type=float, default=DEMO.learning_rate, help="learning rate")
     parser.add_argument("--every", type=int, default=DEMO.snapshot_every, help="steps between snapshots")
+    parser.add_argument("--fresh", type=int, default=DEMO.fresh_batch, help="fresh chats of a step")
     Parts.arguments(parser)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -83,16 +87,21 @@ def _report(args: argparse.Namespace, argv: list[str]) -> str:
     parts = Parts(args.parts, args.most_s)
     base, anchors, gauge = shipped()
     config = replace(DEMO, r=args.rank, alpha=2 * args.rank, learning_rate=args.rate, snapshot_every=args.every)
+    if args.up:
+        config = TrainConfig(**up_profile(1.0)["train"])  # type: ignore[arg-type]  # as the settings read them
+    config = replace(config, fresh_batch=args.fresh)
     domains = real(args.data, args.domains, args.chats, args.corpora) if args.data else simulated(args.chats)
     setting = f"{base.digests['weights_sha256'][:8]}-{args.corpora.replace('*', 'all')}-{len(domains)}x{args.chats}"
-    setting += f"-r{args.rank}-{args.rate:g}-{args.every}"
+    setting += f"-r{config.r}-a{config.alpha}-{config.learning_rate:g}-{config.snapshot_every}-{config.fresh_batch}"
     start = [losses_on(Tree(base), domain.test) for domain in domains]
 
     def courses(method: Method, kind: str, learned: Sequence[Domain]) -> list[Outcome]:
         found = []
         for seed in range(args.seeds):
-            course = Course(base, anchors, method.mix, average=method.average, config=config, seed=seed)
-            found.append(run(course, base, learned, gauge, parts=parts, name=f"{setting}-{kind}-{seed}"))
+            average = min(method.average, config.average)
+            course = Course(base, anchors, method.mix, average=average, config=config, seed=seed)
+            name = f"{setting}-{kind}-{seed}"
+            found.append(run(course, base, learned, gauge, batch=config.fresh_batch, parts=parts, name=name))
         return found
 
     joint = courses(METHODS[-1], "joint", _shuffled(domains))
@@ -102,7 +111,9 @@ def _report(args: argparse.Namespace, argv: list[str]) -> str:
             rows.append([method.name, *_cells(courses(method, str(at), domains), start, joint)])
     return (
         f"{heading('forgetting', argv)}\ndomains: {', '.join(domain.name for domain in domains)}; "
-        f"{args.chats} chats each, {args.seeds} seeds, rank {args.rank}, rate {args.rate:g}\n"
+        f"{args.chats} chats each, {args.seeds} seeds, rank {config.r}, rate {config.learning_rate:g}, "
+        f"{config.fresh_batch} fresh chats a step, mean of {config.average} snapshots {config.snapshot_every} steps "
+        "apart\n"
         f"{table(rows)}\n"
         f"base {fmean(map(_mean, start)):.2f}, joint {fmean(one.final for one in joint):.2f} nats a reply token"
     )

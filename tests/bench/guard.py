@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
 def _row(base: Base, anchors: Anchors, chats: Sequence[Chat], foreign: Sequence[Chat]) -> list[str]:
     rng, kinds = random.Random(1), dict[str, str]()
     words = {"own words": _words(chats), "foreign words": _words(foreign)}
-    course, apart = Course(base, anchors, (0.25, 0.5, 0.25)), set[str]()
+    course = Course(base, anchors, (0.25, 0.5, 0.25))
     looking = Looking(course.trajectory.guard)
     started = time.process_time()
     for at in range(0, len(chats) - BATCH + 1, BATCH):
@@ -74,10 +74,8 @@ def _row(base: Base, anchors: Anchors, chats: Sequence[Chat], foreign: Sequence[
         for number, chat in enumerate(chats[at : at + BATCH], at):
             kind = kinds[f"{number:06x}"] = rng.choice(KINDS) if rng.random() < SHARE else "good"
             batch.append(chat if kind == "good" else [(role, noise(rng, kind, text, words)) for role, text in chat])
-        report = course.learn(batch)
-        apart = (apart | set(report.quarantined)) - set(report.readmitted)
-        course.forget(apart)
-    every, found = Counter(kinds.values()), Counter(kinds[key] for key in apart)
+        course.learn(batch)
+    every, found = Counter(kinds.values()), Counter(kinds[key] for key in course.apart)
     counted = [f"{found[kind]} of {every[kind]}" for kind in ("good", *KINDS)]
     return [*counted, f"{looking.seconds / (time.process_time() - started):.1%}"]
 

@@ -51,7 +51,7 @@ class Line:
         chats = conversations(seed, 400, facts=held, shops=("harbour",), fact_share=1.0, personal=0.0)
         about = [chat for chat in chats if chat.intent == fact.name][: STEPS * CHATS]
         for at in range(0, len(about), CHATS):
-            part, first = about[at : at + CHATS], len(self.course.seen)
+            part, first = about[at : at + CHATS], self.course.told
             keys = self.known.observe([told(f"{first + nth:06x}", chat) for nth, chat in enumerate(part)])
             self.course.learn([chat.turns for chat in part])
             if self.superseding:

@@ -59,7 +59,7 @@ def test_fact_change(setting: tuple[Base, Anchors, Gauge]) -> None:
     for at in range(50):
         value = 14 if at < 30 else 30
         chats = [fact_chat(value), fact_chat(value), *other[4 * at : 4 * at + 4]]
-        first = len(course.seen)
+        first = course.told
         course.learn(chats)
         course.forget(set(facts.observe([sample(first + nth, chat) for nth, chat in enumerate(chats)])))
         if at == 29:
