@@ -101,7 +101,7 @@ class Rules:
         ]
 
     def alerts(self) -> list[Alert]:
-        """Every alert: twelve, and the one that personal data needs."""
+        """Every alert: twelve, and those that personal data and the replay buffer need."""
         fresh = f'sum(driftline_replay_buffer_items{{state="fresh"}}) > {MINI_BATCH}'
         publishes = (
             f'sum(increase(driftline_adapter_publishes_total{{outcome=~"ok|refused"}}[{self.window("30m")}])) > 0'
@@ -146,6 +146,10 @@ class Rules:
                   f'+ sum(increase(driftline_pii_canaries_total{{result="survived"}}[{quarter}])) > 0', "0m", "page",
                   "Personal data passed the scrubber.",
                   "{{ $value | humanize }} audited turns leak or planted values survived in a quarter of an hour; 0 is normal."),
+            Alert("DriftlineReplayBufferBroken",
+                  f"sum by (table) (increase(driftline_replay_buffer_audit_failures_total[{quarter}])) > 0", "0m", "page",
+                  "The replay buffer's indexes disagree.",
+                  "{{ $value | humanize }} broken invariants in table {{ $labels.table }} within a quarter of an hour; 0 is normal."),
             Alert("DriftlineAdapterVerifyFailed", f"sum by (reason) (increase(driftline_adapter_verify_failures_total[{quarter}])) > 0",
                   "0m", "page", "A node refused an adapter version: it is damaged, forged or wrong.",
                   "{{ $value }} refusals for {{ $labels.reason }}; 0 is normal."),
