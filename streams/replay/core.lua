@@ -18,17 +18,12 @@ local COUNTERS = { 'n', 'bytes', 'seq', 'hi', 'ins', 'anchors', 'smp', 'ev', 'er
 local LIMIT = 256
 local MANY = 500 -- values that one call or one unpack carries
 
-local cfg, N, changed = {}, {}, {}
+local cfg, N, loaded = {}, {}, {}
 local lanes, lane_dirty, quotas = {}, {}, {}
 local buckets, evictions, spare, next_spare = {}, {}, {}, 1
 local evicted = 0
 
 local function exempt(flags) return flags % 4 >= 2 end
-
-local function add(name, by)
-  N[name] = N[name] + by
-  changed[name] = true
-end
 
 local formats = {} -- of so many u32
 local function u32s(count)
@@ -64,7 +59,10 @@ local function load()
   for i, name in ipairs(names) do cfg[name] = tonumber(values[i] or 0) end
   cfg.now = values[7] and cfg.clock or tonumber(call('TIME')[1])
   values = call('HMGET', T .. ':n', unpack(COUNTERS))
-  for i, name in ipairs(COUNTERS) do N[name] = tonumber(values[i] or 0) end
+  for i, name in ipairs(COUNTERS) do
+    loaded[name] = tonumber(values[i] or 0)
+    N[name] = loaded[name]
+  end
   lanes = unpack_u32(call('GET', T .. ':lc') or '')
   quotas = unpack_u32(call('GET', T .. ':lq') or '')
 end
@@ -96,7 +94,8 @@ local function lane_id(name)
   return id
 end
 
-local pages, records, touched, is_touched = {}, {}, {}, {}
+local pages, records = {}, {} -- by number, by slot
+local touched, made = {}, {} -- records to write back: slot -> those that are stored, and new ones in their order
 local function record_at(slot)
   local number = floor(slot / PAGE)
   local page = pages[number]
@@ -109,18 +108,16 @@ end
 
 -- The record of a slot by its stored bytes.
 local function adopt(slot, raw)
-  local r = records[slot]
-  if not r then
-    r = { unstruct(FORMAT, raw) }
-    r[SLOT] = slot
-    records[slot] = r
-  end
+  local r = { unstruct(FORMAT, raw) }
+  r[SLOT] = slot -- where unstruct told how far it read
+  records[slot] = r
   return r
 end
 
 -- The record of a slot, live or not; nil where no page exists.
 local function record(slot)
-  if records[slot] then return records[slot] end
+  local r = records[slot]
+  if r then return r end
   local page, offset = record_at(slot)
   local raw = call('GETRANGE', page, format('%d', offset), format('%d', offset + RECORD - 1))
   return #raw == RECORD and adopt(slot, raw) or nil
@@ -129,12 +126,7 @@ end
 local function live(r, seq) return r and r[FLAGS] % 2 == LIVE and (not seq or r[SEQ] == seq) end
 
 local function store(r)
-  local slot = r[SLOT]
-  records[slot] = r
-  if not is_touched[slot] then
-    is_touched[slot] = true
-    touched[#touched + 1] = slot
-  end
+  if not r[MADE] then touched[r[SLOT]] = r end
 end
 
 -- Bin arrays. `size` counts their items; behind them stand as many cells as there are `holes`, in the order they came.
@@ -270,14 +262,20 @@ local function bucket_of(ts, flags)
   return name
 end
 
+-- The table under a key, made when it is first asked for.
+local function under(tables, key)
+  local found = tables[key]
+  if not found then
+    found = {}
+    tables[key] = found
+  end
+  return found
+end
+
 -- Stored payloads that leave, and those that come: bucket -> arguments. What leaves goes first.
 local gone, coming = {}, {}
 local function gather(by_bucket, bucket, digest, value)
-  local list = by_bucket[bucket]
-  if not list then
-    list = {}
-    by_bucket[bucket] = list
-  end
+  local list = under(by_bucket, bucket)
   local at = #list
   list[at + 1], list[at + 2] = digest, value
 end
@@ -313,6 +311,9 @@ local function write_folds()
   if key then call('EXPIRE', key, 34560000) end
 end
 
+local members = {} -- customer -> slot -> whether it is theirs from now on
+local function assign(cust, slot, theirs) under(members, cust)[slot] = theirs end
+
 local unleased, resident = {}, {} -- slots of leases that end; digest -> whether it is known to be stored
 -- Removes a live record from every index; `counter` is ev, era, exp or ret.
 local function remove(r, counter)
@@ -322,14 +323,12 @@ local function remove(r, counter)
   gather(gone, bucket, r[DIGEST])
   resident[r[DIGEST]] = false
   if r[FLAGS] >= ANNOTATED then call('HDEL', T .. ':a:' .. bucket, r[DIGEST]) end
-  call('SREM', T .. ':c:' .. r[CUST], format('%d', r[SLOT]))
+  assign(r[CUST], r[SLOT], false)
   if r[BIN] == LEASED then unleased[#unleased + 1] = r[SLOT] end
   if r[TIMES] > 0 then fold(r[CUST], r[FIRST], r[LAST], r[TIMES]) end
   r[FLAGS] = 0
   store(r)
   buckets[bucket] = (buckets[bucket] or 0) - 1
   spare[#spare + 1] = r[SLOT]
-  add('n', -1)
-  add('bytes', -r[BYTES])
-  add(counter, 1)
+  N.n, N.bytes, N[counter] = N.n - 1, N.bytes - r[BYTES], N[counter] + 1
 end

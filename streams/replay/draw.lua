@@ -44,18 +44,29 @@ local function bins_at(lane)
   return whole[lane]
 end
 
-local mass = {}
--- Sum of weight^alpha over the lane's scored bins.
-local function prio_mass(lane)
-  if not mass[lane] then
-    local sum, bins = 0, bins_at(lane)
-    for bin = 1, 62 do
-      if bins[bin + 1] > 0 then sum = sum + bins[bin + 1] * powers[bin] end
+local ladders = {}
+-- The lane's bins that `prio` or `uniform` draws from, and the sum up to and with each of weight^alpha or of items.
+local function ladder(lane, policy)
+  local id = policy .. lane
+  local found = ladders[id]
+  if not found then
+    local bins, upto, sum, prio = {}, {}, 0, policy == 'prio'
+    for at, items in ipairs(bins_at(lane)) do
+      local bin = at - 1
+      if items > 0 and bin < LEASED and not (prio and bin == FRESH) then
+        sum = sum + (prio and items * powers[bin] or items)
+        bins[#bins + 1] = bin
+        upto[#bins] = sum
+      end
     end
-    mass[lane] = sum
+    found = { bins = bins, upto = upto, sum = sum }
+    ladders[id] = found
   end
-  return mass[lane]
+  return found
 end
+
+-- Sum of weight^alpha over the lane's scored bins.
+local function prio_mass(lane) return ladder(lane, 'prio').sum end
 
 local function lanes_of(part)
   local ids = {}
@@ -131,25 +142,17 @@ local function round(cells)
   return drawn
 end
 
+-- A bin by its sum, and a place in it.
 local function pick_bin(lane, policy)
-  local bins = bins_at(lane)
-  if policy == 'prio' then
-    local u = math.random() * prio_mass(lane)
-    local last
-    for bin = 1, 62 do
-      if bins[bin + 1] > 0 then
-        last = bin
-        u = u - bins[bin + 1] * powers[bin]
-        if u < 0 then break end
-      end
-    end
-    return last, math.random(bins[last + 1]) - 1
+  local steps = ladder(lane, policy)
+  local upto, low, high = steps.upto, 1, #steps.upto
+  local u = policy == 'prio' and math.random() * steps.sum or math.random(steps.sum) - 1
+  while low < high do
+    local middle = floor((low + high) / 2)
+    if u < upto[middle] then high = middle else low = middle + 1 end
   end
-  local nth = math.random(lane_get(lane, NEW) + lane_get(lane, SCORED)) - 1
-  for bin = 0, 62 do
-    if nth < bins[bin + 1] then return bin, nth end
-    nth = nth - bins[bin + 1]
-  end
+  local bin = steps.bins[low]
+  return bin, policy == 'prio' and math.random(bins_at(lane)[bin + 1]) - 1 or u - (upto[low - 1] or 0)
 end
 
 -- The next pick of a cell: an array cell {lane, bin, pos} or, from a ring, a slot; nil when a draw without replacement
@@ -213,7 +216,7 @@ local function drawable(slot)
   local raw = call('GETRANGE', page, format('%d', offset), format('%d', offset + RECORD - 1))
   local overdue = unstruct('>I4', raw, 9) + cfg.ttl <= cfg.now and not exempt(string.byte(raw, 28))
   if overdue or erasing and erasing[string.sub(raw, 17, 24)] then return nil end
-  if input.lease > 0 then adopt(slot, raw) end
+  if input.lease > 0 and not records[slot] then adopt(slot, raw) end
   return raw
 end
 
@@ -340,7 +343,7 @@ for _ = 1, 8 do -- what may not leave is drawn again from the same cell
       rows[#rows + 1] = raw .. pack('>I4Bd', one.slot, cell.part - 1, p)
       slots[#slots + 1] = one.slot
       realised[cell.part] = realised[cell.part] + 1
-      add('smp', cell.counted)
+      N.smp = N.smp + cell.counted
     else
       cell.count = cell.count + 1
     end

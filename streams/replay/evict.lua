@@ -12,7 +12,9 @@ local function adopt_runs(entries)
     if length > 1 then
       local page, offset = record_at(slot)
       local raw = call('GETRANGE', page, offset, offset + length * RECORD - 1)
-      for k = 0, length - 1 do adopt(slot + k, string.sub(raw, k * RECORD + 1, k * RECORD + RECORD)) end
+      for k = 0, length - 1 do
+        if not records[slot + k] then adopt(slot + k, string.sub(raw, k * RECORD + 1, k * RECORD + RECORD)) end
+      end
     end
     i = i + length
   end

@@ -1,11 +1,7 @@
 -- Writes back what a script changed. Appended to core.lua; neighbours go out together.
 local queued, ringed, heads = {}, {}, {}
 local function enqueue(pushed, lane, entry)
-  local list = pushed[lane]
-  if not list then
-    list = {}
-    pushed[lane] = list
-  end
+  local list = under(pushed, lane)
   list[#list + 1] = entry
 end
 
@@ -53,22 +49,19 @@ local function write_arrays()
 end
 
 local function write_records()
-  local i, n = 1, #touched
-  while i <= n do
-    local slot = touched[i]
-    local r = records[slot]
+  for slot, r in pairs(touched) do
     local page, offset = record_at(slot)
-    if r[MADE] then
-      local parts = { pack(FORMAT, unpack(r, DIGEST, LAST)) }
-      while i < n and touched[i + 1] == slot + #parts and touched[i + 1] % PAGE ~= 0 and records[touched[i + 1]][MADE] do
-        i = i + 1
-        parts[#parts + 1] = pack(FORMAT, unpack(records[touched[i]], DIGEST, LAST))
-      end
-      call('SETRANGE', page, format('%d', offset), table.concat(parts))
-    else
-      call('SETRANGE', page, format('%d', offset + TAIL_AT), pack(TAIL, unpack(r, LANE, LAST)))
-    end
-    i = i + 1
+    call('SETRANGE', page, format('%d', offset + TAIL_AT), pack(TAIL, unpack(r, LANE, LAST)))
+  end
+  local i, n = 1, #made
+  while i <= n do
+    local slot, parts = made[i][SLOT], {}
+    repeat
+      parts[#parts + 1] = pack(FORMAT, unpack(made[i], DIGEST, LAST))
+      i = i + 1
+    until i > n or made[i][SLOT] ~= slot + #parts or made[i][SLOT] % PAGE == 0
+    local page, offset = record_at(slot)
+    call('SETRANGE', page, format('%d', offset), table.concat(parts))
   end
 end
 
@@ -84,17 +77,32 @@ local function write_lanes()
   end
 end
 
+local function write_members()
+  for cust, slots in pairs(members) do
+    local key, came, went = T .. ':c:' .. cust, {}, {}
+    for slot, theirs in pairs(slots) do
+      local list = theirs and came or went
+      list[#list + 1] = format('%d', slot)
+    end
+    in_parts(went, 'SREM', key)
+    in_parts(came, 'SADD', key)
+  end
+end
+
 local function flush()
   local fields = {}
-  for name in pairs(changed) do
-    fields[#fields + 1] = name
-    fields[#fields + 1] = N[name]
+  for _, name in ipairs(COUNTERS) do
+    if N[name] ~= loaded[name] then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = format('%d', N[name])
+    end
   end
   if #fields > 0 then call('HSET', T .. ':n', unpack(fields)) end
   write_arrays() -- before the records: it may move some
   write_records()
   write_lanes()
   write_payloads()
+  write_members()
   write_folds()
   for lane, head in pairs(heads) do
     if head.at > 0 then call('LTRIM', T .. ':q:' .. lane, head.at, -1) end

@@ -1,7 +1,7 @@
 -- Inserts groups of samples, one group an offset. ARGV[1] (msgpack): epoch, lanes, groups = {topic, partition, offset}
 -- or {}, and a column for each thing to know of the items: group, ts, lane, least and most (of priority and weights),
--- hex (of the digest), events (digests of 16 letters in one string), targets (how many), kind (kind/n), claims (hex:
--- number of the event in four letters, target in two), replaces (hex), reason. ARGV[2]: `digest8 customer8` of each item
+-- hex (of the digest), events (keys of their ledger entries), targets (how many), kind (kind/n), claims (number of an
+-- event and of the target that is its reply, one after the other), replaces (hex), reason. ARGV[2]: `digest8 customer8` of each item
 -- in one string; then each item's payload. Answers one letter an item: i inserted, d duplicate, t tombstoned, e expired,
 -- r rejected, - deferred.
 local item = cmsgpack.unpack(ARGV[1])
@@ -18,9 +18,6 @@ local tombs = call('ZCARD', T .. ':tomb') > 0
 local lane_ids = {}
 for i, name in ipairs(item.lanes) do lane_ids[i] = lane_id(name) end
 
--- The digests of an item's events, one after the other.
-local function events_of(i) return string.gmatch(item.events[i], '................') end
-
 local probes, entries = {}, {}
 for i = 1, items do
   item.digest[i] = string.sub(ARGV[2], i * 16 - 15, i * 16 - 8)
@@ -31,7 +28,7 @@ for i = 1, items do
   item.bucket[i] = name
   probes[name] = probes[name] or {}
   table.insert(probes[name], item.digest[i])
-  for event in events_of(i) do entries[#entries + 1] = 'led:' .. event end
+  for _, event in ipairs(item.events[i]) do entries[#entries + 1] = event end
 end
 for name, wanted in pairs(probes) do
   for i, value in ipairs(call('HMGET', T .. ':d:' .. name, unpack(wanted))) do
@@ -71,18 +68,15 @@ end
 local held_by = {}
 -- Targets that another sample already trains: a bit mask over the sample's targets, and how many are left.
 local function cleared(i)
-  local mask, left, own = 0, item.targets[i], {}
-  for at = 1, #item.claims[i], 6 do
-    local nth = tonumber(string.sub(item.claims[i], at, at + 3), 16)
-    local bit = 2 ^ tonumber(string.sub(item.claims[i], at + 4, at + 5), 16)
-    local event = string.sub(item.events[i], nth * 16 - 15, nth * 16)
-    local taken
+  local mask, left, own, claims, kind = 0, item.targets[i], {}, item.claims[i], item.kind[i]
+  for at = 1, #claims, 2 do
+    local event, bit, taken = item.events[i][claims[at]], 2 ^ claims[at + 1], nil
     if item.old[i] then
       taken = floor(item.old_mask[i] / bit) % 2 == 1
     else
-      local entry = ledger_read('led:' .. event)
+      local entry = ledger_read(event)
       local claimed = entry and select(5, ledger_split(entry)) or ''
-      taken = held_by[event .. item.kind[i]] or claimed ~= '' and ledger_holder(claimed, item.kind[i])
+      taken = held_by[event .. kind] or claimed ~= '' and ledger_holder(claimed, kind)
     end
     if taken then
       mask = mask + bit
@@ -145,7 +139,7 @@ local function new_slot()
     return spare[next_spare - 1]
   end
   local slot = N.hi
-  add('hi', 1)
+  N.hi = slot + 1
   if slot % PAGE == 0 then call('SETRANGE', T .. ':m:' .. slot / PAGE, PAGE * RECORD - 1, '\0') end
   return slot
 end
@@ -163,35 +157,35 @@ end
 
 local function write(i)
   local slot, to = new_slot(), item.lane[i]
-  add('seq', 1)
+  N.seq = N.seq + 1
   local seq = N.seq % 4294967296
   local r = { item.digest[i], item.ts[i], seq, item.customer[i], to, FRESH, item.flags[i], 0, item.size[i], 0, 0, 0, 0, 0,
     slot, true }
+  records[slot] = r
+  made[#made + 1] = r
   gather(coming, item.bucket[i], item.digest[i], pack('>I4I4', slot, item.mask[i]) .. ARGV[i + 2])
   place(r, FRESH)
-  call('SADD', T .. ':c:' .. item.customer[i], format('%d', slot))
+  assign(item.customer[i], slot, true)
   local entry = pack('>I4I4', slot, seq)
   if select(3, lane_rules(to)) ~= LOWEST then enqueue(queued, to, entry) end
   if cfg.recent > 0 then enqueue(ringed, to, entry) end
   buckets[item.bucket[i]] = (buckets[item.bucket[i]] or 0) + 1
   resident[item.digest[i]] = true
-  add('n', 1)
-  add('bytes', item.size[i])
-  add('ins', 1)
-  if not lane_is(to, COUNTED) then add('anchors', 1) end
+  N.n, N.bytes, N.ins = N.n + 1, N.bytes + item.size[i], N.ins + 1
+  if not lane_is(to, COUNTED) then N.anchors = N.anchors + 1 end
 end
 
 local table_name, ledger_ttl = string.sub(T, 5, -2), format('%d', cfg.ledger_ttl)
 local function accept(i)
   local holder = item.hex[i] .. ':' .. item.bucket[i] .. ':' .. table_name
-  for event in events_of(i) do
+  for _, event in ipairs(item.events[i]) do
     local claimed = item.mine[i][event] and item.kind[i]
-    ledger_move('led:' .. event, 'accepted', '', 1, item.hex[i], ledger_ttl, claimed, holder)
+    ledger_move(event, 'accepted', '', 1, item.hex[i], ledger_ttl, claimed, holder)
   end
 end
 
 local function reject(i, reason)
-  for event in events_of(i) do ledger_move('led:' .. event, 'rejected', reason, 0, '', ledger_ttl) end
+  for _, event in ipairs(item.events[i]) do ledger_move(event, 'rejected', reason, 0, '', ledger_ttl) end
 end
 
 -- Offset bits come in aligned windows of 512, read once and written once, behind everything else.
@@ -212,13 +206,7 @@ local function window(group)
   return w, floor(group[3] % 512 / 8) + 1, 2 ^ (7 - group[3] % 8)
 end
 
-local function is_marked(group)
-  local w, at, bit = window(group)
-  return floor(w.bytes[at] / bit) % 2 == 1
-end
-
-local function mark(group)
-  local w, at, bit = window(group)
+local function mark(w, at, bit)
   w.bytes[at] = w.bytes[at] + bit
   w.first, w.last = math.min(w.first or at, at), math.max(w.last or at, at)
 end
@@ -252,7 +240,9 @@ end
 
 -- Gates, room, writes, ledger. False when the group has to come again.
 local function insert_group(group, first, last)
-  local again, together = group[1] and is_marked(group), {}
+  local w, at, bit
+  if group[1] then w, at, bit = window(group) end
+  local again, together = w and floor(w.bytes[at] / bit) % 2 == 1, {}
   pending, pending_all, pending_bytes, held_by = {}, 0, 0, {}
   for i = first, last do
     if again then
@@ -268,11 +258,12 @@ local function insert_group(group, first, last)
       accept(i)
       letters[i] = 'i'
     else
-      add(COUNTER[letters[i]], 1)
+      local counter = COUNTER[letters[i]]
+      N[counter] = N[counter] + 1
       if not again then reject(i, reasons[i]) end
     end
   end
-  if group[1] and not again then mark(group) end
+  if w and not again then mark(w, at, bit) end
   return true
 end
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -11,6 +12,8 @@ from typing import Literal
 DrawPolicy = Literal["fresh", "prio", "uniform", "recent"]
 
 LOWEST_BIN, HIGHEST_BIN = 1, 62
+_EDGES = tuple(2.0 ** ((number - 40.5) / 4) for number in range(LOWEST_BIN + 1, HIGHEST_BIN + 1))
+"""Least priority of each bin above the lowest."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,9 @@ def draw_seed(run: int, step: int, learner: str) -> int:
 
 def priority_bin(priority: float) -> int:
     """The bin of a priority, 1 to 62, a factor 2^(1/4) each; 1.0 is bin 40. Raises ValueError unless finite and > 0."""
-    if not (math.isfinite(priority) and priority > 0):
+    if not 0 < priority < math.inf:
         raise ValueError(f"priority {priority}: must be finite and above 0")
-    return min(max(math.floor(4 * math.log2(priority) + 40.5), LOWEST_BIN), HIGHEST_BIN)
+    return LOWEST_BIN + bisect_right(_EDGES, priority)
 
 
 def bin_weight(number: float) -> float:

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from streams.events import Sample
+from streams.ledger import entry_key
 from streams.replay.codec import Coder, PoisonedPayload
 from streams.replay.config import ReplayError
 from streams.replay.mix import Mix, priority_bin
@@ -51,7 +52,6 @@ _COLUMNS = (
 )  # fmt: skip
 """What an insert tells of each item beside its payload."""
 
-_HANDLE = struct.Struct(">II8sBB")
 _EXEMPT, _ANNOTATED = 2, 4
 
 
@@ -142,21 +142,16 @@ class Operations:
         """What the script decides by, from the third of `_COLUMNS` on; both digests; the payload."""
         coder = self.coder
         payload = coder.encode(sample)
-        numbers, claims, events, targets = [sample.priority], "", list[str](), 0
-        filed: dict[str, int] = {}
-        for event_id in sample.event_ids:
-            filed[event_id] = len(events) + 1
-            events.append(coder.event_digest(event_id))
+        numbers, claims = [sample.priority], list[int]()
+        filed = {event_id: nth for nth, event_id in enumerate(dict.fromkeys(sample.event_ids), 1)}
         for turn in sample.turns:
             if not turn.is_target:
                 continue
+            nth = len(numbers) - 1
             numbers.append(turn.weight)
-            if turn.event_id is not None and targets < 32:  # bits of the mask
-                if turn.event_id not in filed:
-                    filed[turn.event_id] = len(events) + 1
-                    events.append(coder.event_digest(turn.event_id))
-                claims += f"{filed[turn.event_id]:04x}{targets:02x}"
-            targets += 1
+            if turn.event_id is not None and nth < 32:  # bits of the mask
+                claims += filed.setdefault(turn.event_id, len(filed) + 1), nth
+        targets = len(numbers) - 1
         reason = "" if targets and all(0 < x < math.inf for x in numbers) else "bad_weight"
         if len(payload) + 8 > self.limits.max_item_bytes:
             payload, reason = b"", "too_big"
@@ -164,7 +159,8 @@ class Operations:
         kind = "/".join(sample.sample_id.rsplit("/", 2)[1:]) or "sft/0"
         row = (
             int(self.counts_from(sample)), *((1.0, 1.0) if reason else (min(numbers), max(numbers))), digest.hex(),
-            "".join(events), targets, kind, claims, sample.replaces or "", reason,
+            [entry_key(coder.event_digest(event_id)) for event_id in filed],
+            targets, kind, claims, sample.replaces or "", reason,
         )  # fmt: skip
         return row, digest + coder.customer_digest(sample.customer), payload
 
@@ -222,13 +218,16 @@ class Operations:
         """Book a training step; an `UpdateReport`."""
         if len(handles) != len(priorities):
             raise ValueError(f"{len(handles)} handles come with {len(priorities)} priorities")
-        rows = [_HANDLE.pack(*h, priority_bin(p)) for h, p in zip(handles, priorities, strict=True)]
+        bins = bytes(map(priority_bin, priorities))
         applied = stale = evicted = 0
-        for part in range(0, len(rows), HANDLES_PER_CALL):
-            chunk = b"".join(rows[part : part + HANDLES_PER_CALL])
+        for first in range(0, len(handles), HANDLES_PER_CALL):
+            part = slice(first, first + HANDLES_PER_CALL)
+            slots, seqs, digests, leases = zip(*handles[part], strict=True)
+            u32s = f">{len(slots)}I"
+            columns = b"".join(digests), struct.pack(u32s, *slots), struct.pack(u32s, *seqs), bytes(leases), bins[part]
             # Named by its content, so that a repeated update finds its own lineage entry.
-            name = blake2b(chunk, digest_size=6).hexdigest()
-            answer = yield Script("update", [run, step, name, chunk])
+            name = blake2b(b"".join(columns), digest_size=6).hexdigest()
+            answer = yield Script("update", [run, step, name, *columns])
             applied, stale, evicted = applied + answer[0], stale + answer[1], evicted + answer[2]
         return UpdateReport(applied, stale, evicted)
 

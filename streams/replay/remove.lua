@@ -38,7 +38,7 @@ local function erase()
     end
   end
   if #rows > 0 then call('HINCRBY', T .. ':gone', ARGV[2], #rows) end
-  return { table.concat(rows), call('SCARD', slots) }
+  return { table.concat(rows), call('SCARD', slots) - #rows }
 end
 
 local function relane()

@@ -403,7 +403,7 @@ def test_buffer_leases_are_disjoint_and_come_back(client: redis.Redis, now: int)
     assert isinstance(buffer.draw(FRESH, 1, seed=9), Wait)
     assert audit(buffer) == []
     clock(client, start + 6)
-    assert buffer.sweep().leases == 40
+    assert buffer.sweep(1_000).leases == 40
     assert len(drawn(buffer.draw(FRESH, 40, seed=9)).records) == 40
     assert buffer.update(list(held[0]), [1.0] * 10, run=1, step=1).applied == 10
     assert audit(buffer) == []
