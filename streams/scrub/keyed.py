@@ -47,7 +47,7 @@ _STOP = frozenset(
 )
 
 
-_DIGIT = re.compile(r"\d")
+_DIGIT = re.compile("[0-9]")
 _BACK = re.compile(r"back$")
 _ON_THE = re.compile(r"\b(?:on|auf|at) (?:the|its|der) back$")
 """Where a security code stands; "back" alone is a word like any other."""
@@ -128,7 +128,7 @@ _VALUE_FIRST = re.compile(
     r"(?:'s| is| was| being| as|,? (?:it's|that's|thats|that is)|:| =| -|,) (?:the|my|our|your|his|her|a)"
     r"(?: [a-z]{1,12}){0,2} $"
 )
-_CODE_FIRST = re.compile(r"(?<![\w.$/:-])(\d{4,8}|\d{3}[ -]\d{3})(?![\w%$/:]|\.\d) (?:[a-z'-]{1,10} ){0,4}$")
+_CODE_FIRST = re.compile(r"(?=[0-9])(?<![\w.$/:-])(\d{4,8}|\d{3}[ -]\d{3})(?![\w%$/:]|\.\d) (?:[a-z'-]{1,10} ){0,4}$")
 
 
 def _value(text: str, lower: str, at: int, floor: int, key: Key) -> Span | None:

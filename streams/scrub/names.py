@@ -148,6 +148,10 @@ _pieces = Remembered[str, tuple[Known, ...]](
     lambda piece: tuple(map(_tokens.__getitem__, TOKEN.findall(piece))), CACHE_WORDS
 )
 """The tokens of what stands between two spaces, which no token crosses."""
+_spans = Remembered[str, tuple[tuple[int, int], ...]](
+    lambda piece: tuple(token.span() for token in TOKEN.finditer(piece)), CACHE_WORDS
+)
+"""Where they stand in it."""
 
 _ENGLISH_VOTE, _FOREIGN_VOTE, _GERMAN_VOTE, _CAPITAL_VOTE = 1, 1 << 16, 1 << 32, 1 << 48
 
@@ -181,7 +185,8 @@ def _edges() -> tuple[Known, Known]:
 def tag(text: str) -> list[Span]:
     """Spans of the names in a detection text."""
     start, end = _edges()
-    known = [start, start, *chain.from_iterable(map(_pieces.__getitem__, text.split(" "))), end, end]
+    pieces = text.split(" ")
+    known = [start, start, *chain.from_iterable(map(_pieces.__getitem__, pieces)), end, end]
     candidates = [i for i, each in enumerate(known) if each[_CANDIDATE]]
     if not candidates:
         return []
@@ -199,8 +204,18 @@ def tag(text: str) -> list[Span]:
     if not names:
         return []
     kinds = [k.kind for k in known[2:-2]]
-    found = list(TOKEN.finditer(text))
-    return joined(text, [m.span() for m in found], [m[0] for m in found], kinds, names)
+    spans = _spans_of(pieces)
+    return joined(text, spans, [text[start:end] for start, end in spans], kinds, names)
+
+
+def _spans_of(pieces: list[str]) -> list[tuple[int, int]]:
+    """Where the tokens of all pieces stand."""
+    spans: list[tuple[int, int]] = []
+    at = 0
+    for piece in pieces:
+        spans += [(at + start, at + end) for start, end in _spans[piece]]
+        at += len(piece) + 1
+    return spans
 
 
 def score(model: Weights, known: list[Known], at: int, style: int, *, follows: bool) -> int:

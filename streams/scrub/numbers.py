@@ -17,8 +17,8 @@ _CLASSES = bytes(ord("a" if chr(b).isalpha() else "0" if chr(b).isdigit() else "
 """Letters to `a`, digits to `0`."""
 
 NOT_DIGITS = bytes(b for b in range(256) if not 0x30 <= b <= 0x39)
-_GROUPS = re.compile(r"\d+")
-RUN = re.compile(r"\d(?:[ ./()_+\-]{0,3}\d){3,}")
+_GROUPS = re.compile(r"[0-9]+")
+RUN = re.compile(r"[0-9](?:[ ./()_+\-]{0,3}[0-9]){3,}")
 """Digits with at most three separators between two of them; linear, because a failed start is one character."""
 
 MIN_DIGITS = 6
