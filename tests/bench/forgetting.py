@@ -104,7 +104,7 @@ def _report(args: argparse.Namespace, argv: list[str]) -> str:
             found.append(run(course, base, learned, gauge, batch=config.fresh_batch, parts=parts, name=name))
         return found
 
-    joint = courses(METHODS[-1], "joint", _shuffled(domains))
+    joint = courses(METHODS[-1], "joint", _shuffled(domains, config.fresh_batch))
     rows = [["method", "newest", "final", "loses [95 %]", "worst", "base domain", "gauge", "of joint [95 %]", "tokens"]]
     for at, method in enumerate(METHODS):
         if args.only in method.name:
@@ -146,11 +146,11 @@ def _mean(losses: Sequence[Held]) -> float:
     return sum(loss for loss, _ in losses) / sum(tokens for _, tokens in losses)
 
 
-def _shuffled(domains: Sequence[Domain]) -> list[Domain]:
-    """The same chats in random order, so the same tokens; what is held out stays."""
+def _shuffled(domains: Sequence[Domain], batch: int) -> list[Domain]:
+    """The same chats in random order, cut where a step ends, so the same tokens; what is held out stays."""
     union = [chat for domain in domains for chat in domain.train]
     random.Random(0).shuffle(union)
-    size = len(union) // len(domains)
+    size = -(-len(union) // (len(domains) * batch)) * batch
     return [
         Domain(domain.name, tuple(union[at * size : (at + 1) * size]), domain.test) for at, domain in enumerate(domains)
     ]
