@@ -11,8 +11,10 @@ from inspect import isawaitable
 from time import perf_counter
 from typing import Any
 
+from redis.exceptions import NoScriptError
+
 from streams.replay.operations import Reads, Script, Steps
-from streams.replay.scripts import SCRIPTS, full_as_error, text
+from streams.replay.scripts import digest, full_as_error, text
 from streams.replay.shapes import Batch
 
 
@@ -45,7 +47,6 @@ class Carrier:
     def __init__(self, client: Any, prefix: str, clock: Callable[[], float] = perf_counter) -> None:
         self.usage = Usage()
         self._client, self._prefix, self._clock = client, prefix, clock
-        self._scripts = {name: client.register_script(text(name)) for name in SCRIPTS}
 
     async def run(self, steps: Steps) -> Any:
         """What the operation returns. Raises `ServerFull`, redis.RedisError, and what the operation raises."""
@@ -58,9 +59,7 @@ class Carrier:
             name = call.name if isinstance(call, Script) else "read"
             started = self._clock()
             with full_as_error():
-                answer = self._ask(call)
-                if isawaitable(answer):
-                    answer = await answer
+                answer = await self._ask(call)
             self.usage.calls[name] += 1
             self.usage.seconds[name] += self._clock() - started
 
@@ -68,13 +67,20 @@ class Carrier:
         """As `run`, on a blocking client: nothing is waited for, so the first step is the last."""
         return finished(self.run(steps))
 
-    def _ask(self, call: Script | Reads) -> Any:
+    async def _ask(self, call: Script | Reads) -> Any:
         if isinstance(call, Script):
-            return self._scripts[call.name](keys=[self._prefix], args=call.args)
+            try:
+                return await _awaited(self._client.evalsha(digest(call.name), 1, self._prefix, *call.args))
+            except NoScriptError:  # sent whole: loaded first, it might be flushed again before it is called
+                return await _awaited(self._client.eval(text(call.name), 1, self._prefix, *call.args))
         pipe = self._client.pipeline(transaction=False)
         for command in call.commands:
             pipe.execute_command(*command)
-        return pipe.execute()
+        return await _awaited(pipe.execute())
+
+
+async def _awaited(answer: Any) -> Any:
+    return await answer if isawaitable(answer) else answer
 
 
 def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -13,7 +13,8 @@ import redis
 
 from streams.replay.audit import PAGE, Violation
 from streams.replay.buffer import ReplayBuffer
-from streams.replay.scripts import text
+from streams.replay.carrier import Carrier
+from streams.replay.operations import Script, Steps
 
 PIECE = 128
 """Records, cells or free slots that one script looks at: about a millisecond."""
@@ -30,7 +31,7 @@ class Probe:
     def __init__(self, table: ReplayBuffer) -> None:
         self.table = table
         self.walks = 0
-        self._script = table.client.register_script(text("probe"))
+        self._run = Carrier(table.client, table.prefix).now
         self._excess: dict[str, int] = {}
         self._pieces = self._walk()
 
@@ -61,8 +62,7 @@ class Probe:
         return broken
 
     def _ask(self, *piece: str | int) -> list[tuple[str, str]]:
-        answer: list[Any] = self._script(keys=[self.table.prefix], args=piece)
-        names = [raw.decode() for raw in answer]
+        names = [raw.decode() for raw in self._run(_asked(piece))]
         return list(zip(names[::2], names[1::2], strict=True))
 
     def _walk(self) -> Iterator[Piece]:
@@ -85,3 +85,7 @@ class Probe:
 
     def _counter(self, name: str) -> int:
         return int(self.table.client.hget(f"{self.table.prefix}:n", name) or 0)
+
+
+def _asked(piece: Piece) -> Steps:
+    return (yield Script("probe", piece))

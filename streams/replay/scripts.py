@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from hashlib import sha1
 from importlib.resources import files
 
 import redis
@@ -27,8 +28,6 @@ _PARTS = {
 _FILING = {"insert", "annotate"}
 """Scripts that file what became of events and offsets."""
 
-SCRIPTS = tuple(_PARTS)
-
 
 @cache
 def text(name: str) -> str:
@@ -36,6 +35,12 @@ def text(name: str) -> str:
     shared = ledger.SCRIPT + offsets.SCRIPT if name in _FILING else ""
     folder = files("streams.replay")
     return shared + "".join(folder.joinpath(f"{part}.lua").read_text() for part in _PARTS[name])
+
+
+@cache
+def digest(name: str) -> str:
+    """What Redis calls a script that it has been sent."""
+    return sha1(text(name).encode(), usedforsecurity=False).hexdigest()
 
 
 @contextmanager
