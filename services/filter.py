@@ -48,17 +48,17 @@ class Summary:
     judged: int = 0
     kept: int = 0
     unreadable: int = 0
-    unreadable_lines: list[int] = field(default_factory=list)
-    """Numbers of the first of them, counted from 1."""
+    unreadable_lines: dict[int, str] = field(default_factory=dict)
+    """The first of them, counted from 1, and what each lacks."""
     reasons: Counter[str] = field(default_factory=Counter)
     tags: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def skip(self, number: int) -> None:
+    def skip(self, number: int, why: str) -> None:
         """Count a line that could not be read."""
         self.unreadable += 1
         if len(self.unreadable_lines) < EXAMPLES:
-            self.unreadable_lines.append(number)
+            self.unreadable_lines[number] = why
 
     def add(self, text: str, verdict: Verdict) -> None:
         """Count one verdict."""
@@ -71,6 +71,9 @@ class Summary:
             example = " ".join(text.split())[:100]
             if len(shown) < EXAMPLES and example not in shown:
                 shown.append(example)
+
+
+_NAMES = {list: "list: put each of its items on a line", str: "string", int: "number", float: "number"}
 
 
 class BadRow(ValueError):
@@ -88,28 +91,30 @@ class Judge:
         self._count = 0
         self._verdicts: dict[tuple[str, Role], Verdict] = {}
 
-    def rows(self, rows: Iterable[Any]) -> Iterator[dict[str, Any] | None]:
-        """Each row with its verdict, None where it has no known shape; all their texts are judged in one go."""
+    def rows(self, rows: Iterable[Any]) -> Iterator[dict[str, Any] | BadRow]:
+        """Each row with its verdict, or why it has none; all their texts are judged in one go."""
         held = list(rows)
         texts = dict.fromkeys(said for row in held for said in _texts(row))
         self._verdicts = dict(zip(texts, judge_turns(list(texts), self.config), strict=True))
         for row in held:
             try:
                 yield self.row(row)
-            except BadRow:
-                yield None
+            except BadRow as error:
+                yield error
 
     def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The row with its verdict. Raises `BadRow` if it has none of the shapes."""
+        if isinstance(row, BadRow):
+            raise row
         if not isinstance(row, dict):
-            raise BadRow("a row is an object")
+            raise BadRow(f"wants an object with `text` or `turns`, is a {_NAMES.get(type(row), 'value')}")
         if _turns(row):
             return self._conversation(row, _turns(row))
         event = _event(row)
         if event.get("type") in {"feedback", "conversation_closed"}:
             return {**row, **_fields(Verdict(keep=True))}
         if not isinstance(event.get("text"), str):
-            raise BadRow("a row wants `text` or `turns`")
+            raise BadRow(str(row.get("unreadable") or "wants `text` or `turns`, or an event"))
         return {**row, **_fields(self._text(event))}
 
     def _text(self, row: Mapping[str, Any]) -> Verdict:
@@ -127,7 +132,7 @@ class Judge:
         turns, left = [], False
         said = [text for turn in row[key] if (text := _said(turn)) is not None]
         if len(said) < len(row[key]):
-            raise BadRow("every turn wants `text`")
+            raise BadRow("every turn wants `text` (or `content`), a string")
         for turn, text in zip(row[key], said, strict=True):
             role = _role(str(turn.get("role")))
             verdict = self._judge(text, role, context, alone=False)
@@ -187,9 +192,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         for lines in _chunks(lines_of(args.file, form, agents_of(args, settings.ingest.agents))):
             for line, row in zip(lines, judge.rows(_decoded(line) for line in lines), strict=True):
                 number += 1
-                if row is None:
-                    judge.summary.skip(number)
-                out.write((line if row is None else msgspec.json.encode(row)) + b"\n")
+                if isinstance(row, BadRow):
+                    judge.summary.skip(number, str(row))
+                out.write((line if isinstance(row, BadRow) else msgspec.json.encode(row)) + b"\n")
         out.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has seen enough
@@ -206,11 +211,16 @@ def _chunks(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
 
 
 def _decoded(line: bytes) -> Any:
-    """The line's JSON, None if it is none."""
+    """The line's JSON, or a `BadRow` if it is none."""
     try:
         return msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        pass
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        return BadRow(f"byte {error.start + 1} is not UTF-8; convert the file first")
+    return BadRow("is no JSON; wants one whole object a line")
 
 
 def _event(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -262,8 +272,9 @@ def _report(summary: Summary, *, as_json: bool) -> None:
         return
     title = f"{summary.judged} judged, {summary.kept} kept"
     if summary.unreadable:
-        first = ", ".join(map(str, summary.unreadable_lines))
-        title += f", {summary.unreadable} lines unreadable (first: {first}; wanted: `text`, `turns` or an event)"
+        title += f", {summary.unreadable} lines unreadable"
+        for number, why in summary.unreadable_lines.items():
+            sys.stderr.write(f"driftline filter: line {number}: {why}\n")
     if not summary.reasons and not summary.tags:
         sys.stderr.write(f"{title}\n")
         return

@@ -11,10 +11,20 @@ from typing import Any
 
 import msgspec
 
-from streams.sources import Chat, detect, read
+from streams.sources import Chat, SourceRecord, Unreadable, detect, read
+from streams.sources.formats import unmarked
 
 AS_LINES = ("traffic", "events", "conversations")
 """Formats whose lines are rows already."""
+
+WANTED = {
+    "no_columns": "a table wants the columns conversation, role and text, or question and answer",
+    "bad_row": "a row of a table wants a conversation, a known role and a text, or a question and an answer",
+    "no_pairs": "a page wants questions with answers, or headings with text below",
+    "no_text": "a mail or a chat wants text",
+    "transcript": "what people said is no page: give it as conversations, JSONL or CSV",
+}
+"""What a part of a file that holds no chat lacks, by the reason that streams.sources gives."""
 
 
 def form_of(path: Path | None, wanted: str | None) -> str:
@@ -25,7 +35,7 @@ def form_of(path: Path | None, wanted: str | None) -> str:
 
 
 def lines_of(path: Path | None, form: str, agents: Collection[str] = ()) -> Iterator[bytes]:
-    """The rows of a file (gzip too) or of standard input; a part that holds no chat is the reason in words.
+    """The rows of a file (gzip too) or of standard input; of a part that holds no chat, what is `unreadable`.
 
     Raises OSError, EOFError or zlib.error where it cannot be read.
     """
@@ -34,13 +44,16 @@ def lines_of(path: Path | None, form: str, agents: Collection[str] = ()) -> Iter
         packed = raw.peek(2)[:2] == b"\x1f\x8b"
         with gzip.GzipFile(fileobj=raw) if packed else nullcontext(raw) as file:
             if form in AS_LINES:
-                yield from (line.rstrip(b"\r\n") for line in file if line.strip())
+                yield from (line.rstrip(b"\r\n") for line in unmarked(file) if line.strip())
                 return
             name = "page" if path is None else path.name.split(".")[0]
             for item in read(file, form, name, agents):
-                yield _row(item) if isinstance(item, Chat) else str(item).encode()
+                if not isinstance(item, SourceRecord):
+                    yield _row(item)
 
 
-def _row(chat: Chat) -> bytes:
+def _row(chat: Chat | Unreadable) -> bytes:
+    if isinstance(chat, Unreadable):
+        return msgspec.json.encode({"part": chat.number, "unreadable": WANTED.get(chat.reason, chat.reason)})
     turns = [{"role": line.role, "text": line.text} for line in chat.lines]
     return msgspec.json.encode({"conversation_id": chat.conversation_id, "channel": chat.channel, "turns": turns})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
@@ -21,7 +22,7 @@ def detect(name: str, head: bytes) -> str | None:
         return "faq"
     if suffix in {"mbox", "mbx", "eml"} or head.startswith(b"From "):
         return "mbox"
-    first = head.lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0]
+    first = head.removeprefix(BOM_UTF8).split(b"\n", 1)[0]
     if first.lstrip().startswith((b"{", b"[")):
         return _json_format(first) or ("faq" if suffix == "json" else None)
     columns = tables.columns(first.decode(errors="replace"))
@@ -34,6 +35,7 @@ def detect(name: str, head: bytes) -> str | None:
 
 def read(lines: Iterable[bytes], form: str, name: str = "page", agents: Collection[str] = ()) -> Iterator[Item]:
     """The chats, records and unreadable parts of a file. Raises ValueError for an unknown format."""
+    lines = unmarked(lines)
     if form == "traffic":
         return tables.traffic(lines)
     if form == "events":
@@ -48,6 +50,11 @@ def read(lines: Iterable[bytes], form: str, name: str = "page", agents: Collecti
     if form == "faq":
         return _page(b"".join(lines).decode(errors="replace").lstrip("\ufeff \t\r\n"), name)
     raise ValueError(f"format = {form!r}: wants one of {', '.join(FORMATS)}")
+
+
+def unmarked(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a file without the mark that some programs put before UTF-8."""
+    return (line.removeprefix(BOM_UTF8) if at == 0 else line for at, line in enumerate(lines))
 
 
 def _page(text: str, name: str) -> Iterator[Item]:

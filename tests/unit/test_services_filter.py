@@ -81,7 +81,9 @@ def test_filter_passes_unreadable_lines_on(tmp_path: Path, capsys: pytest.Captur
     code, lines, err = _run(path, capsys, "--json")
     assert code == 1
     assert lines[1:] == ["not json", "[1]", '{"id": 4}']
-    assert json.loads(err)["unreadable"] == 3
+    found = json.loads(err)
+    assert found["unreadable"] == 3
+    assert list(found["unreadable_lines"]) == ["2", "3", "4"]
 
 
 def test_filter_never_rejects_short_repetitions() -> None:
@@ -133,8 +135,8 @@ def test_filter_reads_what_ingest_reads(
     """A table, pages and mails come out as conversations with verdicts; what holds no chat is counted."""
     (tmp_path / name).write_text(text)
     code, lines, err = _run(tmp_path / name, capsys, "--json")
-    found = [json.loads(line) for line in lines if line.startswith("{")]
-    replies = [turn for row in found for turn in row["turns"] if turn["role"] == "agent"]
+    found = [json.loads(line) for line in lines]
+    replies = [turn for row in found for turn in row.get("turns", ()) if turn["role"] == "agent"]
     assert [turn["reasons"] for turn in replies] == [[], ["spam"]]
     assert (code, json.loads(err)["unreadable"]) == ((1, 1) if name == "a.csv" else (0, 0))
 
@@ -147,7 +149,40 @@ def test_filter_says_where_it_could_not_read(bad: object, tmp_path: Path, capsys
     code, lines, err = _run(path, capsys)
     assert code == 1
     assert json.loads(lines[1]) == bad
-    assert "1 lines unreadable (first: 2" in err.replace("\n", " ")
+    assert "1 lines unreadable" in err.replace("\n", " ")
+    assert "driftline filter: line 2: " in err
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "why"),
+    [
+        ("a.jsonl", '{"text": "Grüße"}'.encode("latin-1"), "line 1: byte 13 is not UTF-8"),
+        ("a.jsonl", '{"text": "ok"}'.encode("utf-16"), "line 1: byte 1 is not UTF-8"),
+        ("a.jsonl", b'{"text": "cut of', "line 1: is no JSON"),
+        ("a.jsonl", b"[" * 100_000, "line 1: is no JSON"),
+        ("a.jsonl", b'[{"text": "ok"}]', "line 1: wants an object with `text` or `turns`, is a list"),
+        ("a.jsonl", b"\x00\x01\xff", "line 1: byte 3 is not UTF-8"),
+        ("a.csv", b"foo,bar\n1,2\n", "line 1: a table wants the columns"),
+        ("a.html", b"<p>nothing", "line 1: a page wants questions"),
+    ],
+)
+def test_filter_says_what_a_line_lacks(
+    name: str, raw: bytes, why: str, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Wrong encodings, cut or nested JSON, bytes and tables without columns: line, reason, and exit code 1."""
+    (tmp_path / name).write_bytes(raw)
+    parser = argparse.ArgumentParser()
+    arguments(parser)
+    assert run(parser.parse_args([str(tmp_path / name)]), Settings()) == 1
+    assert f"driftline filter: {why}" in capsysbinary.readouterr().err.decode()
+
+
+def test_filter_reads_what_other_programs_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mark before UTF-8, line ends of two characters, blank lines and no end of line are no part of a row."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "%s"}\r\n\r\n{"text": "other"}' % GOOD.encode())
+    code, lines, _ = _run(path, capsys)
+    assert (code, [json.loads(line)["keep"] for line in lines]) == (0, [True, True])
 
 
 def test_filter_refuses_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

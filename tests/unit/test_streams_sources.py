@@ -57,6 +57,9 @@ def test_sources_events_are_keyed_by_their_conversation() -> None:
     found = [r for r in read([good + b"\n", b"no json\n"], "events") if isinstance(r, SourceRecord)]
     assert decode(found[0].key, found[0].value).conversation_id == "c"
     assert (found[1].key, found[1].value) == (None, b"no json")
+    (marked,) = read([b"\xef\xbb\xbf" + good + b"\n"], "events")
+    assert isinstance(marked, SourceRecord)
+    assert marked.value == good
 
 
 def test_sources_conversations_read_roles_times_and_outcome() -> None:
