@@ -14,6 +14,7 @@ from streams.scrub.streets import (
     HOUSES,
     LEADS,
     MILITARY,
+    NUMBERED_PARTS,
     PARTICLES,
     PLACES,
     PREFIXES,
@@ -106,7 +107,7 @@ def _membership(text: str, lower: str, flags: int, kind: int) -> int:
     return SMALL * (len(text) > 1 and not often and rare)
 
 
-OPENERS = PREFIXES | FLATS | MILITARY | HOUSES | {"corner"}
+OPENERS = PREFIXES | FLATS | MILITARY | HOUSES | NUMBERED_PARTS | {"corner"}
 """Words that an address may begin with."""
 _BEHIND = PLACES | LEADS | {"to", "is", ":"}
 MONTHS = frozenset(

@@ -34,6 +34,7 @@ from streams.scrub.streets import (
     LEADS,
     MILITARY,
     NUMBERED,
+    NUMBERED_PARTS,
     PARTICLES,
     PLACES,
     PREFIXES,
@@ -103,6 +104,8 @@ def _anchor(tokens: list[Token], at: int) -> tuple[int, int] | None:
     if word in HOUSES:
         number = number_after(tokens, at)
         return None if number is None else (at, number)
+    if word in NUMBERED_PARTS and (part := _part(tokens, at)):
+        return part
     return _european(tokens, at) or _unnumbered(tokens, at) or _led(tokens, at)
 
 
@@ -201,7 +204,7 @@ def _prefixed(tokens: list[Token], at: int) -> tuple[int, int] | None:
     ):
         i += 1
     if i == first:  # "Calle 85", "Carrera 43A"
-        numbered = tokens[at].lower in NUMBERED and i == at + 1 and i < len(tokens) and is_number(tokens, i)
+        numbered = tokens[at].lower in NUMBERED and i < len(tokens) and is_number(tokens, i)
         return (at, i) if numbered else None
     number = number_after(tokens, i - 1)
     if number is not None:
@@ -222,6 +225,21 @@ def _unit(tokens: list[Token], at: int) -> int | None:
     if i < len(tokens) and tokens[i].text[0].isdigit() and len(tokens[i].text) <= SHORT:
         return i
     return None
+
+
+def _part(tokens: list[Token], at: int) -> tuple[int, int] | None:
+    """A building or a road with its number, and another part of an address behind it: "Stand 441, Borrowdale"."""
+    number = number_after(tokens, at)
+    if number is None or number + 2 >= len(tokens) or tokens[number + 1].text != ",":
+        return None
+    after = tokens[number + 2]
+    numbered = after.lower in NUMBERED_PARTS and number_after(tokens, number + 2) is not None
+    named = is_capital(after) and not after.flags & (OFTEN | COMMON) and len(after.text) > _INITIAL
+    return (at, number) if numbered or named else None
+
+
+_INITIAL = 2
+"""Letters of what may be the quarter of a town, or anything else in capitals."""
 
 
 def _military(tokens: list[Token], at: int) -> int | None:

@@ -8,6 +8,7 @@ parts is covered too.
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 from streams.scrub.address_tokens import CAPITAL, HOUSE_NUMBER, JOINER, MONTHS, NUMBER, PART, SHORT, Token, tokenise
@@ -24,12 +25,14 @@ _OTHER = frozenset("EMAIL PHONE CARD IBAN NATIONAL_ID IP MAC SECRET DOB TRACKING
 """Values that are no part of an address, if they are longer than a postal code."""
 STEPS = 7
 """Tokens in front of an address among which its first part begins."""
+_GLUED = re.compile(r"(?<=\d)(?:\.?[oa]|st|nd|rd|th|-[A-Za-z]{1,5})(?![A-Za-z])")
+"""What belongs to a number: "3.o", "4th", "8-gil", "15-a"."""
 _STOPPERS = frozenset(",;\n()?!:")
 _LEADING = frozenset("level villa tower wing sector phase plot block house no nr building bldg floor".split())
 """Words that an address may begin with when a number follows."""
 _CROSSING = frozenset("entre y con esq esquina between and corner".split())
 """Words between the numbers of crossing streets."""
-_FLOORS = frozenset("tv th mf sal dcha izq izda esq dto og eg lgh tr".split())
+_FLOORS = frozenset("tv th mf st sal dcha izq izda esq dto og eg lgh tr".split())
 """Sides of a staircase, behind the number of a floor."""
 _TALK = frozenset(
     "i i'm im i've you you're he she we they it it's its is was are were be been am do does did have has had will "
@@ -41,22 +44,27 @@ _TALK = frozenset(
     "need want get got send sent ship deliver leave left bring order parcel package phone tel email mail name number "
     "und oder aber ich sie wir ist sind war nicht bitte danke auf mit fur von et ou mais je vous nous est pas merci "
     "s'il pour avec sur y o pero yo no por favor gracias con para e ou mas eu nao obrigado obrigada che non grazie per "
-    "en of maar ik niet dank och eller jag inte tack og men jeg ikke takk tak i ali ja ne ve ama ben".split()
+    "en of maar ik niet dank och eller jag inte tack men jeg ikke takk tak i ali ja ne ve ama ben".split()
 )
 """Words that sentences are made of: an address ends before them."""
 
 
 def widened(text: str, found: list[Span]) -> list[Span]:
     """The finds, and beside their addresses what belongs to them."""
-    addresses = [(start, end) for start, end, label in found if label == "ADDRESS"]
+    addresses = [
+        (start, end) for start, end, label in found if label == "ADDRESS" or _is_lettered_code(text, start, end, label)
+    ]
     if not addresses:
         return found
     walls = [(start, end) for start, end, label in found if label in _OTHER and end - start > SHORT]
+    persons = [end for _, end, label in found if label == "PERSON"]
     more: list[Span] = []
     for start, end in addresses:
         floor = max((b for _, b in walls if b <= start), default=0)
         ceiling = min((a for a, _ in walls if a >= end), default=len(text))
-        first, last = _left(text, start, floor), _right(text[:ceiling], start, end)
+        named = max((b for b in persons if b <= start), default=floor)
+        first = min(_left(text, start, floor), _capitals(text, start, max(floor, named)))
+        last = _right(text[:ceiling], start, end)
         if first < start or last > end:
             more.append((first, last, "ADDRESS"))
     return found + more
@@ -68,15 +76,21 @@ def _right(text: str, start: int, end: int) -> int:
     tokens = tokenise(text[end : end + BEHIND])
     if end + BEHIND < len(text):
         tokens = tokens[:-1]  # it may be cut
-    if not tokens or (tokens[0].start == 0 and tokens[0].text[0].isalnum()):
+    if not tokens:
         return end
     last, at = end, 0
-    if len(tokens) > 1 and tokens[0].text == "-" and tokens[1].text.islower() and tokens[1].start == 1:  # "8-gil"
-        last, at = end + tokens[1].end, 2
+    if glued := _GLUED.match(text, end):
+        last = glued.end()
+        while at < len(tokens) and end + tokens[at].start < last:
+            at += 1
+    elif tokens[0].start == 0 and tokens[0].text[0].isalnum():
+        return end
     behind = tokenise(text[max(start, end - BEFORE) : end])[-1]
     while at < len(tokens):
         begun = at
-        while at < len(tokens) and (tokens[at].text[0] in ",;\n-/#(" or (tokens[at].text == "." and at == 0)):
+        while at < len(tokens) and (
+            tokens[at].text[0] in ",;\n-/#(" or (tokens[at].text == "." and _is_short(tokens, at))
+        ):
             at += 1
         comma = any(t.text[0] in ",;\n" for t in tokens[begun:at])
         piece = _piece(tokens, at)
@@ -84,6 +98,11 @@ def _right(text: str, start: int, end: int) -> int:
             break
         last, at, behind = end + piece[-1].end, at + len(piece), piece[-1]
     return last
+
+
+def _is_short(tokens: list[Token], stop: int) -> bool:
+    """Whether a full stop may only end an abbreviation ("3. mf., 2100")."""
+    return not stop or len(tokens[stop - 1].text) <= SHORT - 2
 
 
 def _piece(tokens: list[Token], at: int) -> list[Token]:
@@ -105,7 +124,7 @@ def _is_talk(tokens: list[Token], i: int) -> bool:
     """Whether a word is one that sentences are made of, and no part of a name."""
     token = tokens[i]
     if token.lower in MONTHS or token.lower in LEADS:
-        return True
+        return not (i and tokens[i - 1].lower == "de")  # "18 de Julio"
     if token.lower in _CROSSING and i + 1 < len(tokens) and tokens[i + 1].kind & NUMBER:
         return False
     before = tokens[i - 2 if i > 1 and tokens[i - 1].text == "-" else i - 1] if i else token
@@ -125,7 +144,7 @@ def _is_part(piece: list[Token], behind: Token, *, comma: bool, small: bool) -> 
         return True
     if any(t.kind & PART or t.lower in FLATS for t in piece) and (digits or len(piece[-1].text) == 1):
         return True
-    if any(4 <= count <= SHORT for count in digits) or _is_code(piece):
+    if any(4 <= count <= SHORT + 1 for count in digits) or _is_code(piece):
         return comma or len(piece) > 1
     if digits and piece[0].lower in _CROSSING:
         return True
@@ -151,7 +170,7 @@ def _is_rare(token: Token, *, small: bool) -> bool:
     if not token.text[0].isalpha() or len(token.text) < SHORT - 3:
         return False
     if token.kind & CAPITAL and not small:
-        return not token.flags & OFTEN
+        return not token.flags & OFTEN or bool(token.flags & PROPER)
     return bool(token.flags & PROPER) or not flags_of(token.text) & (COMMON | FOREIGN)
 
 
@@ -169,7 +188,9 @@ def _left(text: str, start: int, floor: int) -> int:
             if i + 1 < len(tokens) and tokens[i + 1].lower in MONTHS:
                 break
             best = floor + token.start
-        elif token.lower in PREFIXES and not token.flags & OFTEN:
+        elif (token.lower in PREFIXES and not token.flags & OFTEN) or (
+            token.lower == "c" and i + 1 < len(tokens) and tokens[i + 1].text == "/"
+        ):
             best = floor + token.start
         elif token.lower in UNITS or token.lower in HOUSES or token.lower in _LEADING:
             if steps and best == start:  # no number behind it
@@ -178,6 +199,25 @@ def _left(text: str, start: int, floor: int) -> int:
         elif _ends_talk(tokens, i):
             break
     return best
+
+
+def _is_lettered_code(text: str, start: int, end: int, label: str) -> bool:
+    """Whether a find is a postal code that nothing else looks like: a British or Canadian one."""
+    return label == "ZIP" and text[start].isalpha() and any(c.isdigit() for c in text[start:end])
+
+
+def _capitals(text: str, start: int, floor: int) -> int:
+    """Where names of houses and villages begin that lead, comma after comma, to what stands at `start`."""
+    for match in _NAMES_BEFORE.finditer(text, max(floor, start - BEFORE), start):
+        first = tokenise(match[0])[0]
+        if match.end() == start and not first.flags & OFTEN and first.lower not in _TALK:
+            return match.start()
+    return start
+
+
+_NAMES = r"[A-Z][A-Za-z'\-]+(?: [A-Z][A-Za-z'\-]+){0,3}"
+_NAMES_BEFORE = re.compile(rf"(?<![\w.]){_NAMES}(?:, ?{_NAMES}){{0,8}},? ")
+"""Capitalised words with commas between them."""
 
 
 def _ends_talk(tokens: list[Token], i: int) -> bool:

@@ -51,8 +51,8 @@ def _spots(text: str, words: Iterable[str]) -> set[int]:
     found: set[int] = set()
     for word in words:
         lower = word.lower()
-        leads = lower not in streets.SUFFIXES or lower in streets.PREFIXES
-        follows = not leads or lower in streets.WAYS
+        ends = lower in streets.SUFFIXES and lower not in streets.PREFIXES
+        leads, follows = not ends or lower in streets.STRONG, ends or lower in streets.WAYS
         at = text.find(word)
         while at >= 0:
             if len(found) >= MAX_SPOTS:

@@ -43,7 +43,8 @@ CLEAR = SUFFIXES - VAGUE
 """Suffixes that are hardly ever anything else, if capitalised."""
 
 PREFIXES = frozenset(
-    """rue avenue av boulevard bd place chemin impasse allee quai route cours passage villa cite sentier via viale
+    """transv bv ctra urb fracc mkr prov trav heol rue avenue av boulevard bd place chemin impasse allee quai route
+    cours passage villa cite sentier via viale
     piazza piazzetta corso vicolo largo strada calle avenida avda plaza paseo carrer camino carretera rua travessa
     praca alameda ulica ul al aleja aleje prospekt ulitsa bulevar trg jalan gang intrarea aleea bulevardul jardim
     vila quadra colonia barrio carrera cra diagonal transversal pasaje privada cerrada andador lugar urbanizacion
@@ -52,17 +53,24 @@ PREFIXES = frozenset(
     naberejnaa nab prospekt pereulok per proezd shosse sosse val vul vulitsa provulok cho so retorno cerro
     viaducto eje ampliacion residencial sector manzana fraccionamiento largo viela vereda beco parque esplanade
     faubourg sentier clos hameau lotissement residence contrada localita frazione salita piazzale strada lungomare
-    borgo bul jiron jr cll kr drumul rang canale calea spacerowa osiedle os kampung lorong jln persiaran lebuh taman
+    borgo str poligono praceta lieu-dit quadra bul jiron jr cll kr drumul rang canale calea spacerowa osiedle os
+    kampung lorong jln persiaran lebuh taman
     gali mohalla sadak marg thanon trok barrio manzana circunvalacion malecon pasadizo psje rambla via""".split()
 )
 """Street words that stand before the name."""
 
-NUMBERED = frozenset("calle carrera cra cll kr avenida diagonal transversal soi jalan".split())
+NUMBERED = frozenset("av avda road street calle carrera cra cll kr avenida diagonal transversal soi jalan".split())
 """Street words behind which a number is the name."""
+
+NUMBERED_PARTS = frozenset(
+    "bldg building villa plot stand block blk unit room door flat road street lot tower level floor sector "
+    "phase".split()
+)
+"""Parts of an address that are written in front of their number."""
 
 TAILS = frozenset(
     """ulica utca utja ut korut koz setany namesti nam nabrezi trida alle prospekti pr kucesi cad caddesi sok sokak
-    mah mahallesi bulvari trg cesta iela gatve kuc kuce qesebesi prospekti kucheasi xiyaboni ithafa indlela
+    mah mahallesi bulvari trg cesta iela gatve str ter kuc kuce qesebesi prospekti kucheasi xiyaboni ithafa indlela
     umgwaqo g tn mnt pst tanav maantee puiestee vei veien vagen vag plats gata
     gatan pasaji dolina obala setaliste polje naselje odos leoforos plateia ulitsa prospekt rayonu seheri""".split()
 )
@@ -88,12 +96,14 @@ UNITS = frozenset(
 """What a number of a flat, a floor or a box stands behind."""
 
 DETAILS = UNITS | frozenset(
-    """edif edificio depto departamento piso puerta esc escalera int interior of oficina apartamento casa bloque
+    """moo tambon amphoe conj bte edif edificio depto departamento piso puerta esc escalera int interior of oficina
+    apartamento casa bloque
     torre lote lt mz mza km lot phase blok kat daire etg etage stiege tur top haus wohnung wohnblock scara et etaj
     ap sc m d dom kv str korp stroenie pom of byt patro vchod emelet em ajto lepcsohaz lgh tr uppgang as rappu bnr
     box cp cep pb ps postboks bus batiment bat escalier appartement appt scala palazzina interno bloco
     andar sala dcha izda izq esq dto bat os
-    lj kom no nr num numero so ngo ngach hem to khom xa phuong quan huyen tinh thon ward barangay brgy purok sitio
+    nave local lokal lok lj kom no nr num numero so ngo ngach hem to khom xa phuong quan huyen tinh thon ward
+    barangay brgy purok sitio
     rt rw kel kec kab gg c j b p k s v n""".split()
 )
 """What a number within an address stands behind, in many languages, abbreviated or not."""
@@ -180,6 +190,12 @@ EVIDENCE = (
     | frozenset(
         {
             "quan",
+            "villa",
+            "stand",
+            "bldg",
+            "blk",
+            "door",
+            "nave",
             "phuong",
             "barangay",
             "brgy",
