@@ -52,6 +52,9 @@ _SIGNS = re.compile(r"[-_/']")
 QUIET = bytes(b for b in range(0x20, 0x7F) if not chr(b).isdigit() and chr(b) != "@") + b"\n\t\r"
 """Characters that no number and no e-mail address is recognised by."""
 
+HARMLESS = re.compile("[ -~\n\t\r\u00a3\u20ac\u00c0-\u00ff\u2010-\u201f]*")
+"""ASCII, currencies, Latin letters, dashes and quotation marks: nothing that becomes a digit, an `@`, `.` or `:`."""
+
 WORDS = _table("'-_/\x01")
 CLASSES = _classes()
 SOLID = _solid()
@@ -171,12 +174,11 @@ def _refuse_flood(text: str) -> None:
 
 
 def is_quiet(text: str) -> bool:
-    """Whether an ASCII text has too few digits for any number, and no `@`."""
-    rest = text.encode().translate(None, QUIET)
-    if b"@" in rest:
-        return False
-    few = len(rest) < MIN_DIGITS and text.count(".") < 3 and text.count(":") < 2  # no address of a machine
-    return len(rest) < 4 or few  # the shortest of them
+    """Whether a text of ASCII and harmless characters has too few digits for any number, and no `@`."""
+    rest = text.encode("ascii", "ignore").translate(None, QUIET)
+    if len(rest) < 4:  # the shortest address of a machine
+        return b"@" not in rest
+    return len(rest) < MIN_DIGITS and b"@" not in rest and text.count(".") < 3 and text.count(":") < 2
 
 
 def long_tokens(text: str) -> list[tuple[int, int]]:

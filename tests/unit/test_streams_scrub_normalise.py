@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.scrub.gate import HARMLESS
 from streams.scrub.normalise import LETTER, normalise
 
 
@@ -54,3 +55,10 @@ def test_normalise_maps_every_character_to_its_source(text: str) -> None:
 def test_normalise_reads_digits_of_every_script(digits: list[str]) -> None:
     """By Unicode property, not by a list."""
     assert normalise("".join(digits)).text == "".join(str(unicodedata.decimal(d)) for d in digits)
+
+
+def test_normalise_makes_no_number_of_a_harmless_character() -> None:
+    """What lets a text past the search for structured values becomes no digit, no sign of an address."""
+    harmless = [char for char in map(chr, range(0x80, 0x3000)) if HARMLESS.fullmatch(char)]
+    assert harmless
+    assert not [char for char in harmless if set(normalise(char).text) & set("0123456789@.:")]
