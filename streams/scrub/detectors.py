@@ -178,11 +178,7 @@ def _rules(text: str, seen: Look) -> list[Span]:
     found += _secrets(text, lower, seen)
     if "@" in text or flags & (AT | SQUASHED):
         found += _contacts(text, lower, flags)
-    if (
-        flags & SPELLED
-        and ("-" in text or len(seen.marked(SPELLED)) > 1)
-        and spelled.is_spelled(seen.words(), seen.digits)
-    ):
+    if flags & SPELLED and ("-" in text or seen.several(SPELLED)) and spelled.is_spelled(seen.words(), seen.digits):
         found += spelled.find_spelled(lower)
     if seen.digits:
         found += _numbered(text, lower, seen)

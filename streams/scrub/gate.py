@@ -93,14 +93,13 @@ class Look(NamedTuple):
         return _words(self.text)
 
     def marked(self, flag: int) -> list[bytes]:
-        """The words that carry a flag, in order."""
-        return [
-            word
-            for piece, flags in zip(self.pieces, self.each, strict=True)
-            if flags & flag
-            for word in _words(piece)
-            if _flags[word] & flag
-        ]
+        """The words that carry a flag; those of a piece that comes again once."""
+        pieces = {piece for piece, flags in zip(self.pieces, self.each, strict=True) if flags & flag}
+        return [word for piece in pieces for word in _words(piece) if _flags[word] & flag]
+
+    def several(self, flag: int) -> bool:
+        """Whether two words or more carry a flag."""
+        return sum(flags & flag > 0 for flags in self.each) > 1 or len(self.marked(flag)) > 1
 
     def having(self, flag: int) -> set[str]:
         """The words, as written, that carry a flag."""
