@@ -40,7 +40,7 @@ GROUP_LIMIT = 64
 HANDLES_PER_CALL = 256
 """Handles of one update script."""
 
-REMOVALS = 32
+REMOVALS = 16
 """Items that one script of an erasure, a sweep or a retirement takes out: a removal costs some 30 us, four times that
 in a table of a million, and nobody else is served meanwhile."""
 
