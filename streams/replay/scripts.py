@@ -14,7 +14,7 @@ from streams import ledger
 from streams.replay import offsets
 from streams.replay.config import ServerFull
 
-_PARTS = {
+PARTS = {
     "insert": ("core", "flush", "evict", "insert"),
     "annotate": ("annotate",),
     "draw": ("core", "flush", "draw"),
@@ -34,7 +34,7 @@ def text(name: str) -> str:
     """The whole Lua of a script."""
     shared = ledger.SCRIPT + offsets.SCRIPT if name in _FILING else ""
     folder = files("streams.replay")
-    return shared + "".join(folder.joinpath(f"{part}.lua").read_text() for part in _PARTS[name])
+    return shared + "".join(folder.joinpath(f"{part}.lua").read_text() for part in PARTS[name])
 
 
 @cache

@@ -17,7 +17,7 @@ from streams.replay.codec import DICTIONARY
 
 assert Path(scripts.__file__).is_relative_to(sys.argv[1]), scripts.__file__
 assert DICTIONARY
-for name in scripts.SCRIPTS:
+for name in sorted(scripts.PARTS):
     print(name, hash(scripts.text(name)))
 """
 
