@@ -24,7 +24,7 @@ HISTORY = 64
 KNOWN = 8
 """Samples before a lane has a median: those of a first batch, which a fifth of noise does not move."""
 
-FEWEST_WORDS = 8
+FEWEST_WORDS = 12
 """What a sample says in fewer words has too few orders to be told apart."""
 
 MOST_WORDS = 100
