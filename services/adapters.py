@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from learner.records import VERSIONS, Records, card
 from learner.registry import Manifest, Registry, RegistryError
 from learner.registry.manifest import to_object
-from services.publishers import trusted
+from services.publishers import registry_of
 
 if TYPE_CHECKING:
     from services.settings import Settings
@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Answer from the store. Returns 0, or 2 for an unknown version."""
     clock = time.time  # noqa: TID251 - the composition root hands the clock on
-    registry = Registry(settings.registry.directory, trusted(settings.registry), clock)
+    registry = registry_of(settings.registry, clock)
     try:
         if args.action == "list":
             found: Any = [row(registry, version) for version in _some(registry, args.line, args.limit)]

@@ -18,11 +18,11 @@ from learner.adapter import Base, Tree, load_adapter, load_base
 from learner.evaluate import evaluate, generation, windows
 from learner.heads import HeadConfig, Labelled, head_report
 from learner.probes.fairness import fairness_gaps
-from learner.registry import BASE, Gone, Registry
+from learner.registry import BASE, Gone
 from learner.voice import TreeVoice
 from services.chat_files import read_chats
 from services.node.process import base_folder
-from services.publishers import trusted
+from services.publishers import registry_of
 from streams.events import Turn
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def trees_of(args: argparse.Namespace, settings: Settings) -> dict[str, Tree]:
 
 
 def _versions(base: Base, version: str, settings: Settings) -> dict[str, Tree]:
-    registry = Registry(settings.registry.directory, trusted(settings.registry), lambda: 0.0)
+    registry = registry_of(settings.registry, lambda: 0.0)
     trees = {}
     with TemporaryDirectory() as folder:
         trees["adapter"] = load_adapter(base, registry.fetch(version, Path(folder)))

@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from learner.records import VERSIONS, Records
-from learner.registry import BASE, Registry, RegistryError
+from learner.registry import BASE, Manifest, Registry, RegistryError
 from services.adapters import records_folder
 from services.answer_ids import version_of
 from services.likeness import likeness
 from services.lineage import ancestry, lineage
 from services.local.redis_server import client
-from services.publishers import trusted
+from services.publishers import registry_of
 from streams.ledger import Ledger
 from streams.replay import ReplayBuffer, open_tables
 from streams.replay.lineage import complete_from, entries
@@ -51,19 +51,18 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """Print the trail. Returns 0, or 2 for an id that names no version."""
     version = version_of(args.answer) or args.answer
     clock = time.time  # noqa: TID251 - the composition root hands the clock on
-    registry = Registry(settings.registry.directory, trusted(settings.registry), clock)
+    registry = registry_of(settings.registry, clock)
     try:
-        found = {"answer": args.answer, "version": version, "ancestry": _ancestry(registry, settings, version)}
-        learned = lineage(registry, version)
+        manifests = list(ancestry(registry, version))
     except RegistryError as error:
         sys.stderr.write(f"driftline explain: {args.answer}: {error}; wants the id of an answer or of a version\n")
         return 2
-    if version != BASE:
+    found = {"answer": args.answer, "version": version, "ancestry": _ancestry(registry, settings, manifests)}
+    if manifests:
         key = ledger_key(settings.keys.keys())
         tables = open_tables(client(settings.redis.url, settings.redis.timeout_s), settings.replay, key)
         ledger = Ledger(tables.client, key, settings.stream.ledger_ttl_s)
-        table = tables.of(registry.manifest(version).line)
-        found |= trail(table, ledger, learned, about=args.about, limit=args.limit)
+        found |= trail(tables.of(manifests[0].line), ledger, lineage(manifests), about=args.about, limit=args.limit)
     sys.stdout.write((json.dumps(found) if args.json else text(found)) + "\n")
     return 0
 
@@ -120,9 +119,9 @@ def text(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _ancestry(registry: Registry, settings: Settings, version: str) -> list[dict[str, Any]]:
+def _ancestry(registry: Registry, settings: Settings, manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
     records, found = Records(records_folder(settings)), []
-    for manifest in ancestry(registry, version):
+    for manifest in manifests:
         try:
             why = records.read(VERSIONS, manifest.id)["gate"]["why"]
         except FileNotFoundError:

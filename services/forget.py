@@ -22,7 +22,6 @@ from services.local.redis_server import client
 from services.settings import Settings
 from streams.erasures import Erasure, decode_receipt, encode
 from streams.ledger import Ledger
-from streams.replay.config import ReplayError
 from streams.replay.erasure import erased_so_far, rewrite_aof
 from streams.replay.lineage import seen_by
 from streams.replay.shapes import ErasureReceipt
@@ -66,8 +65,6 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         receipt["known"] = receipt["known"] or any(state.values())
     except redis.RedisError as error:
         return _refused(f"nothing is certain, repeat it: {error}")
-    except ReplayError as error:
-        return _refused(str(error))
     sys.stdout.write(json.dumps(receipt, indent=2) + "\n")
     if not receipt["known"]:
         sys.stderr.write("driftline forget: nothing is stored of this customer; the tombstone is set\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from learner.registry import BASE, Manifest, Registry
@@ -19,10 +19,10 @@ class Learned:
         return step <= self.steps.get(run, 0)
 
 
-def lineage(registry: Registry, version: str) -> Learned:
-    """Every trajectory that a version descends from, with its last step there."""
+def lineage(manifests: Iterable[Manifest]) -> Learned:
+    """Every trajectory of a version's `ancestry`, with its last step there."""
     steps: dict[int, int] = {}
-    for manifest in ancestry(registry, version):
+    for manifest in manifests:
         run = int(manifest.training.run)
         steps[run] = max(steps.get(run, 0), manifest.training.steps[1])
     return Learned(steps)

@@ -1,10 +1,11 @@
-"""Whose signatures on versions count, from settings."""
+"""Whose signatures on versions count, and the store of versions that they vouch for, from settings."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
-from learner.registry import Trust, load_signer, trust
+from learner.registry import Registry, Trust, load_signer, trust
 from services.serving_config import RegistryConfig
 
 TRIES = 100
@@ -23,3 +24,8 @@ def trusted(config: RegistryConfig) -> Trust:
         except (FileExistsError, ValueError):
             pause.wait(PAUSE_S)
     return trust(load_signer(config.key).public)
+
+
+def registry_of(config: RegistryConfig, clock: Callable[[], float]) -> Registry:
+    """The store of versions, which reads what trusted publishers signed; `clock` gives seconds since the epoch."""
+    return Registry(config.directory, trusted(config), clock)

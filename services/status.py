@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from learner.registry import Registry
 from services.local.redis_server import client
-from services.publishers import trusted
+from services.publishers import registry_of
 from services.remedies import remedy
 from services.rollout.commands import status as rollout_status
 from services.rollout.store import Store
@@ -29,6 +28,8 @@ from streams.replay.figures import stats
 from streams.scrub.identity import ledger_key
 
 if TYPE_CHECKING:
+    import redis
+
     from services.settings import Settings
 
 TARGETS = Path(".driftline/targets.json")
@@ -47,11 +48,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Ask everything. Returns 0, or 1 where a process is not ready or a part does not answer."""
     targets = processes(args.targets) if args.targets != TARGETS or TARGETS.exists() else {}
+    connection = client(settings.redis.url, settings.redis.timeout_s)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "processes": lambda: {name: readiness(target) for name, target in targets.items()},
         "lag": lambda: _lag(settings),
-        "buffer": lambda: _buffer(settings),
-        "rollout": lambda: rollout_status(Store(client(settings.redis.url, settings.redis.timeout_s), _line(settings))),
+        "buffer": lambda: _buffer(connection, settings),
+        "rollout": lambda: rollout_status(Store(connection, settings.rollout.line)),
         "versions": lambda: _versions(settings),
     }
     found = {name: _asked(part, settings, args) for name, part in parts.items()}
@@ -112,9 +114,8 @@ def _lag(settings: Settings) -> dict[str, Any]:
     return dict(waiting)
 
 
-def _buffer(settings: Settings) -> dict[str, Any]:
+def _buffer(connection: redis.Redis, settings: Settings) -> dict[str, Any]:
     """Stored samples, by table."""
-    connection = client(settings.redis.url, settings.redis.timeout_s)
     tables = open_tables(connection, settings.replay, ledger_key(settings.keys.keys()))
     return {table.table: stats(table).counters["n"] for table in tables.all}
 
@@ -122,9 +123,5 @@ def _buffer(settings: Settings) -> dict[str, Any]:
 def _versions(settings: Settings) -> dict[str, Any]:
     """The newest version of the line."""
     clock = time.time  # noqa: TID251 - the composition root hands the clock on
-    registry = Registry(settings.registry.directory, trusted(settings.registry), clock)
-    return {"newest": registry.newest(_line(settings))}
-
-
-def _line(settings: Settings) -> str:
-    return settings.rollout.line
+    registry = registry_of(settings.registry, clock)
+    return {"newest": registry.newest(settings.rollout.line)}

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from learner.registry import BASE, Registry
-from services.lineage import Learned, lineage
-from services.publishers import trusted
+from learner.registry import BASE
+from services.lineage import Learned, ancestry, lineage
+from services.publishers import registry_of
 from services.topic_feed import TopicFeed
 from streams.events import Sample, decode_example
 from streams.replay import open_tables
@@ -42,12 +42,12 @@ def to_first_answer(run: Run) -> list[float]:
 def first_answers(run: Run) -> list[tuple[Learned, float]]:
     """For each version that answered anybody: what it learned from, and when it first answered."""
     settings = run.settings
-    registry = Registry(settings.registry.directory, trusted(settings.registry), lambda: 0.0)
+    registry = registry_of(settings.registry, lambda: 0.0)
     first: dict[str, float] = {}
     for answer in run.answers:
         if answer.version and answer.version != BASE:
             first[answer.version] = min(first.get(answer.version, math.inf), answer.at)
-    return [(lineage(registry, version), at) for version, at in first.items()]
+    return [(lineage(ancestry(registry, version)), at) for version, at in first.items()]
 
 
 def read_samples(run: Run) -> list[Sample]:

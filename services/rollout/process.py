@@ -12,7 +12,7 @@ import redis
 
 from learner.registry import Registry, RegistryError
 from services.local import redis_server
-from services.publishers import trusted
+from services.publishers import registry_of
 from services.rollout.controller import Controller, Fleet
 from services.rollout.erasures import Erasures
 from services.rollout.metrics import RolloutMetrics
@@ -79,7 +79,7 @@ class Service:
         self.metrics = RolloutMetrics(runtime.registry)
         self.waiting: str | None = "starting"
         """Why there is no active controller here; None while there is."""
-        registry = Registry(settings.registry.directory, trusted(settings.registry), self._wall)
+        registry = registry_of(settings.registry, self._wall)
         self.controller = Controller(
             settings.rollout,
             self._store,

@@ -53,7 +53,7 @@ PREFIXES = frozenset(
     naberejnaa nab prospekt pereulok per proezd shosse sosse val vul vulitsa provulok cho so retorno cerro
     viaducto eje ampliacion residencial sector manzana fraccionamiento largo viela vereda beco parque esplanade
     faubourg sentier clos hameau lotissement residence contrada localita frazione salita piazzale strada lungomare
-    borgo str poligono praceta lieu-dit quadra bul jiron jr cll kr drumul rang canale calea spacerowa osiedle os
+    borgo str poligono praceta lieu-dit bul jiron jr cll kr drumul rang canale calea spacerowa osiedle os
     kampung lorong jln persiaran lebuh taman
     gali mohalla sadak marg thanon trok barrio manzana circunvalacion malecon pasadizo psje rambla via""".split()
 )
