@@ -10,23 +10,16 @@ import argparse
 import json
 import sys
 import time
-import uuid
 from typing import Any
 
 import msgspec
-from confluent_kafka import Producer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from learner.select import ReviewItem, ReviewQueue
-from services.local.redis_server import client
+from services.review_desk import Undelivered, desk, queue_of
 from services.settings import Settings
-from streams import review
-from streams.topics import REVIEW_DECISIONS
-
-TIMEOUT_S = 10.0
-"""Longest wait for the broker's acknowledgment of a decision, seconds."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,60 +47,33 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Show or decide. Returns 1 if there is no such item, 2 if Kafka does not take the decision."""
-    queue = ReviewQueue(client(settings.redis.url, settings.redis.timeout_s), settings.select)
-    try:
-        return _list(queue, args.count, as_json=args.json) if args.action == "list" else _one(queue, args, settings)
-    except ValueError as error:
-        sys.stderr.write(f"driftline review: {error}\n")
-    return 2
-
-
-def _one(queue: ReviewQueue, args: argparse.Namespace, settings: Settings) -> int:
-    """Show one item or decide about it; it leaves the queue once the broker has the decision."""
+    queue = queue_of(settings)
+    if args.action == "list":
+        return _list(queue, args.count, as_json=args.json)
     item = queue.get(args.sample_id)
     if item is None:
         sys.stderr.write(f"driftline review: no item {args.sample_id} in the queue\n")
         return 1
-    if args.action == "show":
-        return _show(item, as_json=args.json)
-    made = decide(item, args, at=time.time_ns() / 1e9)
-    if not _send(_producer(settings), settings.kafka.prefix + REVIEW_DECISIONS, made):
-        sys.stderr.write("driftline review: the broker did not take the decision; the item stays in the queue\n")
+    return _show(item, as_json=args.json) if args.action == "show" else _decide(item, args, settings)
+
+
+def _decide(item: ReviewItem, args: argparse.Namespace, settings: Settings) -> int:
+    clock = time.time  # noqa: TID251 - the composition root hands the clock on
+    text = _text(args) if args.action == "edit" else None
+    try:
+        made = desk(settings, "review", clock).decide(
+            item, args.action, args.reviewer, stars=vars(args).get("stars"), text=text
+        )
+    except (ValueError, Undelivered) as error:
+        sys.stderr.write(f"driftline review: {error}\n")
         return 2
-    queue.done(item.sample_id)
     sys.stdout.write(f"{made.action} {item.sample_id}\n")
     return 0
 
 
-def decide(item: ReviewItem, args: argparse.Namespace, at: float) -> review.Decision:
-    """The decision about an item at time `at`. Raises ValueError if an edit has no text."""
-    drafts = [turn.text for turn in item.turns if turn.is_target]
-    editing = args.action == "edit"
-    text = (args.text if args.text is not None else sys.stdin.read()) if editing else None
-    return review.Decision(
-        decision_id=f"review-{uuid.uuid4()}", sample_id=item.sample_id, conversation=item.conversation,
-        # an edit is of the last reply; other decisions are of all replies of the sample
-        targets=item.targets[-1:] if editing else item.targets, action=args.action, at=at,
-        rating=float(args.stars) if args.action == "rate" else None, text=text,
-        draft=drafts[-1] if editing and drafts else None, reviewer=args.reviewer, lane=item.lane,
-        home=item.home,
-    )  # fmt: skip
-
-
-def _producer(settings: Settings) -> Producer:
-    more: dict[str, str | bool] = {"acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random"}
-    return Producer(settings.kafka.client("review", **more))
-
-
-def _send(producer: Producer, topic: str, decision: review.Decision) -> bool:
-    delivered: list[bool] = []
-
-    def report(error: Any, _: Any) -> None:
-        delivered.append(error is None)
-
-    producer.produce(topic, key=decision.conversation, value=review.encode(decision), on_delivery=report)
-    producer.flush(TIMEOUT_S)
-    return delivered == [True]
+def _text(args: argparse.Namespace) -> str:
+    given: str | None = args.text
+    return given if given is not None else sys.stdin.read()
 
 
 def _list(queue: ReviewQueue, count: int, *, as_json: bool) -> int:

@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from confluent_kafka import Consumer
 
 from learner.select import ReviewQueue, SelectConfig, item
 from services import review as command
+from services.review_desk import decision, desk
 from services.settings import KafkaConfig, RedisConfig, Settings
 from streams.events import Sample, Turn
 from streams.review import Decision, decode
@@ -88,22 +90,30 @@ def test_review_produces_a_decision(queue: ReviewQueue, redis_url: str, mock_bro
     assert queue.list(5) == []
 
 
-def test_review_edits_the_last_reply(queue: ReviewQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An edit names the draft that it replaces; its text may come from stdin, and may not be empty."""
+def test_review_edits_the_last_reply(queue: ReviewQueue) -> None:
+    """An edit names the draft that it replaces, and may not be empty."""
     (held,) = queue.list(1)
-    made = command.decide(held, _args("edit", "r2/sft/0", "We open at ten on Sundays."), at=3.0)
+    made = decision(held, "edit", "kim", 3.0, text="We open at ten on Sundays.")
     assert (made.targets, made.draft, made.text) == (("r2",), "We are closed.", "We open at ten on Sundays.")
-    monkeypatch.setattr("sys.stdin", io.StringIO("From a pipe.\n"))
-    assert command.decide(held, _args("edit", "r2/sft/0"), at=3.0).text == "From a pipe.\n"
     with pytest.raises(ValueError, match="edit"):
-        command.decide(held, _args("edit", "r2/sft/0", " "), at=3.0)
+        decision(held, "edit", "kim", 3.0, text=" ")
+
+
+def test_review_reads_an_edit_from_a_pipe(
+    queue: ReviewQueue, redis_url: str, mock_broker: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a text the better reply is read from stdin."""
+    assert queue.list(1)
+    monkeypatch.setattr("sys.stdin", io.StringIO("From a pipe.\n"))
+    assert command.run(_args("edit", "r2/sft/0"), _settings(redis_url, mock_broker["bootstrap"])) == 0
+    assert _decided(mock_broker["bootstrap"]).text == "From a pipe.\n"
 
 
 def test_review_keeps_the_item_when_kafka_is_away(
     queue: ReviewQueue, redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No acknowledgment, no decision: exit code 2 and the item stays."""
-    monkeypatch.setattr(command, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(command, "desk", partial(desk, timeout_s=0.3))
     assert command.run(_args("approve", "r2/sft/0"), _settings(redis_url)) == 2
     assert "stays in the queue" in capsys.readouterr().err
     assert len(queue.list(5)) == 1
