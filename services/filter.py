@@ -1,10 +1,12 @@
 """`driftline filter [FILE]`: what the quality filter would do to a history of chats, as a dry run.
 
-JSONL in, from a file (gzip too) or stdin: rows `{"id", "text", "role"?}` (no role: judged as a reply), chat events
-(alone or as traffic files hold them, under `value`), or conversations with `turns` (or `messages`). The same rows come
-out on stdout in the same order, with `keep`, `reasons`, `tags` and `scores`; in conversations each agent or assistant
-turn gains them, and the row's own `keep` says whether any reply is left. CSV, mbox and pages come out a conversation a
-line. The summary by reason, with examples, goes to stderr. Nothing is stored or sent.
+JSONL (or one JSON array) in, from a file (gzip too) or stdin: rows `{"id", "text", "role"?}` (no role: judged as a
+reply), chat events (alone or as traffic files hold them, under `value`), or conversations with `turns`, with `messages`
+as chat APIs have them (of `content` in parts the text is read, pictures are left out and told) or `conversations` as
+ShareGPT has them. The same rows come out on stdout in the same order, with `keep`, `reasons`, `tags` and `scores`; in
+conversations each agent or assistant turn gains them, and the row's own `keep` says whether any reply is left. Pairs of
+questions and answers, CSV, mbox and pages come out a conversation a line. The summary by reason, with examples, goes to
+stderr. Nothing is stored or sent.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from streams.near_copies_store import MemoryCopies, Unit
 from streams.quality import QualityConfig, Reason, Verdict, is_echo, judge_turns
 from streams.sources import FORMATS
 from streams.sources.chats import role_of
+from streams.sources.turns import Said, said, turns_of
 
 EXAMPLES = 3
 AT_ONCE = 256
@@ -50,6 +53,10 @@ class Summary:
     unreadable: int = 0
     unreadable_lines: dict[int, str] = field(default_factory=dict)
     """The first of them, counted from 1, and what each lacks."""
+    left_out: int = 0
+    """Lines with something that is no text, such as a picture: judged without it."""
+    left_out_lines: dict[int, str] = field(default_factory=dict)
+    """The first of them, and what it was."""
     reasons: Counter[str] = field(default_factory=Counter)
     tags: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
@@ -59,6 +66,12 @@ class Summary:
         self.unreadable += 1
         if len(self.unreadable_lines) < EXAMPLES:
             self.unreadable_lines[number] = why
+
+    def leave_out(self, number: int, kinds: Iterable[str]) -> None:
+        """Count a line with `kinds` of things that are no text."""
+        self.left_out += 1
+        if len(self.left_out_lines) < EXAMPLES:
+            self.left_out_lines[number] = ", ".join(sorted(set(kinds)))
 
     def add(self, text: str, verdict: Verdict) -> None:
         """Count one verdict."""
@@ -108,18 +121,20 @@ class Judge:
             raise row
         if not isinstance(row, dict):
             raise BadRow(f"wants an object with `text` or `turns`, is a {_NAMES.get(type(row), 'value')}")
-        if _turns(row):
-            return self._conversation(row, _turns(row))
+        key = turns_of(row)
+        if key:
+            return self._conversation(row, key)
         event = _event(row)
         if event.get("type") in {"feedback", "conversation_closed"}:
             return {**row, **_fields(Verdict(keep=True))}
-        if not isinstance(event.get("text"), str):
+        one = said(event)
+        if one is None or _silent(one):
             raise BadRow(str(row.get("unreadable") or "wants `text` or `turns`, or an event"))
-        return {**row, **_fields(self._text(event))}
+        return {**row, **_fields(self._text(event, one))}
 
-    def _text(self, row: Mapping[str, Any]) -> Verdict:
+    def _text(self, row: Mapping[str, Any], one: Said) -> Verdict:
         """A row alone, or an event of a conversation that goes on."""
-        text, role = str(row["text"]), _role(str(row.get("role") or "agent"))
+        text, role = one.text, _role(one.role or "agent")
         conversation = row.get("conversation_id") if "type" in row else None
         question = self._questions.get(str(conversation)) if conversation else None
         verdict = self._judge(text, role, (question,) if question else (), alone=conversation is None)
@@ -130,16 +145,19 @@ class Judge:
     def _conversation(self, row: Mapping[str, Any], key: str) -> dict[str, Any]:
         context: list[Turn] = []
         turns, left = [], False
-        said = [text for turn in row[key] if (text := _said(turn)) is not None]
-        if len(said) < len(row[key]):
-            raise BadRow("every turn wants `text` (or `content`), a string")
-        for turn, text in zip(row[key], said, strict=True):
-            role = _role(str(turn.get("role")))
-            verdict = self._judge(text, role, context, alone=False)
+        found = [one for turn in row[key] if (one := said(turn)) is not None]
+        if len(found) < len(row[key]):
+            raise BadRow("every turn wants `text` (or `content`), a string or parts")
+        for turn, one in zip(row[key], found, strict=True):
+            if _silent(one):
+                turns.append(turn)
+                continue
+            role = _role(one.role)
+            verdict = self._judge(one.text, role, context, alone=False)
             turns.append({**turn, **_fields(verdict)} if role == "agent" else turn)
             left = left or (role == "agent" and verdict.keep)
             if verdict.keep:
-                context.append(Turn(role=role, text=text))
+                context.append(Turn(role=role, text=one.text))
         return {**row, key: turns, "keep": left}
 
     def _judge(self, text: str, role: Role, context: tuple[Turn, ...] | list[Turn], *, alone: bool) -> Verdict:
@@ -194,6 +212,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
                 number += 1
                 if isinstance(row, BadRow):
                     judge.summary.skip(number, str(row))
+                elif left_out := _left_out(row):
+                    judge.summary.leave_out(number, left_out)
                 out.write((line if isinstance(row, BadRow) else msgspec.json.encode(row)) + b"\n")
         out.flush()
     except BrokenPipeError:
@@ -235,26 +255,25 @@ def _role(role: str) -> Role:
     return "agent" if known == "assistant" else known
 
 
-def _turns(row: Mapping[str, Any]) -> str:
-    """The key under which a row holds a conversation, empty for none."""
-    return next((key for key in ("turns", "messages") if isinstance(row.get(key), list)), "")
+def _silent(one: Said) -> bool:
+    """True for a turn that holds a picture or the call of a tool and no text: nothing to judge."""
+    return bool(one.left_out) and not one.text
 
 
-def _said(turn: Any) -> str | None:
-    """What was said in a turn of a conversation."""
-    text = turn.get("text", turn.get("content")) if isinstance(turn, dict) else None
-    return text if isinstance(text, str) else None
+def _left_out(row: Mapping[str, Any]) -> list[str]:
+    """What in a conversation is no text."""
+    return [kind for turn in row.get(turns_of(row)) or () if (one := said(turn)) for kind in one.left_out]
 
 
 def _texts(row: Any) -> Iterator[tuple[str, Role]]:
     """Every text of a row, with the role that it is judged by."""
     if not isinstance(row, dict):
         return
-    key = _turns(row)
+    key = turns_of(row)
     for turn in row[key] if key else [_event(row)]:
-        text = _said(turn)
-        if text is not None:
-            yield text, _role(str(turn.get("role") or ("" if key else "agent")))
+        one = said(turn)
+        if one is not None and not _silent(one):
+            yield one.text, _role(one.role or ("" if key else "agent"))
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:
@@ -275,6 +294,10 @@ def _report(summary: Summary, *, as_json: bool) -> None:
         title += f", {summary.unreadable} lines unreadable"
         for number, why in summary.unreadable_lines.items():
             sys.stderr.write(f"driftline filter: line {number}: {why}\n")
+    if summary.left_out:
+        title += f", {summary.left_out} judged without what is no text"
+        for number, what in summary.left_out_lines.items():
+            sys.stderr.write(f"driftline filter: line {number}: left out: {what}\n")
     if not summary.reasons and not summary.tags:
         sys.stderr.write(f"{title}\n")
         return

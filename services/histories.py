@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from streams.sources import Chat, SourceRecord, Unreadable, detect, read
-from streams.sources.formats import unmarked
+from streams.sources.formats import AS_LINES, rows
 
-AS_LINES = ("traffic", "events", "conversations")
-"""Formats whose lines are rows already."""
+_HEAD = 65_536
+"""Bytes of the first line by which pairs of questions and answers are told."""
 
 WANTED = {
     "no_columns": "a table wants the columns conversation, role and text, or question and answer",
@@ -28,10 +28,16 @@ WANTED = {
 
 
 def form_of(path: Path | None, wanted: str | None) -> str:
-    """The format of a file: as asked for, else by its name; text files, unknown names and standard input are JSONL."""
+    """The format of a file: as asked for, else by its name; text files, unknown names and standard input are JSONL.
+
+    Questions and answers as JSON lines are a page of them. Raises OSError, EOFError or zlib.error.
+    """
     if wanted is None and path is not None and not path.name.lower().removesuffix(".gz").endswith(".txt"):
         wanted = detect(path.name, b"")
-    return wanted or AS_LINES[0]
+    if wanted is None and path is not None and path.is_file():  # a pipe is read once
+        with path.open("rb") as raw, _unpacked(raw) as file:
+            wanted = "faq" if detect(".jsonl", file.readline(_HEAD)) == "faq" else None
+    return wanted or "traffic"
 
 
 def lines_of(path: Path | None, form: str, agents: Collection[str] = ()) -> Iterator[bytes]:
@@ -40,16 +46,19 @@ def lines_of(path: Path | None, form: str, agents: Collection[str] = ()) -> Iter
     Raises OSError, EOFError or zlib.error where it cannot be read.
     """
     source: Any = nullcontext(sys.stdin.buffer) if path is None else path.open("rb")
-    with source as raw:
-        packed = raw.peek(2)[:2] == b"\x1f\x8b"
-        with gzip.GzipFile(fileobj=raw) if packed else nullcontext(raw) as file:
-            if form in AS_LINES:
-                yield from (line.rstrip(b"\r\n") for line in unmarked(file) if line.strip())
-                return
-            name = "page" if path is None else path.name.split(".")[0]
-            for item in read(file, form, name, agents):
-                if not isinstance(item, SourceRecord):
-                    yield _row(item)
+    with source as raw, _unpacked(raw) as file:
+        if form in AS_LINES:
+            yield from (line.rstrip(b"\r\n") for line in rows(file) if line.strip())
+            return
+        name = "page" if path is None else path.name.split(".")[0]
+        for item in read(file, form, name, agents):
+            if not isinstance(item, SourceRecord):
+                yield _row(item)
+
+
+def _unpacked(raw: Any) -> Any:
+    """A file as it is, or unpacked if it is gzip."""
+    return gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else nullcontext(raw)
 
 
 def _row(chat: Chat | Unreadable) -> bytes:

@@ -1,6 +1,7 @@
 """What chat platforms send and what files hold, read as chat events. Pure: bytes in, records out.
 
 chats.py       a chat of any source -> chat events with ids that a second reading repeats
+turns.py       what a turn says, where its text comes in parts
 tables.py      traffic, events and conversations JSONL, CSV, Bitext CSV
 mail.py        mbox threads without quotes and signatures
 pages.py       FAQ and product pages, Markdown and HTML

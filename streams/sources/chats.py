@@ -18,7 +18,7 @@ _ROLES: Mapping[str, Role] = {
     "contact": "customer", "agent": "agent", "support": "agent", "staff": "agent", "operator": "agent",
     "admin": "agent", "representative": "agent", "employee": "agent", "outbound": "agent", "teammate": "agent",
     "assistant": "assistant", "bot": "assistant", "ai": "assistant", "model": "assistant", "gpt": "assistant",
-    "system": "system",
+    "system": "system", "developer": "system",
 }  # fmt: skip
 
 

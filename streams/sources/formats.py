@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 
 import msgspec
 
 from streams.sources import answers, mail, pages, tables
 from streams.sources.tables import Item
+from streams.sources.turns import turns_of
 
 FORMATS = ("traffic", "events", "conversations", "csv", "bitext", "mbox", "faq")
 """What `read` takes; `faq` is a page of questions or of headings: Markdown, HTML, plain text or JSON."""
+
+AS_LINES = frozenset({"traffic", "events", "conversations"})
+"""Formats of one JSON object a line."""
 
 
 def detect(name: str, head: bytes) -> str | None:
@@ -35,7 +40,7 @@ def detect(name: str, head: bytes) -> str | None:
 
 def read(lines: Iterable[bytes], form: str, name: str = "page", agents: Collection[str] = ()) -> Iterator[Item]:
     """The chats, records and unreadable parts of a file. Raises ValueError for an unknown format."""
-    lines = unmarked(lines)
+    lines = rows(lines) if form in AS_LINES else unmarked(lines)
     if form == "traffic":
         return tables.traffic(lines)
     if form == "events":
@@ -57,6 +62,19 @@ def unmarked(lines: Iterable[bytes]) -> Iterator[bytes]:
     return (line.removeprefix(BOM_UTF8) if at == 0 else line for at, line in enumerate(lines))
 
 
+def rows(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of JSONL; of a file that is one JSON array, its items, each on a line."""
+    rest = unmarked(lines)
+    first = next(rest, b"")
+    if not first.lstrip().startswith(b"["):
+        return chain((first,) if first else (), rest)
+    whole = b"".join((first, *rest))
+    try:
+        return (msgspec.json.format(item, indent=-1) for item in msgspec.json.decode(whole, type=list[msgspec.Raw]))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return iter(whole.splitlines(keepends=True))
+
+
 def _page(text: str, name: str) -> Iterator[Item]:
     """By what it begins with, and by whether it has any Markdown."""
     if text.startswith("<"):
@@ -71,11 +89,13 @@ def _json_format(first: bytes) -> str | None:
         row = msgspec.json.decode(first)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    if isinstance(row, list):
+        row = next(iter(row), None)
     if not isinstance(row, dict):
         return None
     if "value" in row or "value_raw" in row:
         return "traffic"
-    if "turns" in row or "messages" in row:
+    if turns_of(row):
         return "conversations"
     if "type" in row or "event_id" in row:
         return "events"

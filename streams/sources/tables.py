@@ -14,6 +14,7 @@ import msgspec
 
 from streams.events import MAX_ID, timestamp
 from streams.sources.chats import Chat, Line, SourceRecord, Unreadable, role_of
+from streams.sources.turns import said, turns_of
 
 Item = Chat | SourceRecord | Unreadable
 
@@ -78,9 +79,17 @@ def events(lines: Iterable[bytes]) -> Iterator[Item]:
 
 
 def conversations(lines: Iterable[bytes]) -> Iterator[Item]:
-    """Whole conversations: `{"conversation_id"?, "turns": [{"role", "text", "ts"?}], "resolved"?}` a line."""
+    """Whole conversations: `{"conversation_id"?, "turns": [{"role", "text", "ts"?}], "resolved"?}` a line.
+
+    `messages` with `content`, a string or parts, is read too; what in a chat is no text is told beside the chat.
+    """
     for number, row in _objects(lines):
-        yield row if isinstance(row, Unreadable) else _conversation(number, row)
+        if isinstance(row, Unreadable):
+            yield row
+            continue
+        yield _conversation(number, row)
+        if any(found.left_out for turn in row.get(turns_of(row)) or () if (found := said(turn))):
+            yield Unreadable(number, "not_text")
 
 
 def _objects(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
@@ -96,17 +105,17 @@ def _objects(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | Unr
 
 
 def _conversation(number: int, row: Mapping[str, Any]) -> Chat | Unreadable:
-    turns = row.get("turns") or row.get("messages")
-    if not isinstance(turns, list) or not turns:
+    turns = row.get(turns_of(row))
+    if not turns:
         return Unreadable(number, "no_turns")
     lines = []
     for turn in turns:
-        role = role_of(str(turn.get("role", ""))) if isinstance(turn, dict) else None
-        text = turn.get("text", turn.get("content")) if isinstance(turn, dict) else None
-        if role is None or not isinstance(text, str):
+        found = said(turn)
+        role = role_of(found.role) if found else None
+        if found is None or (role is None and found.text):
             return Unreadable(number, "bad_turn")
-        if text.strip():
-            lines.append(Line(role, text, moment(turn.get("ts"))))
+        if role is not None and found.text.strip():
+            lines.append(Line(role, found.text, moment(turn.get("ts"))))
     if not lines:
         return Unreadable(number, "no_text")
     labels = row.get("labels")

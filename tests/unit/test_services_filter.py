@@ -141,6 +141,37 @@ def test_filter_reads_what_ingest_reads(
     assert (code, json.loads(err)["unreadable"]) == ((1, 1) if name == "a.csv" else (0, 0))
 
 
+def test_filter_reads_content_in_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The text of parts is judged; pictures and calls of tools are left out, and their line is named."""
+    picture = {"type": "image_url", "image_url": {"url": "data:x"}}
+    asked = {"role": "user", "content": [{"type": "text", "text": "where is it"}, picture]}
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    told = {"role": "assistant", "content": [{"type": "text", "text": SPAM}]}
+    rows: list[dict[str, Any]] = [
+        {"messages": [asked, call, {"role": "tool", "content": "{}"}, told]},
+        told,
+        {"messages": [call]},
+    ]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows, indent=1))
+    code, lines, err = _run(path, capsys, "--json")
+    out, found = [json.loads(line) for line in lines], json.loads(err)
+    assert out[0]["messages"][:3] == rows[0]["messages"][:3]
+    assert (out[0]["messages"][3]["reasons"], out[1]["reasons"], out[2]["keep"]) == (["spam"], ["spam"], False)
+    assert (code, found["judged"], found["left_out"]) == (0, 3, 2)
+    assert found["left_out_lines"] == {"1": "image_url, tool, tool_calls", "3": "tool_calls"}
+    assert "line 1: left out: image_url" in _run(path, capsys)[2]
+
+
+def test_filter_reads_pairs_of_questions_and_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON lines of prompts and completions come out as conversations with a verdict."""
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps({"prompt": "what have I won?", "completion": t}) + "\n" for t in (GOOD, SPAM)))
+    code, lines, _ = _run(path, capsys)
+    assert code == 0
+    assert [json.loads(line)["keep"] for line in lines] == [True, False]
+
+
 @pytest.mark.parametrize("bad", [{"turns": [{"role": "agent"}]}, {"turns": [1]}, {"turns": "x"}, [1], "x", None])
 def test_filter_says_where_it_could_not_read(bad: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What has no text is passed on, counted, and its line named."""
@@ -160,7 +191,7 @@ def test_filter_says_where_it_could_not_read(bad: object, tmp_path: Path, capsys
         ("a.jsonl", '{"text": "ok"}'.encode("utf-16"), "line 1: byte 1 is not UTF-8"),
         ("a.jsonl", b'{"text": "cut of', "line 1: is no JSON"),
         ("a.jsonl", b"[" * 100_000, "line 1: is no JSON"),
-        ("a.jsonl", b'[{"text": "ok"}]', "line 1: wants an object with `text` or `turns`, is a list"),
+        ("a.jsonl", b'[{"text": "ok"}]\n' * 2, "line 1: wants an object with `text` or `turns`, is a list"),
         ("a.jsonl", b"\x00\x01\xff", "line 1: byte 3 is not UTF-8"),
         ("a.csv", b"foo,bar\n1,2\n", "line 1: a table wants the columns"),
         ("a.html", b"<p>nothing", "line 1: a page wants questions"),

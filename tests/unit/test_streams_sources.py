@@ -18,6 +18,7 @@ from streams.sources.chats import Line, chat_events
 from streams.sources.mail import own_words
 from streams.sources.pages import html_text
 from streams.sources.tables import Item, moment
+from streams.sources.turns import said as said_in
 
 
 def lines(text: str) -> list[bytes]:
@@ -81,6 +82,53 @@ def test_sources_conversations_read_roles_times_and_outcome() -> None:
     assert (first.resolved, first.customer) == (True, {"id": "7"})
     assert second.conversation_id.startswith("file-")
     assert [r.reason for r in items if isinstance(r, Unreadable)] == ["no_turns", "bad_turn", "not_json"]
+
+
+def test_sources_conversations_read_content_in_parts() -> None:
+    """Of messages in parts the text is read; pictures, calls of tools and their answers are told beside the chat."""
+    picture = {"type": "image_url", "image_url": {"url": "data:x"}}
+    messages = [
+        {"role": "developer", "content": "be kind"},
+        {"role": "user", "content": [{"type": "text", "text": "where"}, picture, "is it"]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+        {"role": "tool", "content": "{}"},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "on its way"}]},
+    ]
+    shared = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
+    rows = [
+        {"messages": messages},
+        {"messages": [{"role": "user", "content": [picture]}]},
+        {"conversations": shared},
+        {"messages": [{"role": "user", "content": None}]},
+        {"messages": [{"role": "user", "content": 5}]},
+    ]
+    items = list(read(lines("\n".join(map(json.dumps, rows))), "conversations"))
+    first, second = chats(iter(items))
+    assert said(first) == [("system", "be kind"), ("customer", "where\nis it"), ("assistant", "on its way")]
+    assert said(second) == [("customer", "hi"), ("assistant", "hello")]
+    assert [(r.number, r.reason) for r in items if isinstance(r, Unreadable)] == [
+        (1, "not_text"), (2, "no_text"), (2, "not_text"), (4, "bad_turn"), (5, "bad_turn"),
+    ]  # fmt: skip
+    assert detect("a.jsonl", json.dumps(rows[2]).encode()) == "conversations"
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(
+    st.sampled_from(["role", "from", "text", "content", "value", "type", "refusal", "tool_calls"]), x)))  # fmt: skip
+def test_sources_turns_of_any_shape_raise_nothing(turn: object) -> None:
+    """Whatever stands where a turn should, it is read or refused."""
+    found = said_in(turn)
+    assert found is None or (isinstance(found.text, str) and all(isinstance(kind, str) for kind in found.left_out))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_sources_json_arrays_are_read_as_lines(indent: int | None) -> None:
+    """A file that is one JSON array holds what JSONL would; lines that begin with a list are left as they are."""
+    rows = [{"turns": [{"role": "user", "text": f"hi {at}"}, {"role": "agent", "text": "yes"}]} for at in range(3)]
+    whole = "\ufeff" + json.dumps(rows, indent=indent)
+    assert [said(chat)[0][1] for chat in chats(read(lines(whole), "conversations"))] == ["hi 0", "hi 1", "hi 2"]
+    assert detect("a.json", json.dumps(rows).encode()) == "conversations"
+    broken = list(read(lines("[1]\n" + json.dumps(rows[0]) + "\n[2\n"), "conversations"))
+    assert [type(item).__name__ for item in broken] == ["Unreadable", "Chat", "Unreadable"]
 
 
 def test_sources_csv_joins_rows_that_lie_apart() -> None:
