@@ -42,11 +42,11 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     registry = registry_of(settings.registry, clock)
     try:
         if args.action == "list":
-            found: Any = [row(registry, version) for version in _some(registry, args.line, args.limit)]
+            found: Any = rows(registry, args.line, args.limit)
             text = table(found)
         elif args.action == "show":
             found = detail(registry, Records(records_folder(settings)), args.version)
-            text = card(found) if "gate" in found else json.dumps(found, indent=1)
+            text = described(found)
         else:
             found = registry.collect(args.keep, args.newest)
             text = "\n".join(found) or "nothing to free"
@@ -60,6 +60,11 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 def records_folder(settings: Settings) -> Path:
     """Where records and model cards lie: beside the versions, so that every reader of the store finds them."""
     return Path(settings.registry.directory) / "records"
+
+
+def rows(registry: Registry, line: str, limit: int) -> list[dict[str, Any]]:
+    """The newest versions of a line, newest first."""
+    return [row(registry, version) for _, version in zip(range(limit), registry.history(line), strict=False)]
 
 
 def row(registry: Registry, version: str) -> dict[str, Any]:
@@ -85,16 +90,17 @@ def detail(registry: Registry, records: Records, version: str) -> dict[str, Any]
         return facts
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def described(found: dict[str, Any]) -> str:
+    """What `detail` gave, for people: the model card where there is a record."""
+    return card(found) if "gate" in found else json.dumps(found, indent=1)
+
+
+def table(found: list[dict[str, Any]]) -> str:
     """The list for people."""
     lines = [f"{'version':18}{'parent':18}{'decision':10}{'nll':>8}{'base':>8}{'n':>6}  steps"]
     lines += [
         f"{one['id']:18}{one['parent']:18}{one['decision']:10}{one['nll_per_token']:8.3f}{one['base_nll_per_token']:8.3f}"
         f"{one['examples']:6}  {one['steps'][0]}-{one['steps'][1]}" + (f"  ({one['gone']})" if one["gone"] else "")
-        for one in rows
+        for one in found
     ]
-    return "\n".join(lines) if rows else "no versions yet"
-
-
-def _some(registry: Registry, line: str, limit: int) -> list[str]:
-    return [version for _, version in zip(range(limit), registry.history(line), strict=False)]
+    return "\n".join(lines) if found else "no versions yet"

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "router": ("services.router.process", "the customers' door: OpenAI's chat API over a sticky canary split"),
     "filter": ("services.filter", "what the quality filter would do to a history of chats"),
     "review": ("services.review", "the replies that a person should look at"),
+    "console": ("services.console.process", "pages for people: review, versions, answers, state"),
     "gateway": ("services.gateway.process", "the HTTP door: events, webhooks, capture proxy"),
     "ingest": ("services.ingest", "files of chats onto chats.raw, once, with progress"),
     "simulate": ("services.simulate", "synthetic traffic with its ground truth"),
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     args = command.parse_args(rest)
     try:
         settings = load(args.config)
-        chosen = settings if name in STARTING else with_run_file(settings)
+        chosen = settings if name in STARTING else with_run_file(settings, args.config)
     except SettingsError as error:
         print(f"driftline: {error}", file=sys.stderr)
         return 2

@@ -39,12 +39,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     kafka = settings.kafka
     reading: dict[str, str | float | bool] = {
         "group.id": f"{kafka.prefix}replay-dead-letters", "enable.auto.commit": False, "auto.offset.reset": "error",
-        "log_level": 3,
     }  # fmt: skip
-    writing: dict[str, str | float | bool] = {
-        "enable.idempotence": True, "partitioner": "murmur2_random", "log_level": 3,
-    }  # fmt: skip
-    consumer, producer = Consumer(kafka.client("replay", **reading)), Producer(kafka.client("replay", **writing))
+    writing: dict[str, str | float | bool] = {"enable.idempotence": True, "partitioner": "murmur2_random"}
+    consumer = Consumer(kafka.asked_once("replay", **reading))
+    producer = Producer(kafka.asked_once("replay", **writing))
     again = Again(client(settings.redis.url), settings.stream.ledger_ttl_s)
     counts: Counter[str] = Counter()
     try:

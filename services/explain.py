@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 NEWEST = 4_096
 """Trained samples that are read and compared at most."""
 
+LIMIT = 5
+"""Chats that are shown where nothing else is asked for."""
+
 WIDTH = 100
 """Characters of a reply that are printed for people."""
 
@@ -43,31 +46,41 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """What is to be explained."""
     parser.add_argument("answer", help="the id of an answer, or of a version")
     parser.add_argument("--about", default="", help="a text (the answer's): chats with replies like it come first")
-    parser.add_argument("--limit", type=int, default=5, help="chats that are shown")
+    parser.add_argument("--limit", type=int, default=LIMIT, help="chats that are shown")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Print the trail. Returns 0, or 2 for an id that names no version."""
-    version = version_of(args.answer) or args.answer
     clock = time.time  # noqa: TID251 - the composition root hands the clock on
     registry = registry_of(settings.registry, clock)
     try:
-        manifests = list(ancestry(registry, version))
+        found = explained(args.answer, settings, registry, about=args.about, limit=args.limit)
     except RegistryError as error:
         sys.stderr.write(f"driftline explain: {args.answer}: {error}; wants the id of an answer or of a version\n")
         return 2
-    found = {"answer": args.answer, "version": version, "ancestry": _ancestry(registry, settings, manifests)}
-    if manifests:
-        key = ledger_key(settings.keys.keys())
-        tables = open_tables(client(settings.redis.url, settings.redis.timeout_s), settings.replay, key)
-        ledger = Ledger(tables.client, key, settings.stream.ledger_ttl_s)
-        found |= trail(tables.of(manifests[0].line), ledger, lineage(manifests), about=args.about, limit=args.limit)
     sys.stdout.write((json.dumps(found) if args.json else text(found)) + "\n")
     return 0
 
 
-def trail(table: ReplayBuffer, ledger: Ledger, learned: Learned, *, about: str = "", limit: int = 5) -> dict[str, Any]:
+def explained(
+    answer: str, settings: Settings, registry: Registry, *, about: str = "", limit: int = LIMIT
+) -> dict[str, Any]:
+    """The trail of an answer or of a version. Raises `RegistryError` where the id names none."""
+    version = version_of(answer) or answer
+    manifests = list(ancestry(registry, version))
+    found = {"answer": answer, "version": version, "ancestry": _ancestry(registry, settings, manifests)}
+    if manifests:
+        key = ledger_key(settings.keys.keys())
+        tables = open_tables(client(settings.redis.url, settings.redis.timeout_s), settings.replay, key)
+        ledger = Ledger(tables.client, key, settings.stream.ledger_ttl_s)
+        found |= trail(tables.of(manifests[0].line), ledger, lineage(manifests), about=about, limit=limit)
+    return found
+
+
+def trail(
+    table: ReplayBuffer, ledger: Ledger, learned: Learned, *, about: str = "", limit: int = LIMIT
+) -> dict[str, Any]:
     """The steps and samples that a version holds, and of `limit` samples what became of each of their events."""
     steps = trained_by(table, learned)
     newest = sorted(steps, key=lambda digest: max(steps[digest]), reverse=True)[:NEWEST]

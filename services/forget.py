@@ -108,12 +108,12 @@ def announce(settings: Settings, request: Erasure, awaited: str, wait_s: float) 
     from services.topic_feed import TopicFeed, make_producer  # noqa: PLC0415 - loads librdkafka
 
     answers = dict.fromkeys((name for name in awaited.split(",") if name), False)
-    producer = make_producer(settings.kafka.client("forget"))
+    producer = make_producer(settings.kafka.asked_once("forget"))
     key = (*request.customers, *request.conversations)[0]
     producer.produce(settings.kafka.prefix + ERASURES, key=key, value=encode(request))
     if producer.flush(max(wait_s, 1.0)):
         return {"broker": False, **answers}
-    feed = TopicFeed(settings.kafka.client("forget"), [RECEIPTS], time.monotonic, prefix=settings.kafka.prefix)
+    feed = TopicFeed(settings.kafka.asked_once("forget"), [RECEIPTS], time.monotonic, prefix=settings.kafka.prefix)
     deadline = time.monotonic() + wait_s
     while not all(answers.values()) and time.monotonic() < deadline:
         for record in feed.poll(POLL_S):

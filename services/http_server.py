@@ -6,7 +6,7 @@ import socket
 import threading
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from services.impatient_http import ImpatientProtocol
 
@@ -17,7 +17,7 @@ START_S = 10.0
 class HttpServer:
     """Serves `app` from `start` to `stop`; binds at once, so that `url` is known before the first request."""
 
-    def __init__(self, app: Starlette, host: str, port: int, *, drain_s: float = 10.0) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, *, drain_s: float = 10.0) -> None:
         self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind((host, port))

@@ -72,7 +72,7 @@ def desk(settings: Settings, process: str, clock: Callable[[], float], timeout_s
         "acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random",
         "message.timeout.ms": int(timeout_s * 1000),
     }  # fmt: skip
-    producer = Producer(settings.kafka.client(process, **more))
+    producer = Producer(settings.kafka.asked_once(process, **more))
     return Desk(queue_of(settings), producer, settings.kafka.prefix + REVIEW_DECISIONS, clock, timeout_s)
 
 

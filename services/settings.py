@@ -19,6 +19,7 @@ from learner.config import PublishConfig, TrainConfig
 from learner.gate import GateLimits
 from learner.heldout import SetLimits
 from learner.select import SelectConfig
+from services.console_config import ConsoleConfig
 from services.gateway_config import GatewayConfig, IngestConfig
 from services.serving_config import NodeConfig, RegistryConfig, RolloutConfig, RouterConfig
 from streams.augment import AugmentConfig
@@ -33,6 +34,8 @@ PREFIX = "DRIFTLINE_"
 CONFIG_VARIABLE = "DRIFTLINE_CONFIG"
 DEFAULT_FILE = Path("driftline.toml")
 RUN_FILE = Path(".driftline/run.json")
+PLACES = ("kafka", "redis", "keys", "registry")
+"""Sections that say which deployment this is: who sets one of them means another than the run in this folder."""
 OUTSIDE = frozenset({CONFIG_VARIABLE, "DRIFTLINE_DATA", "DRIFTLINE_PII"})
 
 
@@ -59,6 +62,10 @@ class KafkaConfig:
         """librdkafka settings of one client called `driftline-<name>`."""
         base = {"bootstrap.servers": self.bootstrap, "client.id": f"driftline-{name}"}
         return {**base, **more, **self.extra}
+
+    def asked_once(self, name: str, **more: str | float | bool) -> dict[str, Any]:
+        """Those of a command's client: it says itself, in one line, what librdkafka would say at each attempt."""
+        return self.client(name, log_level=0, **more)
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,7 @@ class Settings:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    console: ConsoleConfig = field(default_factory=ConsoleConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -182,21 +190,24 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None)
     return built
 
 
-def with_run_file(settings: Settings, environment: Mapping[str, str] | None = None) -> Settings:
-    """The same settings, pointed at the one-machine run of this folder where they name no broker of their own.
+def with_run_file(
+    settings: Settings, file: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """The same settings, of `file` and environment, pointed at the one-machine run of this folder.
 
-    Raises `SettingsError` where the run was begun by a release with other settings.
+    Only where they name no broker, Redis, keys or store of their own. Raises `SettingsError` where the run was begun by
+    a release with other settings.
     """
     environment = os.environ if environment is None else environment
-    if settings != load(environment={}) or any(name.startswith(f"{PREFIX}KAFKA__") for name in environment):
-        return settings
-    if not RUN_FILE.exists():
+    named = {name.removeprefix(PREFIX).partition("__")[0].lower() for name in environment if name.startswith(PREFIX)}
+    own = [part for part in PLACES if part in named or getattr(settings, part) != getattr(Settings(), part)]
+    if own or not RUN_FILE.exists():
         return settings
     run = json.loads(RUN_FILE.read_text())
     if "settings" not in run:
         return settings
     try:
-        return load(environment={**environment, **run["settings"]})
+        return load(file, {**run["settings"], **environment})
     except SettingsError as error:
         raise SettingsError(f"{RUN_FILE}, of an earlier run: {error}; begin a new run, or delete the file") from None
 

@@ -47,19 +47,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Ask everything. Returns 0, or 1 where a process is not ready or a part does not answer."""
-    targets = processes(args.targets) if args.targets != TARGETS or TARGETS.exists() else {}
+    found = collect(settings, args.targets)
+    sys.stdout.write((json.dumps(found) if args.json else text(found)) + "\n")
+    failed = any("error" in part for part in found.values())
+    return 1 if failed or any(state != READY for state in found["processes"].values()) else 0
+
+
+def collect(settings: Settings, targets: Path) -> dict[str, dict[str, Any]]:
+    """Part -> its figures, or an `error` in one line. Raises OSError, `SettingsError` for a file of targets."""
+    named = processes(targets) if targets != TARGETS or TARGETS.exists() else {}
     connection = client(settings.redis.url, settings.redis.timeout_s)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "processes": lambda: {name: readiness(target) for name, target in targets.items()},
+        "processes": lambda: {name: readiness(target) for name, target in named.items()},
         "lag": lambda: _lag(settings),
         "buffer": lambda: _buffer(connection, settings),
         "rollout": lambda: rollout_status(Store(connection, settings.rollout.line)),
         "versions": lambda: _versions(settings),
     }
-    found = {name: _asked(part, settings, args) for name, part in parts.items()}
-    sys.stdout.write((json.dumps(found) if args.json else text(found)) + "\n")
-    failed = any("error" in part for part in found.values())
-    return 1 if failed or any(state != READY for state in found["processes"].values()) else 0
+    return {name: _asked(part, settings, targets) for name, part in parts.items()}
 
 
 def processes(file: Path) -> dict[str, str]:
@@ -96,11 +101,11 @@ def _shown(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _asked(part: Callable[[], dict[str, Any]], settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
+def _asked(part: Callable[[], dict[str, Any]], settings: Settings, targets: Path) -> dict[str, Any]:
     try:
         return part()
     except Exception as error:
-        line = remedy(error, settings, vars(args).values())
+        line = remedy(error, settings, [targets])
         if line is None:
             raise
         return {"error": line}

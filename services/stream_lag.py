@@ -41,8 +41,8 @@ def passed(settings: Settings, marks: Mapping[Place, int]) -> bool:
 def _group(settings: Settings) -> Iterator[Consumer]:
     """A client that may look at the group's offsets and does not join it."""
     group = settings.kafka.prefix + settings.stream.group
-    options: dict[str, str | float | bool] = {"group.id": group, "enable.auto.commit": False, "log_level": 3}
-    consumer = Consumer(settings.kafka.client("lag", **options))
+    options: dict[str, str | float | bool] = {"group.id": group, "enable.auto.commit": False}
+    consumer = Consumer(settings.kafka.asked_once("lag", **options))
     try:
         yield consumer
     finally:

@@ -65,7 +65,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(ADAPTER_EVENTS, "version", 1, 90 * DAY_S, writers=("learn", "node", "rollout")),
     Topic(
         REVIEW_DECISIONS, "conversation pseudonym", 4, 14 * DAY_S,
-        writers=("review", _AGAIN), readers=("clean", _AGAIN),
+        writers=("review", "console", _AGAIN), readers=("clean", _AGAIN),
     ),
     Topic(ERASURES, "customer pseudonym", 4, 365 * DAY_S, writers=("forget",), readers=("clean", "learn", "rollout")),
     Topic(

@@ -6,11 +6,12 @@ import asyncio
 import re
 import zlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from services.gateway_config import GatewayConfig
+if TYPE_CHECKING:
+    from services.gateway_config import GatewayConfig
 
 _MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
@@ -26,7 +27,19 @@ class Refusal(Exception):
         self.retry_after_s = retry_after_s
 
 
-async def read_body(chunks: AsyncIterator[bytes], declared: str | None, config: GatewayConfig) -> bytes:
+class Bounds(Protocol):
+    """What a body on the wire may be."""
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Most bytes."""
+
+    @property
+    def body_timeout_s(self) -> float:
+        """Longest time that it may take to arrive, seconds."""
+
+
+async def read_body(chunks: AsyncIterator[bytes], declared: str | None, config: Bounds) -> bytes:
     """The bytes as they came over the wire. Raises `Refusal` 413 (too large) or 408 (too slow)."""
     if declared is not None and declared.isdigit() and int(declared) > config.max_body_bytes:
         raise Refusal(413, "too_large")

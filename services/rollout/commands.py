@@ -113,6 +113,6 @@ def _with_state(checkpoint: Checkpoint, state: machine.State) -> Checkpoint:
 
 
 def _send(settings: Settings, record: RolloutRecord) -> bool:
-    producer = make_producer(settings.kafka.client("rollout-command"))
+    producer = make_producer(settings.kafka.asked_once("rollout-command"))
     producer.produce(settings.kafka.prefix + ROLLOUT, key=record.line, value=encode(record))
     return producer.flush(DELIVERY_S) == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.cli import COMMANDS, main
+from services.settings import load, with_run_file
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -55,6 +56,21 @@ def test_cli_a_run_of_another_release_says_what_to_do(
     assert "delete the file" in told
     assert main(["up", "--chats", "nothing.jsonl"]) == 2
     assert "renamed" not in capsys.readouterr().err
+
+
+def test_cli_finds_the_run_of_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is found beside settings of other kinds, which hold; whoever names a broker or keys means another."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".driftline").mkdir()
+    run = {"DRIFTLINE_KAFKA__BOOTSTRAP": "127.0.0.1:7", "DRIFTLINE_ADMIN__LEVEL": "info"}
+    (tmp_path / ".driftline/run.json").write_text(json.dumps({"settings": run}))
+    file = tmp_path / "own.toml"
+    file.write_text("[select]\nsize = 7\n")
+    environment = {"DRIFTLINE_ADMIN__LEVEL": "debug"}
+    found = with_run_file(load(file, environment), file, environment)
+    assert (found.kafka.bootstrap, found.admin.level, found.select.size) == ("127.0.0.1:7", "debug", 7)
+    for other in ({"DRIFTLINE_KAFKA__PREFIX": ""}, {"DRIFTLINE_KEYS__FIXED": "f" * 64}):
+        assert with_run_file(load(None, other), None, other).kafka.bootstrap == "127.0.0.1:9092"
 
 
 def test_cli_imports_only_the_chosen_command() -> None:

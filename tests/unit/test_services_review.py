@@ -11,15 +11,13 @@ from typing import Any
 
 import pytest
 import redis
-from confluent_kafka import Consumer
 
 from learner.select import ReviewQueue, SelectConfig, item
 from services import review as command
 from services.review_desk import decision, desk
 from services.settings import KafkaConfig, RedisConfig, Settings
 from streams.events import Sample, Turn
-from streams.review import Decision, decode
-from streams.topics import REVIEW_DECISIONS
+from tests.review_decisions import decided
 
 
 def _sample() -> Sample:
@@ -53,20 +51,6 @@ def queue(redis_client: redis.Redis) -> ReviewQueue:
     return held
 
 
-def _decided(bootstrap: str) -> Decision:
-    config = {"bootstrap.servers": bootstrap, "group.id": "test", "auto.offset.reset": "earliest"}
-    consumer = Consumer(config)
-    consumer.subscribe([REVIEW_DECISIONS])
-    message = consumer.poll(20)
-    assert message is not None
-    assert message.error() is None
-    assert message.key() == b"conv"
-    value = message.value()
-    consumer.close()
-    assert value is not None
-    return decode(value)
-
-
 def test_review_shows_items(queue: ReviewQueue, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """List and show print the turns, as a table or as JSON; brackets of a chat are no markup."""
     assert queue.list(1)
@@ -85,7 +69,7 @@ def test_review_produces_a_decision(queue: ReviewQueue, redis_url: str, mock_bro
     """A rating travels over Kafka under the conversation's key, and the item leaves the queue."""
     settings = _settings(redis_url, mock_broker["bootstrap"])
     assert command.run(_args("rate", "r2/sft/0", "4", "--reviewer", "kim"), settings) == 0
-    made = _decided(mock_broker["bootstrap"])
+    made = decided(mock_broker["bootstrap"], b"conv")
     assert (made.action, made.rating, made.reviewer, made.targets) == ("rate", 4.0, "kim", ("r1", "r2"))
     assert queue.list(5) == []
 
@@ -106,7 +90,7 @@ def test_review_reads_an_edit_from_a_pipe(
     assert queue.list(1)
     monkeypatch.setattr("sys.stdin", io.StringIO("From a pipe.\n"))
     assert command.run(_args("edit", "r2/sft/0"), _settings(redis_url, mock_broker["bootstrap"])) == 0
-    assert _decided(mock_broker["bootstrap"]).text == "From a pipe.\n"
+    assert decided(mock_broker["bootstrap"], b"conv").text == "From a pipe.\n"
 
 
 def test_review_keeps_the_item_when_kafka_is_away(
