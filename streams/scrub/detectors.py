@@ -28,12 +28,14 @@ from streams.scrub.gate import (
     CLASSES,
     DOMAIN,
     HARMLESS,
+    ID,
+    ID_DIGITS,
     KEYED,
+    LAST,
     LOGIN,
     LONG,
     MIXED,
     NAMED,
-    NOT_DIGITS,
     PASSWORD,
     SPELLED,
     SQUASHED,
@@ -188,7 +190,7 @@ def _rules(text: str, seen: Look) -> list[Span]:
         found += keyed.find_keyed(text, lower, seen.of(LOGIN, keywords.LOGINS))
     if flags & KEYED and flags & UNUSUAL and not seen.digits and keyed.LETTERS_ONLY.search(text):
         found += keyed.find_keyed(text, lower, seen.of(KEYED, keywords.CODED))
-    if (flags & UNUSUAL and flags & (TRIGGER | AFTER)) or flags & NAMED:
+    if (flags & UNUSUAL and flags & (TRIGGER | LAST | AFTER)) or flags & NAMED:
         announced = seen.announced()
         if announced or flags & NAMED:
             found += persons.find_persons(text, lower, announced, named=bool(flags & NAMED))
@@ -222,7 +224,7 @@ def _numbered(text: str, lower: str, seen: Look) -> list[Span]:
     if flags & KEYED or "d.o.b" in lower:
         fired = seen.of(KEYED, keywords.KEYS)
         found += keyed.find_keyed(text, lower, {**fired, "d.o.b": "dob"} if "d.o.b" in lower else fired)
-    if flags & MIXED and (seen.digits > _ID_DIGITS or "." in text) and _has_id(seen):
+    if flags & ID and (seen.digits > ID_DIGITS or "." in text) and any(each & ID for each in seen.each):
         found += _ids(text, lower)
     if flags & MIXED or seen.digits >= 5:  # an American postal code
         found += streets.find_codes(text, text.encode().translate(CLASSES))
@@ -239,15 +241,6 @@ def _numbered(text: str, lower: str, seen: Look) -> list[Span]:
     return found
 
 
-def _has_id(seen: Look) -> bool:
-    """Whether a word of letters and digits has digits enough for an id; dots between its parts hide some."""
-    return any(len(word.translate(None, NOT_DIGITS)) >= _ID_DIGITS - 2 for word in seen.marked(MIXED))
-
-
-_ID_DIGITS = 5
-"""Digits of the shortest id that shows by its form alone."""
-
-
 def _ids(text: str, lower: str) -> list[Span]:
     """Tokens of letters and at least five digits: ids of some kind, labelled by the words before."""
     found = []
@@ -255,7 +248,7 @@ def _ids(text: str, lower: str) -> list[Span]:
         token = match[0]
         digits = digit_count(token)
         if (
-            digits < _ID_DIGITS
+            digits < ID_DIGITS
             or token.replace("-", "").replace("/", "").replace(".", "").isdigit()
             or token[:2].lower() == "0x"
         ):

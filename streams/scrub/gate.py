@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
-from functools import lru_cache, reduce
+from functools import reduce
 from operator import or_
 from typing import NamedTuple
 
@@ -21,13 +21,13 @@ from streams.scrub.spans import Overflow
 from streams.scrub.typos import intended
 
 (
-    UNUSUAL, KEYED, PASSWORD, SPELLED, STREET, STREET_ALONE, AT, DOMAIN, SQUASHED, LOGIN, MIXED, NAMED, STREET_SMALL,
-    TRIGGER, AFTER, DIGIT, LONG, WORDLESS,
-) = (1 << i for i in range(18))  # fmt: skip
+    UNUSUAL, KEYED, PASSWORD, SPELLED, STREET, STREET_ALONE, AT, DOMAIN, SQUASHED, LOGIN, MIXED, ID, NAMED,
+    STREET_SMALL, TRIGGER, LAST, BUT_LAST, AFTER, DIGIT, LONG, WORDLESS,
+) = (1 << i for i in range(21))  # fmt: skip
 """What a word can open: names, values behind key words, passwords, number words, streets with and without a
-number, spelled-out addresses (two flags), addresses without signs, logins, ids, "name", streets in lower case,
-and what stands before and after names. Of pieces between spaces: that they hold a digit, a string long enough for a
-key, no word."""
+number, spelled-out addresses (two flags), addresses without signs, logins, letters with digits, such with digits enough
+for an id, "name", streets in lower case, and what stands before names (a word alone, the last of several, the last but
+one) and after them. Of pieces between spaces: that they hold a digit, a string long enough for a key, no word."""
 
 
 def _table(kept: str) -> bytes:
@@ -66,7 +66,10 @@ CACHE_WORDS = 100_000
 """Words whose flags are remembered; the table is emptied when it is full and never leaves memory."""
 
 FEW_MEANINGS = 4_096
-"""Words that open detectors whose parts are remembered."""
+"""Pieces with key words whose meanings are remembered."""
+
+ID_DIGITS = 5
+"""Digits of the shortest id that shows by its form alone."""
 
 FEW_TOKENS = 1_000
 """Words and signs of a text up to which it may be as dense as it likes."""
@@ -111,20 +114,26 @@ class Look(NamedTuple):
         if self.flags & WORDLESS:  # signs of their own part no words
             pieces = [piece for piece, flags in zip(pieces, each, strict=True) if not flags & WORDLESS]
             each = [flags for flags in each if not flags & WORDLESS]
+        around = [0, 0, *each, 0]
         found: set[str] = set()
         for i in [i for i, flags in enumerate(each) if flags & UNUSUAL]:
-            before, behind = each[i - 1] if i else 0, each[i + 1] if i + 1 < len(each) else 0
-            if before & TRIGGER or behind & AFTER or each[i] & (TRIGGER | AFTER):
-                found |= _announced(_words(" ".join(pieces[max(0, i - 1) : i + 2])))
+            before = around[i + 1] | around[i + 2]
+            if (
+                before & TRIGGER
+                or (before & LAST and (before | around[i]) & BUT_LAST)
+                or (around[i + 2] | around[i + 3]) & AFTER
+            ):
+                found |= _announced(_words(" ".join(pieces[max(0, i - 2) : i + 3])))
         return found
 
     def of(self, flag: int, table: Container[str]) -> dict[str, str]:
         """Words that carry a flag, compounds' parts included, in lower case -> the words of `table` that they mean."""
         found: dict[str, str] = {}
-        for word in self.marked(flag):
-            for part, intent in _meanings(word):
-                if (meant := part if part in table else intent) in table:
-                    found[part] = meant
+        for piece, flags in zip(self.pieces, self.each, strict=True):
+            if flags & flag:
+                for part, intent in _meanings[piece]:
+                    if (meant := part if part in table else intent) in table:
+                        found[part] = meant
         return found
 
 
@@ -134,11 +143,16 @@ def _words(text: str) -> list[bytes]:
 
 
 def _announced(words: list[bytes]) -> set[str]:
-    around = [0, *map(_flags.__getitem__, words), 0]
+    around = [0, 0, *map(_flags.__getitem__, words), 0]
     return {
         word.decode()
         for i, word in enumerate(words)
-        if around[i + 1] & UNUSUAL and (around[i] & TRIGGER or around[i + 2] & AFTER)
+        if around[i + 2] & UNUSUAL
+        and (
+            around[i + 1] & TRIGGER
+            or (around[i + 1] & LAST and around[i] & BUT_LAST)
+            or (around[i + 3] & AFTER and (words[i + 1] != b"on" or b"".join(words[i + 2 : i + 3]).lower() == b"the"))
+        )
     }
 
 
@@ -146,10 +160,14 @@ def _flags_of_piece(piece: str) -> int:
     """What the words of a piece open together, and what the piece itself holds."""
     words = _words(piece)
     flags = reduce(or_, map(_flags.__getitem__, words), 0 if words else WORDLESS)
+    if len(words) == 1 and piece[-1] in _ENDS:  # no name stands behind "your name, please"
+        flags &= ~NAMED
     flags |= DIGIT * (digit_count(piece) > 0) | LONG * (_LONG_TOKEN in piece.encode().translate(SOLID))
     return _same.setdefault(flags, flags)
 
 
+_ENDS = frozenset(",.;?!)")
+"""Signs that a name does not begin with."""
 _same: dict[int, int] = {}
 """One object for each of the few sums of flags: equal numbers far apart cost the processor's caches."""
 _CONTRACTED = re.compile(r"(?:n't|'(?:s|m|d|ll|re|ve|t)?)$")
@@ -196,8 +214,7 @@ def flags_of(word: str) -> int:
     flags = reduce(or_, (_flags[part.encode()] for part in parts), 0)
     if len(word) <= LONGEST_WORD:
         return flags | _word_flags(word, word.lower())
-    digits = digit_count(word)
-    return flags | UNUSUAL | (MIXED if 0 < digits < len(word) else 0)
+    return flags | UNUSUAL | _mixed(word)
 
 
 def _word_flags(word: str, lower: str) -> int:
@@ -214,8 +231,13 @@ def _word_flags(word: str, lower: str) -> int:
         flags |= STREET
     if lower.endswith(contacts.SQUASHED):
         flags |= SQUASHED
+    return flags | _mixed(word)
+
+
+def _mixed(word: str) -> int:
+    """The flags of a word that holds digits, and not them alone."""
     digits = digit_count(word)
-    return flags | (MIXED if digits and digits < len(word) else 0)
+    return MIXED | ID * (digits >= ID_DIGITS - 2) if 0 < digits < len(word) else 0  # dots between its parts hide some
 
 
 def _is_plain_way(lower: str) -> bool:
@@ -223,11 +245,10 @@ def _is_plain_way(lower: str) -> bool:
     return lower in streets.WAYS and bool(lexicon().get(lower, 0) & OFTEN)
 
 
-@lru_cache(maxsize=FEW_MEANINGS)
-def _meanings(word: bytes) -> tuple[tuple[str, str], ...]:
-    """The parts of a compound and itself, in lower case, each with the key word that it was meant to be."""
-    lower = word.decode().lower()
-    return tuple((part, _meant(part)) for part in {lower, *_SIGNS.split(lower)})
+def _meanings_of(piece: str) -> tuple[tuple[str, str], ...]:
+    """The parts of compounds and the words with a meaning in a piece, in lower case, each with the key word meant."""
+    words = [word.decode().lower() for word in _words(piece) if _flags[word] & (KEYED | LOGIN | PASSWORD)]
+    return tuple((part, _meant(part)) for word in words for part in {word, *_SIGNS.split(word)})
 
 
 def _meant(lower: str) -> str:
@@ -237,11 +258,12 @@ def _meant(lower: str) -> str:
 
 _flags = Remembered[bytes, int](lambda word: flags_of(word.decode()), CACHE_WORDS)
 _pieces = Remembered[str, int](_flags_of_piece, CACHE_WORDS)
+_meanings = Remembered[str, tuple[tuple[str, str], ...]](_meanings_of, FEW_MEANINGS)
 _SETS = (
     (frozenset(keywords.KEYS), KEYED), (keywords.LOGINS, LOGIN),
     (secrets.PASSWORD_WORDS | secrets.ANSWER_WORDS, PASSWORD), (spelled.WORDS, SPELLED),
     (contacts.AT_WORDS, AT), (contacts.DOMAIN_WORDS, DOMAIN), (persons.NAME_WORDS, NAMED),
-    (persons.TRIGGERS, TRIGGER), (persons.FOLLOWERS, AFTER),
+    (persons.TRIGGERS, TRIGGER), (persons.LAST, LAST), (persons.BUT_LAST, BUT_LAST), (persons.FOLLOWERS, AFTER),
 )  # fmt: skip
 
 

@@ -37,12 +37,11 @@ WEAK = frozenset(
 )
 """Behind these a capitalised or known name is one."""
 
-TRIGGERS = frozenset(
-    part
-    for phrase in STRONG | WEAK
-    for part in phrase.replace("'", " ").rstrip(":,").split()[-1:] + phrase.rstrip(":,").split()[-1:]
-)
-"""The last words of those phrases."""
+_PHRASES = [phrase.rstrip(":,").split() for phrase in STRONG | WEAK]
+TRIGGERS = frozenset(words[0] for words in _PHRASES if len(words) == 1)
+LAST = frozenset(words[-1] for words in _PHRASES if len(words) > 1)
+BUT_LAST = frozenset(words[-2] for words in _PHRASES if len(words) > 1)
+"""Those phrases that are one word; the last words of the others, and those in front of them."""
 
 FOLLOWERS = frozenset({"here", "speaking", "again", "calling", "on"})
 """First words of what stands behind a name."""
