@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from learner.heldout import HeldChat
+from services.source_files import opened
 from streams.events import BadEvent, Message, Turn, decode
 from streams.scrub import Quarantined, scrub_conversation
 from streams.sources import Chat, SourceRecord, detect, read
@@ -22,11 +23,13 @@ TOPIC_LABELS = ("domain", "intent", "topic")
 def read_chats(path: Path, form: str | None = None, *, scrubbed: bool = False) -> list[HeldChat]:
     """The conversations of a file that hold a reply, in their order; scrubbing leaves out what it would quarantine.
 
-    Raises ValueError for an unknown format.
+    Raises OSError, and ValueError for an unknown format, half a packed file, or a file without any such conversation.
     """
-    opener = gzip.open if path.name.endswith(".gz") else open
-    with opener(path, "rb") as file:
-        lines = file.readlines()
+    try:
+        with opened(path) as file:
+            lines = file.readlines()
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path.name}: {error}") from None
     form = form or detect(path.name, b"".join(lines[:1]))
     if form is None:
         raise ValueError(f"{path.name}: no known format; name it with --format")
@@ -45,6 +48,8 @@ def read_chats(path: Path, form: str | None = None, *, scrubbed: bool = False) -
         )
         if any(turn.is_target for turn in turns):
             found.append(HeldChat(conversation, turns, topics.get(conversation, "other")))
+    if not found:
+        raise ValueError(f"{path.name}: no chat with a reply, read as {form}; name its format with --format")
     return found
 
 

@@ -69,7 +69,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Ingest the file. Exit code 0 done, 1 stopped before its end, 2 not started."""
+    """Ingest the file. Exit code 0 done, 1 stopped before its end or nothing in it was a chat, 2 not started."""
     if args.speed is not None and not args.speed > 0:
         return _refuse(f"--speed {args.speed}: wants more than 0")
     try:
@@ -98,7 +98,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             ingest.finish(summary)
             sys.stderr.write(f"driftline ingest: {error}\n")
     _report(summary, as_json=args.json)
-    return 0 if summary.complete else 1
+    garbage = summary.unreadable and not summary.sent + summary.skipped
+    return 0 if summary.complete and not garbage else 1
 
 
 class Ingest:

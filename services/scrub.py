@@ -1,7 +1,8 @@
 """`driftline scrub`: a dry run of the scrubber on a user's own history, JSON lines in, JSON lines out, in order.
 
-Rows are texts (`{"text", "prev"?}`), conversations (`{"turns": [{"role", "text"}], "metadata"?}`) or chat events;
-the same rows come out with `masked` and `spans`, a summary goes to stderr. Nothing is stored; numbering of
+Rows are texts (`{"text", "prev"?}`), conversations (`{"turns": [{"role", "text"}], "metadata"?}`, or with `messages`
+as chat APIs have them) or chat events, alone or as traffic files hold them; the same rows come out with `masked` and
+`spans`, a summary goes to stderr. CSV, mbox and pages come out a conversation a line. Nothing is stored; numbering of
 events runs per conversation over the file. An unreadable line gives a reason code, never its content.
 """
 
@@ -10,24 +11,32 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from services.histories import form_of, lines_of
+from services.source_files import agents_of
+from streams.sources import FORMATS
+from streams.sources.turns import turns_of
+
 if TYPE_CHECKING:
     from services.settings import Settings
     from streams.scrub.config import ScrubConfig
 
-ORIGINALS = ("text", "prev", "metadata", "corrected_text")
-"""Fields that `--drop-original` leaves out."""
+ORIGINALS = frozenset({"text", "content", "prev", "metadata", "customer", "corrected_text"})
+"""Fields that `--drop-original` leaves out; `value` too where it is a text."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("file", nargs="?", default="-", help="JSON lines; - or nothing reads stdin")
+    parser.add_argument("file", nargs="?", default="-", help="JSONL, CSV, mbox, Markdown or HTML; or .gz; - is stdin")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the file's name, else JSONL")
+    parser.add_argument("--agents", default="", help="mbox: addresses or domains of your staff, separated by commas")
     parser.add_argument("--out", type=Path, help="write here instead of stdout")
     parser.add_argument("--no-tagger", action="store_true", help="rules alone, without the name tagger")
     parser.add_argument("--ner", help="a transformers NER model whose finds join those of the scrubber")
@@ -35,22 +44,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Scrub a file. Returns 1 if a line was unreadable or quarantined."""
+    """Scrub a file. Returns 1 if a line was unreadable or quarantined, 2 if the file cannot be read."""
     config = replace(settings.scrub, tagger=settings.scrub.tagger and not args.no_tagger)
     if args.ner:
         config = replace(config, ner=args.ner)
+    path = None if args.file == "-" else Path(args.file)
     with ExitStack() as stack:
-        lines = sys.stdin.buffer if args.file == "-" else stack.enter_context(Path(args.file).open("rb"))
         out = stack.enter_context(args.out.open("w")) if args.out else sys.stdout
-        counts = dry_run(lines, out, config, drop_original=args.drop_original)
+        try:
+            lines = lines_of(path, form_of(path, args.format), agents_of(args, settings.ingest.agents))
+            counts = dry_run(lines, out, config, drop_original=args.drop_original)
+        except BrokenPipeError:
+            raise
+        except (OSError, EOFError, zlib.error) as error:
+            sys.stderr.write(f"driftline scrub: {path or 'stdin'}: {getattr(error, 'strerror', None) or error}\n")
+            return 2
     failed = counts.pop("failed", 0)
     print(json.dumps({"lines": counts.pop("lines", 0), "failed": failed, "masked": dict(counts)}), file=sys.stderr)
     return 1 if failed else 0
 
 
-def dry_run(
-    lines: IO[bytes] | Iterator[bytes], out: IO[str], config: ScrubConfig, *, drop_original: bool
-) -> Counter[str]:
+def dry_run(lines: Iterable[bytes], out: IO[str], config: ScrubConfig, *, drop_original: bool) -> Counter[str]:
     """Scrub lines into `out`; counts by label, and `lines` and `failed`."""
     from streams.scrub.dry_run import DryRun  # noqa: PLC0415 - the lexicon loads only when the command runs
 
@@ -59,27 +73,31 @@ def dry_run(
     for number, line in enumerate(lines, 1):
         result = scrub.line(line, number)
         counts["lines"] += 1
-        counts["failed"] += not result.keys().isdisjoint({"error", "quarantined"}) or _has_quarantined(result)
-        counts.update(span["placeholder"].strip("<>").rpartition("_")[0] for span in _spans(result))
+        counts["failed"] += any(not part.keys().isdisjoint({"error", "quarantined"}) for part in _parts(result))
+        spans = (span for part in _parts(result) if "masked" in part for span in part["spans"])
+        counts.update(span["label"] for span in spans)
         if drop_original:
             result = _without_originals(result)
         out.write(json.dumps(result, ensure_ascii=False) + "\n")
     return counts
 
 
-def _spans(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    turns = result.get("turns")
-    own: list[dict[str, Any]] = list(result.get("spans", []))
-    return own + [span for turn in turns for span in turn.get("spans", [])] if isinstance(turns, list) else own
-
-
-def _has_quarantined(result: Mapping[str, Any]) -> bool:
-    turns = result.get("turns")
-    return isinstance(turns, list) and any("quarantined" in turn for turn in turns)
+def _parts(result: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A row, the event that it holds, and its turns: all that may have been masked."""
+    yield result
+    if isinstance(result.get("value"), Mapping):
+        yield from _parts(result["value"])
+    yield from (turn for turn in result.get(turns_of(result), ()) if isinstance(turn, Mapping))
 
 
 def _without_originals(result: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {k: v for k, v in result.items() if k not in ORIGINALS and k != "customer"}
-    if isinstance(kept.get("turns"), list):
-        kept["turns"] = [{k: v for k, v in turn.items() if k not in ORIGINALS} for turn in kept["turns"]]
+    kept = {key: value for key, value in result.items() if key not in ORIGINALS and not _text(key, value)}
+    if isinstance(kept.get("value"), Mapping):
+        kept["value"] = _without_originals(kept["value"])
+    if key := turns_of(kept):
+        kept[key] = [_without_originals(turn) for turn in kept[key] if isinstance(turn, Mapping)]
     return kept
+
+
+def _text(key: str, value: Any) -> bool:
+    return key == "value" and isinstance(value, str)

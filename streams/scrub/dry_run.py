@@ -13,6 +13,8 @@ from streams.scrub.conversation import ConversationState, Numbering, Placed
 from streams.scrub.expectation import expected_labels
 from streams.scrub.masking import Quarantined, know, mask_turn, render
 from streams.scrub.normalise import normalise
+from streams.sources.chats import role_of
+from streams.sources.turns import said, turns_of
 
 
 class DryRun:
@@ -42,20 +44,24 @@ class DryRun:
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(row.get("conversation_id"), str) and isinstance(row.get("type"), str):
             return self._event(row)
-        if isinstance(row.get("turns"), list):
-            return self._conversation(row)
+        if "text" not in row and isinstance(row.get("value"), dict):  # as traffic files hold events
+            return {**row, "value": self._row(row["value"])}
+        if key := turns_of(row):
+            return self._conversation(row, key)
         numbering = Numbering(ConversationState(), self._key)
         numbering.state.expected = expected_labels(normalise(str(row.get("prev") or "")).text)
         return {**row, **self._masked(row["text"], str(row.get("role", "customer")), 0, numbering)}
 
-    def _conversation(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _conversation(self, row: dict[str, Any], key: str) -> dict[str, Any]:
         numbering = Numbering(ConversationState(), self._key)
         know(row.get("metadata"), numbering)
-        turns = [
-            {**turn, **self._masked(turn["text"], str(turn.get("role", "customer")), seq, numbering)}
-            for seq, turn in enumerate(row["turns"])
-        ]
-        return {**row, "turns": turns}
+        turns = []
+        for seq, turn in enumerate(row[key]):
+            found = said(turn)
+            if found is None:
+                raise TypeError("a turn without text")
+            turns.append({**turn, **self._masked(found.text, role_of(found.role) or "customer", seq, numbering)})
+        return {**row, key: turns}
 
     def _event(self, row: dict[str, Any]) -> dict[str, Any]:
         numbering = Numbering(self._conversations.setdefault(row["conversation_id"], ConversationState()), self._key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
@@ -144,6 +145,14 @@ def test_evaluate_reads_files_of_chats(tmp_path: Path) -> None:
         for seq, turn in enumerate(turns)
     ]  # fmt: skip
     assert len(read_chats(_write(tmp_path / "e.jsonl", events[::-1]))[0].turns) == 2
+
+
+@pytest.mark.parametrize("content", [b"\x80\x81", b"[]", gzip.compress(b"conversation_id,role,text\n" * 99)[:-9]])
+def test_evaluate_names_a_file_without_chats(tmp_path: Path, content: bytes) -> None:
+    """No chat is no result: the file is named instead."""
+    (tmp_path / "c.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"c\.csv"):
+        read_chats(tmp_path / "c.csv")
 
 
 @pytest.mark.parametrize("subject", ["base", "adapter"])

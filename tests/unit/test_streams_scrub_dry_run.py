@@ -1,5 +1,6 @@
 """Dry runs: every shape of line in, the same lines out, no content of a bad one."""
 
+import gzip
 import io
 import json
 import subprocess
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from services.cli import main
 from services.scrub import dry_run
 from streams.scrub.config import ScrubConfig
 from streams.scrub.residual import Rule, residue
@@ -50,6 +52,35 @@ def test_dry_run_reads_questions_metadata_and_edits() -> None:
     assert rows[1]["turns"][0]["masked"] == "hi <PERSON_1>"
     assert rows[2]["masked"] == "Dear <PERSON_1>"
     assert (rows[3]["masked"], rows[3]["spans"]) == (None, [])
+
+
+def test_dry_run_reads_what_chat_apis_and_traffic_files_hold() -> None:
+    """Messages, their parts, ShareGPT's turns and events inside of records come back as they came, masked."""
+    event = {"type": "message", "conversation_id": "c", "event_id": "e", "seq": 0, "role": "customer"}
+    parts = [{"type": "text", "text": "I am Ines Okafor"}, {"type": "image_url"}]
+    rows, counts = run(
+        json.dumps({"key": "c", "value": {**event, "text": "I am Ines Okafor"}}),
+        json.dumps({"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "Hi Ines"}]}),
+        json.dumps({"conversations": [{"from": "human", "value": "I am Ines Okafor"}]}),
+        drop=True,
+    )
+    assert rows[0]["value"]["masked"] == "I am <PERSON_1>"
+    assert [turn["masked"] for turn in rows[1]["messages"]] == ["I am <PERSON_1>", "Hi <PERSON_1>"]
+    assert rows[2]["conversations"][0]["masked"] == "I am <PERSON_1>"
+    assert "Okafor" not in json.dumps(rows)
+    assert (counts["PERSON"], counts["failed"]) == (4, 0)
+
+
+def test_dry_run_reads_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A packed table comes out a conversation a line; half a packed file ends the command with its reason."""
+    table = gzip.compress(b"conversation_id,role,text\nc1,customer,I am Ines Okafor\nc1,agent,Hi Ines\n")
+    (tmp_path / "chats.csv.gz").write_bytes(table)
+    assert main(["scrub", str(tmp_path / "chats.csv.gz")]) == 0
+    (row,) = capsys.readouterr().out.splitlines()
+    assert [turn["masked"] for turn in json.loads(row)["turns"]] == ["I am <PERSON_1>", "Hi <PERSON_1>"]
+    (tmp_path / "half.csv.gz").write_bytes(table[:-20])
+    assert main(["scrub", str(tmp_path / "half.csv.gz")]) == 2
+    assert "half.csv.gz" in capsys.readouterr().err
 
 
 def test_dry_run_refuses_a_flood_of_metadata() -> None:
