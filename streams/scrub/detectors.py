@@ -26,6 +26,7 @@ from streams.scrub.gate import (
     AFTER,
     AT,
     CLASSES,
+    DIGIT,
     DOMAIN,
     HARMLESS,
     ID,
@@ -47,7 +48,6 @@ from streams.scrub.gate import (
     Look,
     digit_count,
     is_quiet,
-    long_tokens,
     look,
 )
 from streams.scrub.normalise import LETTER, Plain, normalise
@@ -177,7 +177,8 @@ def _rules(text: str, seen: Look) -> list[Span]:
     lower = text.lower()
     flags = seen.flags
     found = _structured(text, seen.digits)
-    found += _secrets(text, lower, seen)
+    if flags & (LONG | PASSWORD) or "-----" in text:
+        found += _secrets(text, lower, seen)
     if "@" in text or flags & (AT | SQUASHED):
         found += _contacts(text, lower, flags)
     if flags & SPELLED and ("-" in text or seen.several(SPELLED)) and spelled.is_spelled(seen.words(), seen.digits):
@@ -198,8 +199,7 @@ def _rules(text: str, seen: Look) -> list[Span]:
 
 
 def _secrets(text: str, lower: str, seen: Look) -> list[Span]:
-    tokens = long_tokens(text) if seen.flags & LONG else []
-    found = secrets.find_shapes(text, tokens) if tokens or "-----" in text else []
+    found = secrets.find_shapes(text, seen.long_tokens())
     if seen.flags & PASSWORD:
         found += secrets.find_passwords(text, lower, seen.of(PASSWORD, secrets.PASSWORD_WORDS))
         found += secrets.find_security_answers(lower)
@@ -225,7 +225,7 @@ def _numbered(text: str, lower: str, seen: Look) -> list[Span]:
         fired = seen.of(KEYED, keywords.KEYS)
         found += keyed.find_keyed(text, lower, {**fired, "d.o.b": "dob"} if "d.o.b" in lower else fired)
     if flags & ID and (seen.digits > ID_DIGITS or "." in text) and any(each & ID for each in seen.each):
-        found += _ids(text, lower)
+        found += _ids(seen, lower)
     if flags & MIXED or seen.digits >= 5:  # an American postal code
         found += streets.find_codes(text, text.encode().translate(CLASSES))
     if seen.digits >= separated.MIN_DIGITS and separated.may_hold(text, keyed=bool(flags & KEYED)):
@@ -241,17 +241,20 @@ def _numbered(text: str, lower: str, seen: Look) -> list[Span]:
     return found
 
 
-def _ids(text: str, lower: str) -> list[Span]:
+def _ids(seen: Look, lower: str) -> list[Span]:
     """Tokens of letters and at least five digits: ids of some kind, labelled by the words before."""
     found = []
-    for match in _ALNUM_ID.finditer(text):
-        token = match[0]
-        digits = digit_count(token)
-        if (
-            digits < ID_DIGITS
-            or token.replace("-", "").replace("/", "").replace(".", "").isdigit()
-            or token[:2].lower() == "0x"
-        ):
+    for at, piece in seen.standing(DIGIT):
+        if digit_count(piece) < ID_DIGITS:
             continue
-        found.append((*match.span(), numbers.context_of(lower, match.start()) or "ORDER_ID"))
+        for match in _ALNUM_ID.finditer(piece):
+            token = match[0]
+            if (
+                digit_count(token) < ID_DIGITS
+                or token.replace("-", "").replace("/", "").replace(".", "").isdigit()
+                or token[:2].lower() == "0x"
+            ):
+                continue
+            start = at + match.start()
+            found.append((start, at + match.end(), numbers.context_of(lower, start) or "ORDER_ID"))
     return found

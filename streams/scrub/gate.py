@@ -58,7 +58,6 @@ HARMLESS = re.compile("[ -~\n\t\r\u00a3\u20ac\u00c0-\u00ff\u2010-\u201f]*")
 WORDS = _table("'-_/\x01")
 CLASSES = _classes()
 SOLID = _solid()
-_LONG_TOKEN = b"a" * 14
 _LONG_TOKENS = re.compile(rb"a{14,}")
 """Shorter strings are no key, no hash and no hardware address."""
 
@@ -103,6 +102,19 @@ class Look(NamedTuple):
     def several(self, flag: int) -> bool:
         """Whether two words or more carry a flag."""
         return sum(flags & flag > 0 for flags in self.each) > 1 or len(self.marked(flag)) > 1
+
+    def standing(self, flag: int) -> list[tuple[int, str]]:
+        """The pieces that carry a flag, and where they stand."""
+        found, at = [], 0
+        for piece, flags in zip(self.pieces, self.each, strict=True):
+            if flags & flag:
+                found.append((at, piece))
+            at += len(piece) + 1
+        return found
+
+    def long_tokens(self) -> list[tuple[int, int]]:
+        """Where unbroken strings stand that may be a key or a hardware address."""
+        return [(at + a, at + b) for at, piece in self.standing(LONG) for a, b in _long_runs(piece)]
 
     def having(self, flag: int) -> set[str]:
         """The words, as written, that carry a flag."""
@@ -162,7 +174,7 @@ def _flags_of_piece(piece: str) -> int:
     flags = reduce(or_, map(_flags.__getitem__, words), 0 if words else WORDLESS)
     if len(words) == 1 and piece[-1] in _ENDS:  # no name stands behind "your name, please"
         flags &= ~NAMED
-    flags |= DIGIT * (digit_count(piece) > 0) | LONG * (_LONG_TOKEN in piece.encode().translate(SOLID))
+    flags |= DIGIT * (digit_count(piece) > 0) | LONG * any(not _is_plain(piece[a:b]) for a, b in _long_runs(piece))
     return _same.setdefault(flags, flags)
 
 
@@ -198,9 +210,14 @@ def is_quiet(text: str) -> bool:
     return len(rest) < MIN_DIGITS and b"@" not in rest and text.count(".") < 3 and text.count(":") < 2
 
 
-def long_tokens(text: str) -> list[tuple[int, int]]:
+def _long_runs(text: str) -> list[tuple[int, int]]:
     """Where unbroken strings stand that are long enough for a key or a hardware address."""
     return [match.span() for match in _LONG_TOKENS.finditer(text.encode().translate(SOLID))]
+
+
+def _is_plain(run: str) -> bool:
+    """Whether such a string is a word in small letters, but for its first: no key, no address."""
+    return run.isalpha() and run[1:].islower()
 
 
 def digit_count(text: str) -> int:

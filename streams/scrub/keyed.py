@@ -114,7 +114,8 @@ def _value_before(lower: str, at: int, key: Key) -> list[Span]:
     floor = max(0, at - _BEFORE_REACH)
     if key.kind not in _FIRST_KINDS or not _DIGIT.search(lower, floor, at):
         return []
-    match = _VALUE_FIRST.search(lower, floor, at) or (
+    owned = not _OWNERS.isdisjoint(lower[floor:at].rsplit(" ", _OWNED)[1:])
+    match = (_VALUE_FIRST.search(lower, floor, at) if owned else None) or (
         _CODE_FIRST.search(lower, floor, at) if key.label == "OTP" else None
     )
     return [(*match.span(1), key.label)] if match else []
@@ -128,7 +129,12 @@ _VALUE_FIRST = re.compile(
     r"(?:'s| is| was| being| as|,? (?:it's|that's|thats|that is)|:| =| -|,) (?:the|my|our|your|his|her|a)"
     r"(?: [a-z]{1,12}){0,2} $"
 )
-_CODE_FIRST = re.compile(r"(?=[0-9])(?<![\w.$/:-])(\d{4,8}|\d{3}[ -]\d{3})(?![\w%$/:]|\.\d) (?:[a-z'-]{1,10} ){0,4}$")
+_OWNERS = frozenset("the my our your his her a".split())
+_OWNED = 4
+"""Words of its end within which, the space before the key word counted, one of those stands."""
+_CODE_FIRST = re.compile(
+    r"([0-9](?<![\w.$/:-][0-9])(?:\d{3,7}|\d{2}[ -]\d{3}))(?![\w%$/:]|\.\d) (?:[a-z'-]{1,10} ){0,4}$"
+)
 
 
 def _value(text: str, lower: str, at: int, floor: int, key: Key) -> Span | None:

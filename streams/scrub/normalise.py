@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
 from typing import NamedTuple
+
+from streams.scrub.remembered import Remembered
 
 LETTER = "\x01"
 """Stands for a letter that has no Latin reading (Han, Arabic, Devanagari ...)."""
@@ -53,18 +54,15 @@ class Plain(NamedTuple):
 
 def normalise(text: str) -> Plain:
     """The detection text of `text`; the identity for printable ASCII."""
-    if text.isascii() and (text.isprintable() or not text.encode().translate(None, _KEPT)):
+    if text.isascii() and not text.encode().translate(None, _KEPT):
         return Plain(text, None)
-    disguised = _disguised(text)
-    out: list[str] = []
-    source: list[int] = []
-    for i, char in enumerate(text):
-        folded = _LOOKALIKE_CASED.get(char) if i in disguised else None
-        for produced in _fold(char) if folded is None else folded:
-            out.append(produced)
-            source.append(i)
-    source.append(len(text))
-    return Plain("".join(out), source)
+    folded = list(map(_folded.__getitem__, text))
+    for i in _disguised(text):
+        folded[i] = _LOOKALIKE_CASED.get(text[i], folded[i])
+    plain = "".join(folded)
+    if len(plain) == len(text) and "" not in folded:  # one character for each
+        return Plain(plain, list(range(len(text) + 1)))
+    return Plain(plain, [i for i, produced in enumerate(folded) for _ in produced] + [len(text)])
 
 
 def _disguised(text: str) -> set[int]:
@@ -78,7 +76,6 @@ def _disguised(text: str) -> set[int]:
     return found
 
 
-@lru_cache(maxsize=4096)
 def _fold(char: str) -> str:
     """The ASCII that stands for one character; empty for ignorables, marks and control characters."""
     if " " <= char <= "~" or char in "\n\t\r":
@@ -120,6 +117,9 @@ def _compatible(char: str) -> str:
     """The folding of the character's compatibility form, empty if it has none but itself."""
     form = unicodedata.normalize("NFKD", char)
     return "" if form == char else "".join(_fold(c) for c in form)
+
+
+_folded = Remembered[str, str](_fold, 4_096)
 
 
 _LOOKALIKE_CASED = {**_LOOKALIKE, **{k.upper(): v.upper() for k, v in _LOOKALIKE.items() if len(k.upper()) == 1}}

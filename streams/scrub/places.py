@@ -22,12 +22,12 @@ MAX_SPOTS = 200
 """Spots looked at in one turn; more are a flood of street names."""
 
 _CODE_AND_TOWN = re.compile(
-    r"(?=\d)(?<![\w.,:$\-])(?:\d{4,6}|\d{3} \d{2}|\d{4,5}-\d{3,4}|\d{4} ?[A-Z]{2})[ ,\n]{1,3}[A-Za-z\x01]{3}",
+    r"\d(?<![\w.,:$\-]\d)(?:\d{3,5}|\d{2} \d{2}|\d{3,4}-\d{3,4}|\d{3} ?[A-Z]{2})[ ,\n]{1,3}[A-Za-z\x01]{3}",
     re.ASCII,
 )
-"""What begins with a look ahead at a digit is tried at digits only, not at every character."""
+"""What begins with a digit, and looks behind it afterwards, is tried at digits only, not at every character."""
 _HOUSE_NUMBER = re.compile(
-    r"(?=\d)(?<![\d:.,$])\d{1,6}(?![\d:%]| ?[ap]m\b| (?:minutes?|mins?|hours?|days?|weeks?|months?|years?|times|people|"
+    r"\d(?<![\d:.,$]\d)\d{0,5}(?![\d:%]| ?[ap]m\b| (?:minutes?|mins?|hours?|days?|weeks?|months?|years?|times|people|"
     r"credits|points|dollars|euros|pounds|percent|items|stars|miles|km)\b)",
     re.ASCII,
 )

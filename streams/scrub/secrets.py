@@ -36,7 +36,8 @@ _MAC = re.compile(
     r"(?<![0-9A-Fa-f:\-])(?:[0-9A-Fa-f]{2}([:\-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}|"
     r"[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![0-9A-Fa-f:\-])"
 )
-_GEO = re.compile(r"(?<![\d.])-?\d{1,3}\.\d{3,12} ?[,;/] ?-?\d{1,3}\.\d{3,12}(?![\d.])")
+_GEO = re.compile(r"\d(?<![\d.]\d)\d{0,2}\.\d{3,12} ?[,;/] ?-?\d{1,3}\.\d{3,12}(?![\d.])")
+_MINUS = re.compile(r"(?<![\d.])-")
 _LINK = re.compile(
     r"[ \t]{0,3}(?:(?:for|to|on|of) (?:the|my|this|that|your) [a-z\-]{1,20} )?(?:[ \t]{0,3}(?::|=|->|- |(?:is|was|are|"
     r"ist|es|est|e|it's|its|lautet|to|set|now|currently|called|here|just|still"
@@ -77,7 +78,10 @@ def _shapes(token: str) -> list[Span]:
 
 def find_coordinates(text: str) -> list[Span]:
     """Spans of pairs of latitude and longitude."""
-    return [(*m.span(), "GEO") for m in _GEO.finditer(text)]
+    return [
+        (m.start() - (m.start() > 0 and _MINUS.match(text, m.start() - 1) is not None), m.end(), "GEO")
+        for m in _GEO.finditer(text)
+    ]
 
 
 def find_passwords(text: str, lower: str, fired: Iterable[str]) -> list[Span]:

@@ -31,13 +31,15 @@ _TOWARDS = frozenset("to at in from near an in bei nach a au en em na op till ti
 def find_segments(tokens: list[Token]) -> list[Span]:
     """Spans of the stretches that are addresses."""
     kinds = [t.kind for t in tokens]
-    small = sum(kind & CAPITAL > 0 for kind in kinds) < 1 + sum(kind & NUMBER for kind in kinds) // 4
+    numbers = [i for i, kind in enumerate(kinds) if kind & NUMBER]
+    if not numbers:
+        return []
+    small = len([kind for kind in kinds if kind & CAPITAL]) < 1 + len(numbers) // 4
     member = MEMBER | SMALL if small else MEMBER
     found: list[Span] = []
-    at = floor = 0
-    while at < len(tokens):
-        if not kinds[at] & NUMBER:
-            at += 1
+    floor = 0
+    for at in numbers:
+        if at < floor:
             continue
         first = at
         while first > floor and at - first < LONGEST and _joins_left(tokens, first - 1, member):
@@ -48,7 +50,7 @@ def find_segments(tokens: list[Token]) -> list[Span]:
         span = _judge(tokens, first, end)
         if span:
             found.append(span)
-        at = floor = max(end, at + 1)
+        floor = max(end, at + 1)
     return found
 
 

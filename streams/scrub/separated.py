@@ -32,7 +32,7 @@ def may_hold(text: str, *, keyed: bool) -> bool:
 
 
 _SIGN = re.compile(f"[{re.escape(SIGNS)}]")
-_SINGLES = re.compile(r" \d {1,2}\d {1,2}\d ")
+_SINGLES = re.compile(r"\d(?<= \d) {1,2}\d {1,2}\d ")
 
 
 def find_separated(text: str, lower: str) -> list[Span]:

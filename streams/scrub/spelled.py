@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from streams.scrub.numbers import label_of_digits
-from streams.scrub.spans import Span
+from streams.scrub.spans import Overflow, Span
 
 _DIGIT_WORDS = {
     word: str(digit)
@@ -69,6 +69,8 @@ WORDS = frozenset(_DIGIT_WORDS) - _SHORT
 
 _RAW_WORDS = frozenset(w.encode() for w in (*_DIGIT_WORDS, *_REPEATS, *_TENS))
 _TOKEN = re.compile(r"[a-z]+'?|\d+|[^a-z\d\s,\-.]")
+MAX_RUN = 128
+"""Number words in a row; more are a flood."""
 MIN_RUN = 4
 """Fewer number words in a row are ordinary speech ("one of the three")."""
 
@@ -121,6 +123,8 @@ def find_spelled(lower: str) -> list[Span]:
         digits = _DIGIT_WORDS.get(word) or _TENS.get(word) or (word if word.isdigit() else "")
         if digits:
             run.append((*token.span(), digits * repeat, not word.isdigit()))
+            if len(run) > MAX_RUN and not word.isdigit():
+                raise Overflow
         else:
             _flush(run, lower, found)
         repeat = 1
