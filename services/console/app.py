@@ -2,7 +2,7 @@
 
 Pages come whole from the server and hold no script. A form answers 303 to the next page; 400 where it lacks something,
 404 where the item is not in the queue any more, 413 or 408 for its size and time, 503 where Redis or Kafka does not
-answer: then nothing has been decided.
+answer or the deployment lacks a setting: then nothing has been decided.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from learner.registry import RegistryError
 from services.console.door import Door
 from services.gateway.limits import Refusal, read_body
 from services.review_desk import Undelivered
+from services.settings import SettingsError
+from streams.scrub.identity import UnusableKeys
 
 if TYPE_CHECKING:
     from learner.select import ReviewItem
@@ -57,7 +59,16 @@ class Views:
 class Console:
     """The pages over one review desk and the views."""
 
-    def __init__(self, config: ConsoleConfig, desk: Desk, views: Views, metrics: ConsoleMetrics) -> None:
+    def __init__(
+        self,
+        config: ConsoleConfig,
+        desk: Desk,
+        views: Views,
+        metrics: ConsoleMetrics,
+        told: Callable[[Exception], str | None],
+    ) -> None:
+        """`told` gives the line about a fault that an operator can mend, None of any other."""
+        self._told = told
         self._config = config
         self._desk = desk
         self._views = views
@@ -123,14 +134,15 @@ class Console:
         return Response(self._style, media_type="text/css")
 
     async def failed(self, request: Request, error: Exception) -> Response:
-        """What becomes of an error that a page knows."""
+        """The page of an error."""
         if isinstance(error, Refusal):
             return self._message(request, error.status, f"{error.code.replace('_', ' ')}; nothing was decided")
         if isinstance(error, RegistryError):
             return self._message(request, 404, f"{error}; wants the id of an answer or of a version")
         if isinstance(error, Undelivered):
             return self._message(request, 503, str(error))
-        return self._message(request, 503, "Redis does not answer; `driftline status` says more")
+        line = self._told(error)
+        return self._message(request, 503 if line else 500, line or "a fault of the console; its log says where")
 
     def _decided(self, item: ReviewItem, form: Mapping[str, str], reviewer: str) -> str:
         action = ACTIONS.get(form.get("action", ""))
@@ -173,7 +185,7 @@ def create_app(console: Console, config: ConsoleConfig, metrics: ConsoleMetrics)
         Route("/versions/{version}", console.version),
         Route("/answer", console.answer),
     ]
-    known = (Refusal, RegistryError, Undelivered, redis.RedisError)
+    known = (Refusal, RegistryError, Undelivered, redis.RedisError, UnusableKeys, SettingsError, Exception)
     app = Starlette(routes=routes, exception_handlers=dict.fromkeys(known, console.failed))
     return Door(app, config.reviewers, metrics)
 

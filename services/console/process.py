@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from services.console.app import Console, Views, create_app
 from services.console.metrics import ConsoleMetrics
 from services.http_server import HttpServer
 from services.publishers import registry_of
+from services.remedies import remedy
 from services.review_desk import desk
 from services.runtime import Runtime
 from services.settings import SettingsError
@@ -44,7 +46,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     runtime = Runtime("console", settings.admin)
     metrics = ConsoleMetrics(runtime.registry)
     chosen = desk(settings, "console", wall, config.decision_timeout_s)
-    console = Console(config, chosen, views(settings, args.targets, wall), metrics)
+    told = partial(remedy, settings=settings, named=[args.targets])
+    console = Console(config, chosen, views(settings, args.targets, wall), metrics, told)
     server = HttpServer(create_app(console, config, metrics), config.host, config.port)
     runtime.ready("api", lambda: None if server.alive() else "the API has stopped")
     server.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from typing import Any
 
@@ -24,6 +25,7 @@ from services.console.metrics import ConsoleMetrics
 from services.console_config import ConsoleConfig
 from services.http_server import HttpServer
 from services.local.supervisor import free_port
+from services.remedies import remedy
 from services.review_desk import desk
 from services.settings import KafkaConfig, RedisConfig, Settings
 from streams.events import Sample, Turn
@@ -46,6 +48,8 @@ def _sample(name: str) -> Sample:
 
 
 def _version(name: str) -> str:
+    if name == "broken":
+        raise KeyError("secret of a chat")
     if name != "v1":
         raise RegistryError(f"no version {name}")
     return f"the card of {name}"
@@ -73,7 +77,8 @@ def queue(redis_client: redis.Redis) -> ReviewQueue:
 def _served(redis_url: str, bootstrap: str, config: ConsoleConfig = CONFIG) -> HttpServer:
     settings = replace(Settings(), redis=RedisConfig(url=redis_url), kafka=KafkaConfig(bootstrap=bootstrap))
     metrics = ConsoleMetrics(CollectorRegistry())
-    console = Console(config, desk(settings, "console", lambda: 3.0, config.decision_timeout_s), VIEWS, metrics)
+    told = partial(remedy, settings=settings, named=())
+    console = Console(config, desk(settings, "console", lambda: 3.0, config.decision_timeout_s), VIEWS, metrics, told)
     server = HttpServer(create_app(console, config, metrics), "127.0.0.1", 0)
     server.start()
     return server
@@ -152,6 +157,9 @@ def test_console_shows_state_versions_and_trails(console: httpx.Client) -> None:
     unknown = console.get("/versions/v2")
     assert unknown.status_code == 404
     assert "no version v2" in unknown.text
+    broken = console.get("/versions/broken")
+    assert broken.status_code == 500
+    assert "secret" not in broken.text
 
 
 def test_console_form_becomes_a_decision(console: httpx.Client, mock_broker: dict[str, Any]) -> None:
