@@ -48,7 +48,7 @@ class Acts(Run):
         self.file = stack.directory / "chats.jsonl"
         self.truth = chats.write_chats(self.file, args.seed, self.fact)
         self.personal = {value: kind for kind, value in self.truth.personal}
-        producer = Producer(producer_settings(self.settings.kafka.client("demo")))
+        producer = Producer(producer_settings(self.settings.kafka.asked_once("demo")))
         self._states_new: dict[str, bool] = {}
         asked = chats.questions(args.seed + 100, ())
         self.customers = Customers(self.door, producer, asked, self.rate, args.seed)

@@ -52,7 +52,7 @@ def first_answers(run: Run) -> list[tuple[Learned, float]]:
 
 def read_samples(run: Run) -> list[Sample]:
     """Every training sample that was put on `examples`."""
-    feed = TopicFeed(run.settings.kafka.client("freshness"), (EXAMPLES,), lambda: run.screen.seconds)
+    feed = TopicFeed(run.settings.kafka.asked_once("freshness"), (EXAMPLES,), lambda: run.screen.seconds)
     found: dict[str, Sample] = {}
     while not feed.caught_up:
         for record in feed.poll(1.0):

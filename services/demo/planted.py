@@ -106,7 +106,7 @@ class Planter:
         key = ledger_key(settings.keys.keys())
         tables = open_tables(self._redis, settings.replay, key, settings.kafka.epoch)
         self._stored = Stored(tables, settings.train.line, key, lambda _sample: False)
-        self._producer = Producer(producer_settings(settings.kafka.client("planter")))
+        self._producer = Producer(producer_settings(settings.kafka.asked_once("planter")))
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="regression")
         self._regression: Future[Lora]
 

@@ -37,7 +37,7 @@ class Run:
         self.evidence = evidence
         self.settings = stack.settings
         self.door = Door(stack.urls["router"], self.settings.keys.admin_token)
-        self.watch = Watch(self.settings.kafka.client("demo"), screen.say)
+        self.watch = Watch(self.settings.kafka.asked_once("demo"), screen.say)
         self._ingest: subprocess.Popen[bytes] | None = None
 
     def play(self) -> None:
