@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from learner.adapter.decoder import LowRank
+from learner.adapter.fused import Surprise, applied
 from learner.adapter.lora import Lora
 from learner.adapter.packed import Packed, hidden_packed, hidden_static
-from learner.adapter.padded import hidden_padded, logits, pad
+from learner.adapter.padded import hidden_padded, pad
 from learner.adapter.tree import MICRO_BATCH, Tree
 from learner.adapter.weights import Base
 from learner.batch import COMPONENTS, Batch, Component, Document, micro_batches, pack, static_packs
@@ -239,7 +240,7 @@ def entropy_of(base: Base, states: Tensor, targets: Tensor) -> Tensor:
         options = torch.nn.functional.LinearCrossEntropyOptions()  # type: ignore[attr-defined]  # not in the stubs
         chunked: Tensor = functional.linear_cross_entropy(states, base.head, targets, reduction="none", options=options)
         return chunked.float()
-    return functional.cross_entropy(logits(base, states), targets, reduction="none")
+    return applied(Surprise, states, base.unembed, targets)
 
 
 @torch.no_grad()

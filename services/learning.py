@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from learner.account import Superseded
 from learner.adapter import load_base, new_lora
+from learner.allocator import keep_freed_memory
 from learner.anchors import load_anchors
 from learner.metrics import LearnerMetrics
 from learner.ranks import Ranks
@@ -52,6 +53,7 @@ IDLE_S = 0.1
 def serve(settings: Settings) -> int:
     """Train until a signal. Returns 0."""
     torch.set_num_threads(settings.train.threads)
+    keep_freed_memory()
     sys.setswitchinterval(SWITCH_S)
     ranks = join()
     if ranks is not None and ranks.rank > 0:

@@ -62,11 +62,12 @@ class LowRank:
 
 def decode(
     base: Base, low: Sequence[LowRank] | None, ids: Tensor, positions: Tensor, attend: Attend,
-    *, at: Tensor | None = None,
+    *, at: Tensor | None = None, attend_at: Attend | None = None,
 ) -> Tensor:  # fmt: skip
     """Final hidden states (N, hidden) of token ids (N,) at positions (N,) in their documents, or of rows `at` (L,).
 
-    The last layer lets other tokens be seen, but computes nothing behind its attention for them.
+    The last layer lets other tokens be seen, but computes nothing behind its attention for them, and with `attend_at`,
+    which takes q (L, heads, d) of these rows alone, no attention either.
     """
     shape = base.shape
     cos, sin = (table[positions].to(base.dtype).unsqueeze(1) for table in base.rope)
@@ -74,9 +75,12 @@ def decode(
     for index, layer in enumerate(base.layers):
         rank = low[index] if low is not None else None
         q, k, v = _qkv(base, layer, rank, norm(x, layer.norm_in, shape.norm_eps), (cos, sin))
-        mixed = attend(index, q, k, v)
-        if at is not None and index + 1 == shape.layers:
-            x, mixed = x.index_select(0, at), mixed.index_select(0, at)
+        if at is None or index + 1 < shape.layers:
+            mixed = attend(index, q, k, v)
+        else:
+            x = x.index_select(0, at)
+            seen = attend_at(index, q.index_select(0, at), k, v) if attend_at else attend(index, q, k, v)
+            mixed = seen if attend_at else seen.index_select(0, at)
         x = x + _adapted(mixed, layer.out, rank.out if rank else None)
         x = x + _mlp(layer, rank, norm(x, layer.norm_post, shape.norm_eps))
     return norm(x, base.norm, shape.norm_eps)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,8 +22,6 @@ _to_scores = torch.ops.aten._softmax_backward_data  # noqa: SLF001 - one kernel,
 
 class Forgetful:
     """Stands in for autograd's context where no gradient is wanted: keeps nothing."""
-
-    sizes: tuple[int, ...]
 
     def save_for_backward(self, *_tensors: Tensor) -> None:
         """Keeps nothing."""
@@ -171,34 +168,43 @@ class Normed(Step):
         return wide.addcmul_(unit, shared, value=-1).mul_(inverse).to(grads[0].dtype), None, None
 
 
+class Run(NamedTuple):
+    """A document of a pack: rows that look, rows that are looked at, and who sees whom."""
+
+    looks: slice
+    """Of q."""
+    seen: slice
+    """Of k and v."""
+    mask: Tensor
+    """(rows of q, rows of k) 0 or -inf; once more below it for each further head that shares keys."""
+
+
 class Seen(Step):
-    """Causal softmax(q k^T / sqrt(d)) v inside runs of `sizes` tokens; q (N, heads, d), k and v (N, kv_heads, d)."""
+    """softmax(q k^T / sqrt(d) + mask) v of each run; q (M, heads, d), k and v (N, kv_heads, d). Every q is in a run."""
 
     @staticmethod
-    def plain(q: Tensor, k: Tensor, v: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    def plain(q: Tensor, k: Tensor, v: Tensor, runs: Sequence[Run]) -> Tensor:
         """The formula."""
         parts = []
-        for run in zip(*(torch.split(x, list(sizes)) for x in (q, k, v)), strict=True):
-            query, key, value = (x.transpose(0, 1) for x in run)
-            mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-            parts.append(mixed.transpose(0, 1).reshape(len(run[0]), -1))
+        for looks, seen, mask in runs:
+            query, key, value = (x.transpose(0, 1) for x in (q[looks], k[seen], v[seen]))
+            own = mask[: query.shape[1]]
+            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=own, enable_gqa=True)
+            parts.append(mixed.transpose(0, 1).flatten(1))
         return torch.cat(parts)
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        """Gives (N, heads * d)."""
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, runs: Sequence[Run]) -> Tensor:
+        """Gives (M, heads * d)."""
         y = torch.empty_like(q, memory_format=torch.contiguous_format)
-        group, longest = q.shape[1] // k.shape[1], max(sizes)
-        mask = q.new_full((longest, longest), -torch.inf).triu_(1)
+        group, scale = q.shape[1] // k.shape[1], 1 / math.sqrt(q.shape[-1])
         kept = []
-        for at, to in pairwise(accumulate(sizes, initial=0)):
-            keys, values, size = k[at:to].transpose(0, 1), v[at:to].transpose(0, 1), to - at
-            bias = mask[:size, :size].repeat(group, 1)
-            scores = torch.baddbmm(bias, _rows(q[at:to], group), keys.mT, alpha=1 / math.sqrt(q.shape[-1]))
+        for looks, seen, mask in runs:
+            scores = torch.baddbmm(mask, _rows(q[looks], group), k[seen].permute(1, 2, 0), alpha=scale)
             kept.append(scores.softmax(-1))
-            _put(y[at:to], kept[-1] @ values, group)
+            _put(y[looks], kept[-1] @ v[seen].transpose(0, 1), group)
         ctx.save_for_backward(q, k, v, *kept)
-        ctx.sizes = sizes
+        ctx.runs = runs
         return y.view(len(y), -1)
 
     @staticmethod
@@ -206,15 +212,15 @@ class Seen(Step):
         """Of q, k and v."""
         q, k, v, *kept = ctx.saved_tensors
         dy = grads[0].view(q.shape)
-        dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+        dq = torch.empty_like(q, memory_format=torch.contiguous_format)
+        dk, dv = (torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (k, v))  # not all are looked at
         group, scale = q.shape[1] // k.shape[1], 1 / math.sqrt(q.shape[-1])
-        for (at, to), chances in zip(pairwise(accumulate(ctx.sizes, initial=0)), kept, strict=True):
-            keys, values = k[at:to].transpose(0, 1), v[at:to].transpose(0, 1)
-            above = _rows(dy[at:to], group)
-            dv[at:to].transpose(0, 1).copy_(chances.mT @ above)
-            scores = _to_scores(above @ values.mT, chances, -1, q.dtype).mul_(scale)
-            _put(dq[at:to], scores @ keys, group)
-            dk[at:to].transpose(0, 1).copy_(scores.mT @ _rows(q[at:to], group))
+        for (looks, seen, _), chances in zip(ctx.runs, kept, strict=True):
+            above = _rows(dy[looks], group)
+            dv[seen].transpose(0, 1).copy_(chances.mT @ above)
+            scores = _to_scores(above @ v[seen].permute(1, 2, 0), chances, -1, q.dtype).mul_(scale)
+            _put(dq[looks], scores @ k[seen].transpose(0, 1), group)
+            dk[seen].transpose(0, 1).copy_(scores.mT @ _rows(q[looks], group))
         return dq, dk, dv, None
 
 
@@ -228,3 +234,28 @@ def _put(y: Tensor, rows: Tensor, group: int) -> None:
     """The way back of `_rows`, into y (T, kv * group, d)."""
     size, heads, d = y.shape
     y.view(size, heads // group, group, d).copy_(rows.view(heads // group, group, size, d).permute(2, 0, 1, 3))
+
+
+class Surprise(Step):
+    """Cross-entropy (L,) in nats, fp32, of targets (L,) under softmax(x W), x (L, hidden), W (hidden, vocab)."""
+
+    @staticmethod
+    def plain(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        """The formula."""
+        return functional.cross_entropy((x @ weight).float(), targets, reduction="none")
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        """(L, hidden) -> (L,)."""
+        logs = torch.log_softmax((x @ weight).float(), -1)
+        ctx.save_for_backward(weight, targets)
+        ctx.logs, ctx.dtype = logs, x.dtype
+        return logs.gather(1, targets.unsqueeze(1)).squeeze(1).neg_()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        """Of x; written over what the forward pass kept, so only once."""
+        weight, targets = ctx.saved_tensors
+        logs, ctx.logs = ctx.logs, None
+        ahead = logs.exp_().scatter_add_(1, targets.unsqueeze(1), logs.new_full((len(logs), 1), -1.0))
+        return (ahead.to(ctx.dtype) @ weight.T).mul_(grads[0].unsqueeze(1)), None, None

@@ -7,6 +7,7 @@ eager step of a small base is bound by its launches.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from learner.adapter.decoder import Attend, LowRank, decode
-from learner.adapter.fused import Seen, applied
+from learner.adapter.fused import Run, Seen, applied
 from learner.adapter.padded import MATMUL_UP_TO, causal, pad
 from learner.adapter.weights import Base
 
@@ -38,9 +39,18 @@ class Packed:
 
 def hidden_packed(base: Base, low: Sequence[LowRank] | None, packed: Packed, at: Tensor | None = None) -> Tensor:
     """Final hidden states (T, hidden), or those of positions `at` (L,)."""
-    on_gpu = packed.tokens.is_cuda
-    attend = _kernel(packed.bounds, packed.longest) if on_gpu else _runs(base, packed.bounds)
-    return decode(base, low, packed.tokens, packed.positions, attend, at=at)
+    if packed.tokens.is_cuda:
+        return decode(base, low, packed.tokens, packed.positions, _kernel(packed.bounds, packed.longest), at=at)
+    sizes = tuple(stop - start for start, stop in pairwise(packed.bounds.tolist()) if stop > start)
+    if max(sizes) > MATMUL_UP_TO:
+        return decode(base, low, packed.tokens, packed.positions, _by_document(base, sizes), at=at)
+    attend = _by_products(base, sizes)
+    if at is None:
+        return decode(base, low, packed.tokens, packed.positions, attend)
+    order = at.argsort(stable=True)
+    at = at[order]
+    states = decode(base, low, packed.tokens, packed.positions, attend, at=at, attend_at=_by_products(base, sizes, at))
+    return states.index_select(0, order.argsort())
 
 
 def hidden_static(base: Base, low: Sequence[LowRank] | None, packed: Packed) -> Tensor:
@@ -83,11 +93,24 @@ def states_at(
     return hidden_packed(base, low, packed, torch.tensor(places, dtype=torch.int64, device=base.device))
 
 
-def _runs(base: Base, bounds: Tensor) -> Attend:
-    """Attention document by document: on CPU no token of padding is computed."""
-    sizes = tuple(stop - start for start, stop in pairwise(bounds.tolist()) if stop > start)
-    if max(sizes) <= MATMUL_UP_TO:
-        return lambda _layer, q, k, v: applied(Seen, q, k, v, sizes)
+def _by_products(base: Base, sizes: Sequence[int], at: Tensor | None = None) -> Attend:
+    """Attention document by document in matrix products, of all tokens or of those of rows `at`, which ascend."""
+    group, longest = base.shape.heads // base.shape.kv_heads, max(sizes)
+    before = base.embed.new_full((longest, longest), -torch.inf).triu_(1)
+    rows = None if at is None else at.tolist()
+    runs, first = list[Run](), 0
+    for start, stop in pairwise(accumulate(sizes, initial=0)):
+        last = stop if rows is None else bisect_left(rows, stop, lo=first)
+        if last > first:
+            looks = before[: stop - start] if rows is None else before[[row - start for row in rows[first:last]]]
+            mask = looks[:, : stop - start].repeat(group, 1)
+            runs.append(Run(slice(first, last), slice(start, stop), mask))
+        first = last
+    return lambda _layer, q, k, v: applied(Seen, q, k, v, tuple(runs))
+
+
+def _by_document(base: Base, sizes: Sequence[int]) -> Attend:
+    """Attention of longer documents, one after the other."""
     inside = {size: causal(1, size, base.embed) for size in set(sizes)}
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 
 from learner.adapter import load_base, new_lora
 from learner.adapter.tree import MICRO_BATCH
+from learner.allocator import keep_freed_memory
 from learner.batch import Document
 from learner.checkpoint import Checkpoint, Checkpoints
 from learner.config import TrainConfig
@@ -45,6 +46,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the learner does
     steps = chosen(args.steps, args.chats)
     tokens = median(sum(len(document.ids) for document in documents) for documents in steps)
     found: dict[str, list[float]] = {"driftline": []}

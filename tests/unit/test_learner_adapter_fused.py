@@ -7,9 +7,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from learner.adapter.fused import Adapted, Gated, Normed, Seen, Turned, applied
+from learner.adapter.fused import Adapted, Gated, Normed, Run, Seen, Surprise, Turned, applied
 
 SIZES = (5, 1, 9)
+
+BEFORE = torch.full((9, 9), -torch.inf, dtype=torch.float64).triu(1)
+ALL = tuple(Run(slice(a, b), slice(a, b), BEFORE[: b - a, : b - a].repeat(2, 1)) for a, b in ((0, 5), (5, 6), (6, 15)))
+SOME = (
+    Run(slice(0, 2), slice(0, 5), BEFORE[[1, 4], :5].repeat(2, 1)),
+    Run(slice(2, 5), slice(6, 15), BEFORE[[0, 3, 3]].repeat(2, 1)),
+)
+"""Rows 1 and 4 of the first document, none of the second, 0, 3 and 3 again of the third."""
+
+TARGETS = torch.tensor([3, 0, 6, 3, 1])
 
 
 def gradients(of: Callable[..., Tensor], *tensors: Tensor) -> list[Tensor]:
@@ -64,9 +74,19 @@ CASES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], tuple[Tenso
         (noise(15, 8),),
     ),
     "seen": (
-        lambda q, k, v: applied(Seen, q, k, v, SIZES),
+        lambda q, k, v: applied(Seen, q, k, v, ALL),
         attention,
         (noise(15, 4, 8), noise(15, 2, 8), noise(15, 2, 8) + 1),
+    ),
+    "seen from some places": (
+        lambda q, k, v: applied(Seen, q[[1, 4, 6, 9, 9]], k, v, SOME),
+        lambda q, k, v: attention(q, k, v)[[1, 4, 6, 9, 9]],
+        (noise(15, 4, 8), noise(15, 2, 8), noise(15, 2, 8) + 1),
+    ),
+    "surprise": (
+        lambda x: applied(Surprise, x, noise(8, 7), TARGETS),
+        lambda x: functional.cross_entropy(x @ noise(8, 7), TARGETS, reduction="none").float(),
+        (noise(5, 8),),
     ),
 }
 
@@ -75,7 +95,7 @@ CASES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], tuple[Tenso
 def test_adapter_fused_step_equals_its_formula(name: str) -> None:
     """Value and every gradient of a hand-written step are those that autograd finds for the plain formula."""
     ours, plain, tensors = CASES[name]
-    tolerance = 1e-5 if name == "normed" else 1e-10  # its mean is taken in fp32
+    tolerance = 1e-5 if name in {"normed", "surprise"} else 1e-10  # taken in fp32
     for found, wanted in zip(gradients(ours, *tensors), gradients(plain, *tensors), strict=True):
         assert torch.allclose(found, wanted, rtol=tolerance, atol=tolerance), name
     with torch.inference_mode():
