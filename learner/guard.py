@@ -27,7 +27,7 @@ KNOWN = 16
 """Accepted losses before a lane has a band, and newest ones that tell whether a lane has moved."""
 
 CHANCE = 0.95
-"""A loss above this share of ln V is no better than guessing."""
+"""A loss above this share of ln V is no better than guessing: odd while most of a learned lane are not."""
 
 WAITING = 4096
 """Examples that may come back when their lane moves; older ones stay with the reviewers."""
@@ -162,8 +162,8 @@ class Guard:
         limit = band.limit(self._config, self._ceiling)
         if len(band.newest) < KNOWN or math.isinf(limit):
             return False
-        above = [loss for loss in band.newest if limit < loss <= self._ceiling]
-        return len(above) > KNOWN / 2
+        # a base guesses at first at a topic that is far from its own: noise is told by its letters and its order
+        return sum(loss > limit for loss in band.newest) > KNOWN / 2
 
     def _wait(self, key: str, waiting: Waiting) -> None:
         self.waiting[key] = waiting

@@ -48,6 +48,19 @@ def test_guard_follows_a_new_topic() -> None:
     assert not guard.waiting
 
 
+def test_guard_follows_a_topic_at_which_the_base_guesses() -> None:
+    """A topic so far from the base that it is lost on it is a topic too; single chats of that kind are not."""
+    rng, guard = random.Random(3), Guard(2048, CONFIG)
+    for key in range(60):
+        see(guard, key, abs(rng.gauss(0.8, 0.2)))
+        if key % 5 == 4:
+            assert not see(guard, 1000 + key, 8.6)[0] or key < 16
+    assert guard.waiting
+    back = [key for at in range(100, 130) for key in see(guard, at, rng.gauss(8.6, 0.3))[1]]
+    assert f"{100:04x}" in back
+    assert see(guard, 200, 8.6)[0]
+
+
 def test_guard_starts_with_a_base_that_guesses() -> None:
     """While nothing is known of a lane no loss is too high; once it is learned, guessing is."""
     guard = Guard(2048, CONFIG)
