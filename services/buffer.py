@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from services.local.redis_server import client
+from services.options import positive
 from services.settings import Settings
 from streams.events import Sample, Turn
 from streams.replay.audit import audit
@@ -37,20 +38,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     listed = actions.add_parser("top", help="the samples worth a look")
     listed.add_argument("--table", default="train", help="train, val, test, golden, or train-<line>")
     listed.add_argument("--by", choices=("priority", "age", "unlabelled"), default="priority")
-    listed.add_argument("--count", type=_positive, default=10)
+    listed.add_argument("--count", type=positive, default=10)
     add = actions.add_parser("add", help="store curated examples: JSON lines with question and answer, or turns")
     add.add_argument("file", type=Path)
     add.add_argument("--line", default="a", help="the line that rehearses them, or is judged by them")
     where = add.add_mutually_exclusive_group(required=True)
     where.add_argument("--table", choices=("golden",), help="judged by the gate, never trained")
     where.add_argument("--lane", choices=("anchor",), help="rehearsed by the learner")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number}: wants at least 1")
-    return number
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:

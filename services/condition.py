@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learner.conditions import BAD, GOOD, condition
+from services.remedies import of_file
 
 if TYPE_CHECKING:
     from services.settings import Settings
@@ -30,6 +31,6 @@ def run(args: argparse.Namespace, _settings: Settings) -> int:
     try:
         condition(args.base, args.out, args.good, args.bad)
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"driftline condition: {error}\n")
+        sys.stderr.write(f"driftline condition: {of_file(error)}\n")
         return 2
     return 0

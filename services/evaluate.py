@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learner.registry import BASE, RegistryError
+from services.options import positive
+from services.remedies import of_file
 
 if TYPE_CHECKING:
     from services.settings import Settings
@@ -20,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="chats in any format that ingest reads")
     parser.add_argument("--format", help="format of the file where its name and first line do not tell")
     parser.add_argument("--base-model", type=Path, help="folder of the base (default: the configured or shipped one)")
-    parser.add_argument("--limit", type=int, help="only the first N chats")
+    parser.add_argument("--limit", type=positive, help="only the first N chats")
     parser.add_argument("--answers", type=int, default=0, help="also answer the last customer turn of N chats")
     parser.add_argument(
         "--classify", type=Path, help='rows {"text", LABEL}: fit and test a head on four and one of five'
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     try:
         report = report_on(args, settings)
     except (RegistryError, OSError, ValueError) as error:
-        sys.stderr.write(f"driftline evaluate: {error}\n")
+        sys.stderr.write(f"driftline evaluate: {of_file(error)}\n")
         return 2
     sys.stdout.write((json.dumps(report, allow_nan=False) if args.json else table(report)) + "\n")
     return 0 if report["tokens"] else 1

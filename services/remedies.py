@@ -29,8 +29,15 @@ def remedy(error: Exception, settings: Settings, named: Iterable[object]) -> str
         extra = next((extra for extra, modules in EXTRAS.items() if (error.name or "").split(".")[0] in modules), None)
         return extra and f"{error.name} is not installed; pip install 'driftline[{extra}]'"
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}" if str(error.filename) in map(str, named) else None
+        return of_file(error) if str(error.filename) in map(str, named) else None
     return _far(error, settings)
+
+
+def of_file(error: Exception) -> str:
+    """What is wrong with a file, without the error's number; of another error what it says itself."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _far(error: Exception, settings: Settings) -> str | None:

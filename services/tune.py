@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from services.options import positive
+from services.remedies import of_file
+
 if TYPE_CHECKING:
     from services.settings import Settings
 
@@ -28,11 +31,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="shadow: neighbours of the running settings, successive halving (default)",
     )  # fmt: skip
     parser.add_argument("--space", type=json.loads, default={}, help='JSON: {"learning_rate": [1e-3, 1e-2], ...}')
-    parser.add_argument("--trials", type=int, default=8, help="members of a random search, trials of Optuna")
-    parser.add_argument("--window", type=int, default=10, help="steps between two eliminations")
+    parser.add_argument("--trials", type=positive, default=8, help="members of a random search, trials of Optuna")
+    parser.add_argument("--window", type=positive, default=10, help="steps between two eliminations")
     parser.add_argument("--schedule", choices=("constant", "linear", "cosine"), default="constant")
     parser.add_argument("--patience", type=int, default=0, help="stop a trial after N steps without a better loss")
-    parser.add_argument("--limit", type=int, help="only the first N chats")
+    parser.add_argument("--limit", type=positive, help="only the first N chats")
     parser.add_argument("--full", type=Path, metavar="OUT", help="fine-tune the whole base instead and write it to OUT")
     parser.add_argument("--record", type=Path, help="folder for the record of this run")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     try:
         found = work(args, settings)
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"driftline tune: {error}\n")
+        sys.stderr.write(f"driftline tune: {of_file(error)}\n")
         return 2
     sys.stdout.write((json.dumps(found) if args.json else table(found)) + "\n")
     return 0 if found["chats"] else 1

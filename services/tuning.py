@@ -160,11 +160,24 @@ def points_of(args: argparse.Namespace, config: TrainConfig, space: Space) -> li
     return search.grid(space) if args.search == "grid" else search.sample(space, args.trials, config.seed)
 
 
-def space_of(given: Mapping[str, Any]) -> Space:
-    """Lists are choices; an object with low, high and log is a range."""
-    return {
-        name: Range(**values) if isinstance(values, dict) else Choice(tuple(values)) for name, values in given.items()
-    }
+def space_of(given: object) -> Space:
+    """Lists are choices; an object with low, high and log is a range. Raises ValueError for anything else."""
+    if isinstance(given, dict):
+        return {name: _values(name, values) for name, values in given.items()}
+    raise ValueError(f"--space is {given!r}: wants an object of settings with their values")
+
+
+def _values(name: str, given: object) -> Choice | Range:
+    if isinstance(given, list) and given and all(map(_is_number, given)):
+        return Choice(tuple(given))
+    ends = isinstance(given, dict) and {"low", "high"} <= set(given) <= {"low", "high", "log"}
+    if isinstance(given, dict) and ends and _is_number(given["low"]) and _is_number(given["high"]):
+        return Range(given["low"], given["high"], bool(given.get("log")))
+    raise ValueError(f"--space {name!r} has value {given!r}: wants a list of numbers, or an object with low, high, log")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _recorded(args: argparse.Namespace, found: Mapping[str, Any], source: str) -> None:

@@ -228,6 +228,12 @@ def test_tune_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert cli.main([*common, "--search", "grid"]) == 2
     assert cli.main([*common, "--search", "grid", "--space", '{"seed": [1, 2]}']) == 2
     assert "not one of" in capsys.readouterr().err
+    for wrong in ("[1]", '{"r": 8}', '{"r": []}', '{"learning_rate": ["high"]}', '{"learning_rate": {"low": 1}}'):
+        assert cli.main([*common, "--search", "grid", "--space", wrong]) == 2
+        assert "--space" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main([*common, "--window", "0"])
+    assert "wants at least 1" in capsys.readouterr().err
 
 
 def test_records_card_shows_the_evidence(tmp_path: Path) -> None:

@@ -58,7 +58,14 @@ def test_remedies_unreadable_file(command: str, file: str, capsys: pytest.Captur
     assert main([*command.split(), file]) == 2
     told = capsys.readouterr().err
     assert file in told
+    assert "Errno" not in told
     assert "Traceback" not in told
+
+
+def test_remedies_missing_base(capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that is no base is named with the file that it lacks."""
+    assert main(["condition", "missing", "out"]) == 2
+    assert capsys.readouterr().err == "driftline condition: missing/tokenizer_config.json: No such file or directory\n"
 
 
 def test_remedies_settings_file_of_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
