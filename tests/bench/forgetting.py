@@ -71,7 +71,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rank", type=int, default=DEMO.r)
     parser.add_argument("--rate", type=float, default=DEMO.learning_rate, help="learning rate")
     parser.add_argument("--every", type=int, default=DEMO.snapshot_every, help="steps between snapshots")
-    parser.add_argument("--fresh", type=int, default=DEMO.fresh_batch, help="fresh chats of a step")
+    parser.add_argument("--fresh", type=int, help="fresh chats of a step, if not as the settings have it")
+    parser.add_argument("--document", type=int, help="tokens of the longest document, if not as the settings have it")
     Parts.arguments(parser)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -89,10 +90,15 @@ def _report(args: argparse.Namespace, argv: list[str]) -> str:
     config = replace(DEMO, r=args.rank, alpha=2 * args.rank, learning_rate=args.rate, snapshot_every=args.every)
     if args.up:
         config = TrainConfig(**up_profile(1.0)["train"])  # type: ignore[arg-type]  # as the settings read them
-    config = replace(config, fresh_batch=args.fresh)
+    config = replace(
+        config,
+        fresh_batch=args.fresh or config.fresh_batch,
+        document_tokens=args.document or config.document_tokens,
+    )
     domains = real(args.data, args.domains, args.chats, args.corpora) if args.data else simulated(args.chats)
     setting = f"{base.digests['weights_sha256'][:8]}-{args.corpora.replace('*', 'all')}-{len(domains)}x{args.chats}"
     setting += f"-r{config.r}-a{config.alpha}-{config.learning_rate:g}-{config.snapshot_every}-{config.fresh_batch}"
+    setting += f"-{config.document_tokens}"
     start = [losses_on(Tree(base), domain.test) for domain in domains]
 
     def courses(method: Method, kind: str, learned: Sequence[Domain]) -> list[Outcome]:
@@ -112,8 +118,8 @@ def _report(args: argparse.Namespace, argv: list[str]) -> str:
     return (
         f"{heading('forgetting', argv)}\ndomains: {', '.join(domain.name for domain in domains)}; "
         f"{args.chats} chats each, {args.seeds} seeds, rank {config.r}, rate {config.learning_rate:g}, "
-        f"{config.fresh_batch} fresh chats a step, mean of {config.average} snapshots {config.snapshot_every} steps "
-        "apart\n"
+        f"{config.fresh_batch} fresh chats a step, documents of {config.document_tokens} tokens, "
+        f"mean of {config.average} snapshots {config.snapshot_every} steps apart\n"
         f"{table(rows)}\n"
         f"base {fmean(map(_mean, start)):.2f}, joint {fmean(one.final for one in joint):.2f} nats a reply token"
     )
