@@ -78,6 +78,11 @@ class Side:
         return frozenset([token & _MASK for token in self.tokens if token & _VALUE])
 
     @cached_property
+    def plain(self) -> int:
+        """How many of them are no values: the size of `rest`."""
+        return sum([token < _VALUE for token in self.tokens])
+
+    @cached_property
     def counted(self) -> frozenset[int]:
         """Every word with the number of its occurrence above bit 32: a set that is compared as a bag."""
         return _bag(self.words)
@@ -129,6 +134,12 @@ def _bag(words: Sequence[int]) -> frozenset[int]:
         return once
     again = [word | at << 32 for word, count in Counter(words).items() if count > 1 for at in range(1, count)]
     return once.union(again)
+
+
+def related(a: bytes, b: bytes) -> bool:
+    """False where neither can be a copy of the other, nor contradict it: most units that share a bucket."""
+    one, other = read(a), read(b)
+    return _equal(one, other) or _same_words(one.question, other.question)
 
 
 def exact(a: bytes, b: bytes) -> bool:
@@ -191,11 +202,9 @@ def template_weight(count: int) -> float:
 
 def _same_words(one: Side, other: Side, slack: int = 0) -> bool:
     """True if the words that carry no value differ in few places; values are compared by the caller."""
-    if one.rest == other.rest:
-        return True
-    size = max(len(one.rest), len(other.rest))
-    changed = size - len(one.rest & other.rest)
-    return changed <= max(min(3 + slack, (size + slack) // 2), size // 6)
+    size = max(one.plain, other.plain)
+    most = max(min(3 + slack, (size + slack) // 2), size // 6)
+    return size - min(one.plain, other.plain) <= most and size - len(one.rest & other.rest) <= most
 
 
 def _size(unit: Unit) -> int:

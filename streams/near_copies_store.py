@@ -166,7 +166,7 @@ class CopyStore(Protocol):
 def relate(unit: Unit, candidates: Iterable[Held]) -> Copies:
     """Compare a unit with candidates: an exact copy first, then a near one, then contradictions."""
     signature = unit.signature
-    others = [held for held in candidates if held.member != unit.member]
+    others = [h for h in candidates if h.member != unit.member and near_copies.related(signature, h.signature)]
     for held in others:
         if near_copies.exact(signature, held.signature):
             return Copies(_across(unit.split, held.split, Reason.DUPLICATE), held.cluster, against=held.against)

@@ -36,9 +36,9 @@ COUNTS: Final = SHAPES + FLUENCIES + 2 * len(GROUPS)
 _FOLD = bytes.maketrans(b"0123456789" + bytes(range(32)), b"0" * 10 + b" " * 32)
 _WORD = re.compile(rb"[a-z\x80-\xff][a-z'\x80-\xff]*|0+|\x00")
 _PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]*_\d+>")
-_LINK = re.compile(
-    rb"https?:|www\.|(?<=[a-z0-])\.(?:com|net|org|info|biz|co|ru|ly|io|tk|xyz|top|me|shop|club|link|click)\b"
-)
+_DOMAIN = rb"\.(?:com|net|org|info|biz|co|ru|ly|io|tk|xyz|top|me|shop|club|link|click)\b"
+_ENDING = re.compile(_DOMAIN)
+_LINK = re.compile(rb"https?:|www\.|(?<=[a-z0-])" + _DOMAIN)
 _CAPITALS: Final = bytes(range(ord("A"), ord("Z") + 1))
 _MONEY = re.compile("[$£€₹]\\s?\\d|\\d\\s?(?:[$£€₹]|p/m|usd\\b|eur\\b|gbp\\b|pounds?\\b|p\\b)", re.IGNORECASE)
 _MIX: Final = np.uint32(2654435761)
@@ -233,7 +233,9 @@ def _own_shape(text: str, folded: bytes) -> tuple[float, ...]:
     capitals = (
         len(head) - len(head.encode().translate(None, _CAPITALS)) if head.isascii() else sum(map(str.isupper, head))
     )
-    links = len(_LINK.findall(folded)) if b"." in folded or b":" in folded else 0
+    # what every link has is found in a fifth of the time
+    linked = b"http" in folded or b"www." in folded or (b"." in folded and _ENDING.search(folded))
+    links = len(_LINK.findall(folded)) if linked else 0
     money = b"0" in folded and _MONEY.search(text) is not None
     return (
         capitals, head[:1].isupper(), links, b"00000" in folded, money, len(set(folded)),

@@ -100,6 +100,8 @@ def _formal_reply(text: str, lower: str, words: Sequence[str], config: QualityCo
         return Reason.AUTO_REPLY
     if rules.machine_text(text):
         return Reason.NON_DIALOGUE
+    if rules.masked_abuse(lower):
+        return Reason.TOXIC
     return None if _PEOPLE_WORDS.isdisjoint(words) or not _BIAS.search(lower) else Reason.BIAS
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from streams.quality.config import QualityConfig, Reason
+from streams.quality.words import PROFANE
 
 _CONTROL = re.compile(
     r"<\|[^|<>\n]{1,40}\|>"  # ChatML, Llama 3, Phi, GPT, our own
@@ -48,10 +49,12 @@ _AUTO_SIGNS = ("auto", "office", "reply", "respond", "monitored", "attended", "l
 """Words without which `_AUTO_REPLY` cannot match: looking for them is ten times faster."""
 _FLOOD_CHARS = 16
 """Less is how people write: "noooooo", "!!!!!!"."""
+_COPIES = 8
+"""So many short units in a row are a flood."""
 _PIECE, _AGAIN = 4, 2
-"""Characters of that piece, and how often eight short units in a row hold it at least."""
+"""Characters of a piece of them, and how often they hold it at least: once a unit, or every six characters."""
 _REPEATED_CHAR = re.compile(r"([^\W\d_])\1{11,}")
-_REPEATED_UNIT = re.compile(r"(\S.{0,40}?)\1{7,}", re.DOTALL)
+_REPEATED_UNIT = re.compile(rf"(\S.{{0,40}}?)\1{{{_COPIES - 1},}}", re.DOTALL)
 _MACHINE = re.compile(
     r"^\s*(?:"
     r"[{\[]\s*[\"{].*[\"\]}]\s*:.*[}\]]\s*$"  # a JSON payload
@@ -66,6 +69,10 @@ _MACHINE = re.compile(
     r")",
     re.DOTALL,
 )
+_MASKS = "*@#$%!"
+_MASKED = re.compile(rf"(?<![^\W_])[a-z]+[{_MASKS}][a-z{_MASKS}]*[a-z](?![^\W_])")
+_SHORTEST_MASKED = 4
+"""Letters of a word that is told by some of them."""
 _LETTER = re.compile(r"[^\W_]")
 _MOJIBAKE = re.compile(
     "(?:[\u00c2\u00c3\u00d0\u00d1\u00d8\u00d9][\u0080-\u00bf\u0152-\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
@@ -106,8 +113,8 @@ def flood(text: str, words: Sequence[str]) -> bool:
     if len(set(text.lower())) * 8 < len(text) and _REPEATED_CHAR.search(text):
         return True
     # what covers most of a text covers its middle, on one side of it at least: a piece there comes again and again
-    middle = len(text) // 2
-    if text.count(text[middle : middle + _PIECE]) < _AGAIN and text.count(text[middle - _PIECE : middle]) < _AGAIN:
+    middle, least = len(text) // 2, min(_COPIES - 1, max(_AGAIN, len(text) // 12))
+    if text.count(text[middle : middle + _PIECE]) < least and text.count(text[middle - _PIECE : middle]) < least:
         return False
     found = _REPEATED_UNIT.search(text)
     return found is not None and (found.end() - found.start()) * 2 > len(text) and _LETTER.search(found[1]) is not None
@@ -116,6 +123,21 @@ def flood(text: str, words: Sequence[str]) -> bool:
 def auto_reply(lower: str) -> bool:
     """True if a machine wrote it instead of a person: out of office, bounce, unattended mailbox."""
     return any(map(lower.__contains__, _AUTO_SIGNS)) and _AUTO_REPLY.search(lower) is not None
+
+
+def masked_abuse(lower: str) -> bool:
+    """True if a swear word or slur stands there with some of its letters as signs: nobody masks what may be said."""
+    return any(map(lower.__contains__, _MASKS)) and any(map(_is_abuse, _MASKED.findall(lower)))
+
+
+def _is_abuse(masked: str) -> bool:
+    """Whether a word that is as long has the letters that are left, two at least."""
+    if len(masked) < _SHORTEST_MASKED or sum(map(str.isalpha, masked)) < _SHORTEST_MASKED // 2:
+        return False
+    return any(
+        len(word) == len(masked) and all(a == b or b in _MASKS for a, b in zip(word, masked, strict=True))
+        for word in PROFANE
+    )
 
 
 def machine_text(text: str) -> bool:

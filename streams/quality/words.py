@@ -19,6 +19,8 @@ CLASSES: Final = 256
 """Word classes at most; class 0 stands before the first and after the last word."""
 GROUPS: Final = tuple(name for name in _LISTS if name not in {"function", "endings"})
 """Names of the groups, in the order of their bits."""
+PROFANE: Final = frozenset(_LISTS["slur"] + _LISTS["profane"])
+"""Words that people mask when they write them."""
 SEPARATOR: Final = b"\x00"
 """The word that stands between two texts."""
 CLASS_SHIFT: Final = 32

@@ -2,7 +2,8 @@
 
     driftline bench filter --data DIR                     the shipped weights: per source, contrast, near copies, speed
     driftline bench filter --data DIR --words ... --abuse ... [--prose --spam --ham --text] --leave-one-out
-                                                          weights rebuilt without each source in turn (half an hour)
+                                                          weights rebuilt without each source in turn (half an hour;
+                                                          with --parts DIR --most-s 60 in several calls)
 
 The first form scores the shipped weights on text that some of them were trained on: only the contrast set, near copies
 and speed are honest there. The second trains a model a source and judges that source with it.
@@ -29,6 +30,7 @@ from streams.near_copies import read as read_signature
 from streams.near_copies_store import MemoryCopies, Unit
 from streams.quality import QualityConfig, Verdict, judge_turns
 from streams.quality.classifier import CLASSES, Classifier
+from tests.bench._parts import Parts, Unfinished
 
 CONFIG = QualityConfig()
 AS_CLASS = {"encoding": "gibberish", "auto_reply": "non_dialogue", "bias": "toxic"}
@@ -70,19 +72,25 @@ def scores(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
     }
 
 
-def leave_one_out(args: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
-    """Every row judged by weights that never saw its source, contrast rows included."""
+def leave_one_out(
+    args: argparse.Namespace, rows: Sequence[dict[str, Any]], parts: Parts
+) -> list[tuple[dict[str, Any], str]]:
+    """Every row judged by weights that never saw its source, contrast rows included. Raises Unfinished."""
     from streams.quality import rebuild  # noqa: PLC0415 - needs scikit-learn
 
     corpus = rebuild.read_corpus(args)
     sources = sorted({row["source"] for row in rows})
     folds = args.folds or len(sources)
     found = []
-    for fold in (sources[at::folds] for at in range(folds)):
-        left = corpus
-        for source in fold:
-            left = left.without(source)
-        held = judged([row for row in rows if row["source"] in fold], rebuild.fit(left))
+    for at in range(folds):
+        fold = sources[at::folds]
+        held = parts.load(f"fold-{folds}-{at}")
+        if held is None:
+            left = corpus
+            for source in fold:
+                left = left.without(source)
+            held = judged([row for row in rows if row["source"] in fold], rebuild.fit(left))
+            parts.save(f"fold-{folds}-{at}", held)
         found += held
         wrong = sum((row["label"] == "good") != (name == "good") for row, name in held)
         sys.stderr.write(f"{', '.join(fold)}: {wrong} of {len(held)} wrong\n")
@@ -200,10 +208,18 @@ def main(argv: list[str]) -> int:
     rebuild.arguments(parser, required=False)
     parser.add_argument("--leave-one-out", action="store_true")
     parser.add_argument("--folds", type=int, default=0, help="leave out several sources at once: harder, but quicker")
+    Parts.arguments(parser)
     args = parser.parse_args(argv)
     labelled = [row for row in read(args.data / "quality.jsonl.gz") if row["label"] in CLASSES]
     contrast = [{**row, "subtype": "contrast"} for row in read(args.data / "quality_contrast.jsonl.gz")]
-    found = leave_one_out(args, labelled + contrast) if args.leave_one_out else judged(labelled + contrast, None)
+    try:
+        parts = Parts(args.parts, args.most_s)
+        found = (
+            leave_one_out(args, labelled + contrast, parts) if args.leave_one_out else judged(labelled + contrast, None)
+        )
+    except Unfinished:
+        sys.stdout.write("unfinished: the same call again goes on\n")
+        return 3
     normal = [(row, name) for row, name in found if row["subtype"] != "contrast"]
     lines = [(k, f"{v:.3f}") for k, v in scores([(row["label"], name) for row, name in normal]).items()]
     lines += [(f"contrast {s}", f"{share:.1%}") for s, share in _rejected(found, "contrast").items()]

@@ -90,6 +90,8 @@ def test_near_copies_hold_for_any_text(question: str, reply: str, other: str) ->
     assert not near_copies.contradicts(a, a)
     assert near_copies.similar(a, b) == near_copies.similar(b, a)
     assert not (near_copies.similar(a, b) and near_copies.contradicts(a, b))
+    near = any(compare(a, b) for compare in (near_copies.exact, near_copies.similar, near_copies.contradicts))
+    assert near_copies.related(a, b) >= near
     assert len(near_copies.bands(question, reply)) in {0, near_copies.BANDS}
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.events import Role, Turn
-from streams.quality import QualityConfig, Reason, Tag, judge_reply, judge_turn, judge_turns
+from streams.quality import QualityConfig, Reason, Tag, judge_reply, judge_turn, judge_turns, rules
 from streams.quality.invented import keysmash, letter_shuffle, patterns, random_characters, texts
 
 CONFIG = QualityConfig()
@@ -208,6 +208,35 @@ def test_quality_config_travels() -> None:
 def test_quality_keeps_what_is_masked(text: str, role: Role) -> None:
     """A turn of placeholders is what was asked for, not gibberish."""
     assert judge_turn(text, role, CONFIG).keep
+
+
+@pytest.mark.parametrize(
+    "text", ["That is your own f**king fault", "What a load of Sh!t", "b*tch please", "go fu@k it"]
+)
+def test_quality_reads_swear_words_with_masked_letters(text: str) -> None:
+    """A reply in which signs stand for letters of a swear word is rejected; a customer's is a customer's."""
+    assert judge_reply((), text, CONFIG).reasons == (Reason.TOXIC,)
+    assert judge_turn(text, "customer", CONFIG).keep
+
+
+@pytest.mark.parametrize(
+    "text", ["a*b*c is 12", "mail dick@example.com", "C# or F#", "100% sure!", "s*t", "so **this** is it"]
+)
+def test_quality_masked_letters_need_a_swear_word(text: str) -> None:
+    """Formulas, addresses and emphasis hold the same signs."""
+    assert not rules.masked_abuse(text.lower())
+
+
+@given(st.text("abc d!"), st.text("abc d!", min_size=1, max_size=41), st.integers(6, 12), st.text("ab c"))
+def test_quality_flood_is_found_without_the_shortcut(before: str, unit: str, copies: int, behind: str) -> None:
+    """What the quick look at the middle of a text rules out, the search for a repeated unit does not find."""
+    text = f"{before}{unit * copies}{behind}"
+    words = text.lower().split()
+    found = rules._REPEATED_UNIT.search(text)
+    covers = found is not None and (found.end() - found.start()) * 2 > len(text) and any(map(str.isalpha, found[1]))
+    few = words and (len(set(words)) * 3 <= len(words) or max(map(len, words)) >= len("x" * 16))
+    if covers and few and len(text) >= len("x" * 16):
+        assert rules.flood(text, words)
 
 
 def test_quality_knows_parcels_from_bounces() -> None:
