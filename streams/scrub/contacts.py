@@ -28,6 +28,8 @@ _DOT = (
     r"[ _\-](?:dot|punkt|punto|point|ponto|kropka|tacka|tecka|pont|nokta|titik|piste|d0t)[ _\-]| ?\. ?)"
 )
 _WORD = r"[a-z0-9_+\-]{1,40}"
+OPENING = "[({<|\x01\x02"
+"""What may open a bracket around an at-word."""
 _BRACKETS = r"[\[({<|\x01\x02] ?(?:at|@|arroba|a) ?[\])}>|\x01\x02]"
 _AT_WORD = re.compile(
     rf" ?{_BRACKETS} ?|[ _.\-](?:at|arroba|chez|affe|klammeraffe|malpa|kukac|zavinac|chiocciola|apenstaartje)"
@@ -74,7 +76,7 @@ SQUASHED = (
 _SQUASHED = re.compile(
     r"(?<![a-z0-9])[a-z0-9]{2,32}(?:gmail|yahoo|hotmail|outlook|icloud)(?:com|couk|fr|de|in|es)(?![a-z0-9])"
 )
-_HANDLE = re.compile(r"(?<![A-Za-z0-9._%+@/\-])@[A-Za-z_][A-Za-z0-9_.]{2,29}")
+_HANDLE = re.compile(r"@(?<![A-Za-z0-9._%+@/\-]@)[A-Za-z_][A-Za-z0-9_.]{2,29}")
 _REACH = 80
 """Characters around an at-word in which an obfuscated address may lie; bounds the work per at-word."""
 

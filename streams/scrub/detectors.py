@@ -25,6 +25,9 @@ from streams.scrub.config import ScrubConfig
 from streams.scrub.gate import (
     AFTER,
     AT,
+    BRACKET,
+    BUT_LAST,
+    CAPITALS,
     CLASSES,
     DIGIT,
     DOMAIN,
@@ -37,6 +40,7 @@ from streams.scrub.gate import (
     LONG,
     MIXED,
     NAMED,
+    ODD,
     PASSWORD,
     SPELLED,
     SQUASHED,
@@ -185,13 +189,13 @@ def _rules(text: str, seen: Look) -> list[Span]:
         found += spelled.find_spelled(lower)
     if seen.digits:
         found += _numbered(text, lower, seen)
-    elif flags & STREET_ALONE:
+    elif flags & STREET_ALONE and seen.unnumbered():
         found += addresses.find_addresses(text)
     if flags & LOGIN and not seen.digits:
         found += keyed.find_keyed(text, lower, seen.of(LOGIN, keywords.LOGINS))
-    if flags & KEYED and flags & UNUSUAL and not seen.digits and keyed.LETTERS_ONLY.search(text):
+    if flags & CAPITALS and flags & KEYED and flags & UNUSUAL and not seen.digits:
         found += keyed.find_keyed(text, lower, seen.of(KEYED, keywords.CODED))
-    if (flags & UNUSUAL and flags & (TRIGGER | LAST | AFTER)) or flags & NAMED:
+    if flags & NAMED or (flags & UNUSUAL and (flags & (TRIGGER | AFTER) or (flags & LAST and flags & BUT_LAST))):
         announced = seen.announced()
         if announced or flags & NAMED:
             found += persons.find_persons(text, lower, announced, named=bool(flags & NAMED))
@@ -208,9 +212,12 @@ def _secrets(text: str, lower: str, seen: Look) -> list[Span]:
 
 def _contacts(text: str, lower: str, flags: int) -> list[Span]:
     found: list[Span] = []
-    if "@" in text or (flags & AT and (flags & DOMAIN or contacts.is_bracketed(lower))):
+    signed = "@" in text
+    if (signed and flags & (AT | BRACKET)) or (
+        flags & AT and (flags & DOMAIN or (flags & BRACKET and contacts.is_bracketed(lower)))
+    ):
         found += contacts.find_obfuscated(lower)
-    if "@" in text:
+    if signed:
         found += contacts.find_handles(text)
     if flags & SQUASHED:
         found += contacts.find_squashed(lower)
@@ -228,7 +235,7 @@ def _numbered(text: str, lower: str, seen: Look) -> list[Span]:
         found += _ids(seen, lower)
     if flags & MIXED or seen.digits >= 5:  # an American postal code
         found += streets.find_codes(text, text.encode().translate(CLASSES))
-    if seen.digits >= separated.MIN_DIGITS and separated.may_hold(text, keyed=bool(flags & KEYED)):
+    if seen.digits >= separated.MIN_DIGITS and (flags & ODD or (flags & KEYED and separated.may_hold(text))):
         found += separated.find_separated(text, lower)
     if seen.digits >= 8 and text.count(".") > 1:  # coordinates
         found += secrets.find_coordinates(text)

@@ -13,7 +13,7 @@ from functools import reduce
 from operator import or_
 from typing import NamedTuple
 
-from streams.scrub import contacts, keywords, persons, secrets, spelled, streets
+from streams.scrub import contacts, keyed, keywords, persons, secrets, separated, spelled, streets
 from streams.scrub.lexicon import COMMON, NAME, OFTEN, lexicon
 from streams.scrub.numbers import MIN_DIGITS
 from streams.scrub.remembered import LONGEST_WORD, Remembered
@@ -22,12 +22,15 @@ from streams.scrub.typos import intended
 
 (
     UNUSUAL, KEYED, PASSWORD, SPELLED, STREET, STREET_ALONE, AT, DOMAIN, SQUASHED, LOGIN, MIXED, ID, NAMED,
-    STREET_SMALL, TRIGGER, LAST, BUT_LAST, AFTER, DIGIT, LONG, WORDLESS,
-) = (1 << i for i in range(21))  # fmt: skip
+    STREET_SMALL, TRIGGER, LAST, BUT_LAST, AFTER, PLACE, WAY, DIGIT, LONG, CAPITALS, BRACKET, ODD,
+    WORDLESS,
+) = (1 << i for i in range(26))  # fmt: skip
 """What a word can open: names, values behind key words, passwords, number words, streets with and without a
 number, spelled-out addresses (two flags), addresses without signs, logins, letters with digits, such with digits enough
-for an id, "name", streets in lower case, and what stands before names (a word alone, the last of several, the last but
-one) and after them. Of pieces between spaces: that they hold a digit, a string long enough for a key, no word."""
+for an id, "name", streets in lower case, what stands before names (a word alone, the last of several, the last but one)
+and after them, what stands before a street without a number, or is its first word. Of pieces between spaces: that they
+hold a digit, a string long enough for a key, capitals that may be a code, a bracket that may hold an at-sign, an odd
+separator, no word."""
 
 
 def _table(kept: str) -> bytes:
@@ -126,8 +129,8 @@ class Look(NamedTuple):
         if self.flags & WORDLESS:  # signs of their own part no words
             pieces = [piece for piece, flags in zip(pieces, each, strict=True) if not flags & WORDLESS]
             each = [flags for flags in each if not flags & WORDLESS]
-        around = [0, 0, *each, 0]
         found: set[str] = set()
+        around = [0, 0, *each, 0]
         for i in [i for i, flags in enumerate(each) if flags & UNUSUAL]:
             before = around[i + 1] | around[i + 2]
             if (
@@ -137,6 +140,18 @@ class Look(NamedTuple):
             ):
                 found |= _announced(_words(" ".join(pieces[max(0, i - 2) : i + 3])))
         return found
+
+    def unnumbered(self) -> bool:
+        """Whether a street may be told without a number: "on Oak Lane"."""
+        if self.flags & WAY:
+            return True
+        words = self.words()
+        each = list(map(_flags.__getitem__, words))
+        for at in [i for i, flags in enumerate(each) if flags & STREET_ALONE]:
+            for i in range(max(1, at - 3), at):
+                if each[i - 1] & PLACE and (each[i] & UNUSUAL or len(words[i]) == 1 or not words[i].isalpha()):
+                    return True
+        return False
 
     def of(self, flag: int, table: Container[str]) -> dict[str, str]:
         """Words that carry a flag, compounds' parts included, in lower case -> the words of `table` that they mean."""
@@ -175,11 +190,15 @@ def _flags_of_piece(piece: str) -> int:
     if len(words) == 1 and piece[-1] in _ENDS:  # no name stands behind "your name, please"
         flags &= ~NAMED
     flags |= DIGIT * (digit_count(piece) > 0) | LONG * any(not _is_plain(piece[a:b]) for a, b in _long_runs(piece))
+    flags |= CAPITALS * (keyed.LETTERS_ONLY.search(piece) is not None)
+    flags |= BRACKET * (not _BRACKETS.isdisjoint(piece)) | ODD * (not _ODD.isdisjoint(piece))
     return _same.setdefault(flags, flags)
 
 
 _ENDS = frozenset(",.;?!)")
 """Signs that a name does not begin with."""
+_BRACKETS = frozenset(contacts.OPENING)
+_ODD = frozenset(separated.SIGNS)
 _same: dict[int, int] = {}
 """One object for each of the few sums of flags: equal numbers far apart cost the processor's caches."""
 _CONTRACTED = re.compile(r"(?:n't|'(?:s|m|d|ll|re|ve|t)?)$")
@@ -244,6 +263,8 @@ def _word_flags(word: str, lower: str) -> int:
         strong = lower in streets.STRONG or (lower in streets.ANYWHERE and not _is_plain_way(lower))
         flags |= STREET if strong or not word.islower() else STREET_SMALL
         flags |= STREET_ALONE if lower in streets.STRONG or (lower in streets.SUFFIXES and not word.islower()) else 0
+    if lower in streets.FIRST or (lower in streets.PREFIXES and not lexicon().get(lower, 0) & OFTEN):
+        flags |= WAY
     if lower.endswith(streets.COMPOUNDS):
         flags |= STREET
     if lower.endswith(contacts.SQUASHED):
@@ -280,7 +301,8 @@ _SETS = (
     (frozenset(keywords.KEYS), KEYED), (keywords.LOGINS, LOGIN),
     (secrets.PASSWORD_WORDS | secrets.ANSWER_WORDS, PASSWORD), (spelled.WORDS, SPELLED),
     (contacts.AT_WORDS, AT), (contacts.DOMAIN_WORDS, DOMAIN), (persons.NAME_WORDS, NAMED),
-    (persons.TRIGGERS, TRIGGER), (persons.LAST, LAST), (persons.BUT_LAST, BUT_LAST), (persons.FOLLOWERS, AFTER),
+    (streets.PLACES, PLACE), (persons.TRIGGERS, TRIGGER), (persons.LAST, LAST),
+    (persons.BUT_LAST, BUT_LAST), (persons.FOLLOWERS, AFTER),
 )  # fmt: skip
 
 

@@ -183,7 +183,7 @@ def _is_camel(value: str) -> bool:
     return value[1:] != value[1:].lower() and not value.isupper()
 
 
-LETTERS_ONLY = re.compile(r"(?<![A-Za-z])[A-Z]{5,8}(?![A-Za-z])")
+LETTERS_ONLY = re.compile(r"[A-Z](?<![A-Za-z][A-Z])[A-Z]{4,7}(?![A-Za-z])")
 _CODE_LETTERS = re.compile(r"[A-Za-z]{5,8}(?:[0-9]{1,2})?(?![A-Za-z0-9'\-])")
 """Of an airline's booking, or with the two digits that are too few for any other id."""
 

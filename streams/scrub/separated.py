@@ -24,14 +24,11 @@ _SPACED = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z0-9] {1,2}){11,40}[A-Za-z0-9](?
 _COUNTRY = re.compile(r"[A-Za-z]{2}(?:\d{0,2})$")
 
 
-def may_hold(text: str, *, keyed: bool) -> bool:
-    """Whether a text has such signs; commas and spaces count only beside a key word."""
-    if _SIGN.search(text):
-        return True
-    return keyed and (text.count(", ") > 2 or " - " in text or "..." in text or bool(_SINGLES.search(text)))
+def may_hold(text: str) -> bool:
+    """Whether a text beside a key word has commas, dashes, dots or spaces between groups."""
+    return text.count(", ") > 2 or " - " in text or "..." in text or bool(_SINGLES.search(text))
 
 
-_SIGN = re.compile(f"[{re.escape(SIGNS)}]")
 _SINGLES = re.compile(r"\d(?<= \d) {1,2}\d {1,2}\d ")
 
 

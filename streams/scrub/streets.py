@@ -151,6 +151,9 @@ MILITARY = frozenset("psc uss usns usnv uscgc unit cmr".split())
 PLACES = frozenset("on at in of near off to from and corner lives live living located around along".split())
 """Words before a street that has no number."""
 
+FIRST = MILITARY | {"corner"}
+"""What an address without a number may begin with, street words aside."""
+
 PARTICLES = frozenset(
     "de la le les du des del della delle dei di da do dos das van von der den el los las saint san santa sao d l sur "
     "y upon of the".split()

@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.scrub import find, find_record, find_structured
+from streams.scrub.addresses import find_addresses
 from streams.scrub.detectors import _rules
-from streams.scrub.gate import look
+from streams.scrub.gate import STREET_ALONE, UNUSUAL, look
 from streams.scrub.masking import render
 from streams.scrub.normalise import normalise
+from streams.scrub.persons import find_persons
 from streams.scrub.spans import Span
 
 FOUND = [
@@ -309,6 +311,43 @@ def test_detectors_gate_is_a_superset(text: str) -> None:
     seen = look(plain)
     opened = seen._replace(flags=~0)
     assert _covered(_rules(plain, opened), plain) <= _covered(_rules(plain, seen), plain)
+
+
+def _sentences(words: str) -> st.SearchStrategy[str]:
+    """Two to nine of the words, line breaks or tabs, in any order."""
+    return st.lists(st.sampled_from([*words.split(), "", "\n", "\t"]), min_size=2, max_size=9).map(" ".join)
+
+
+STREETLIKE = _sentences(
+    "on at in near we live lives corner of and Oak oak Birch Sunset mill Lane lane Street st. Road Parkway way "
+    "Place rue Calle avenue de la Paix Mayor via Roma PSC USS APO so I the O'Neil Saint-Denis , ."
+)
+NAMELIKE = _sentences(
+    "hi hello my name is it's this I'm i am called Mr mr. thanks, thank you speak speaking to with for Ines inés "
+    "Okafor zyxa here on the line THE again calling friend wife, behalf of me llamo ich bin - ( , . and"
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(STREETLIKE)
+def test_detectors_street_without_number_passes_the_gate(text: str) -> None:
+    """Where the gate sees no street in a text without digits, the search for addresses finds none."""
+    plain = normalise(text).text
+    seen = look(plain)
+    if find_addresses(plain) and seen.flags & STREET_ALONE:
+        assert seen.unnumbered()
+
+
+@settings(max_examples=200, deadline=None)
+@given(NAMELIKE)
+def test_detectors_announced_name_passes_the_gate(text: str) -> None:
+    """The words behind or in front of which the gate sees no trigger are no names by position."""
+    plain = normalise(text).text
+    lower = plain.lower()
+    unusual = look(plain).having(UNUSUAL)
+    assert find_persons(plain, lower, unusual, named=False) == find_persons(
+        plain, lower, look(plain).announced(), named=False
+    )
 
 
 def _covered(spans: list[Span], text: str) -> set[int]:
