@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: help demo test check fault bench dashboards kafka clean
+.PHONY: help demo test check fault bench kafka clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -12,7 +12,7 @@ help: ## list the targets
 demo: .venv/.ready ## the whole loop on this machine, at most three minutes
 	$(VENV)/driftline demo $(ARGS)
 
-test: .venv/.ready ## unit and integration tests, dashboards and alert rules
+test: .venv/.ready ## unit and integration tests
 	$(VENV)/python -m pytest $(ARGS)
 
 check: .venv/.ready ## format, lint, types, import rules, alert rules
@@ -29,9 +29,6 @@ fault: .venv/.ready ## fault and attack suite, short form
 
 bench: .venv/.ready ## tables of numbers: make bench NAME=replay
 	$(VENV)/driftline bench $(NAME) $(ARGS)
-
-dashboards: .venv/.ready ## regenerate deploy/grafana/overview.json
-	$(VENV)/python deploy/grafana/dashboard.py
 
 kafka: ## fetch the jars of Apache Kafka into .kafka/libs (Maven, Java 17)
 	mvn -q -f deploy/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.kafka/libs
