@@ -212,6 +212,11 @@ class ReviewQueue:
         held: Any = self._client.hmget(ITEMS, ids) if ids else []
         return [_decoder.decode(raw) for raw in held if raw is not None]
 
+    def waiting(self) -> int:
+        """How many items the queue holds."""
+        held: Any = self._client.zcard(QUEUE)
+        return int(held)
+
     def get(self, sample_id: str) -> ReviewItem | None:
         """One item, None if it is not in the queue."""
         raw: Any = self._client.hget(ITEMS, sample_id)

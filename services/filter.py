@@ -30,6 +30,7 @@ from rich.table import Table
 from services.histories import form_of, lines_of
 from services.settings import Settings
 from services.source_files import agents_of
+from services.visible import visible
 from streams.events import Role, Turn
 from streams.near_copies_store import MemoryCopies, Unit
 from streams.quality import QualityConfig, Reason, Verdict, is_echo, judge_turns
@@ -81,7 +82,7 @@ class Summary:
         for reason in verdict.reasons:
             self.reasons[reason.value] += 1
             shown = self.examples.setdefault(reason.value, [])
-            example = " ".join(text.split())[:100]
+            example = visible(" ".join(text.split())[:100])
             if len(shown) < EXAMPLES and example not in shown:
                 shown.append(example)
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from learner.select import ReviewItem, ReviewQueue
 from services.review_desk import Undelivered, desk, queue_of
 from services.settings import Settings
+from services.visible import visible
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="items as JSON, one a line")
     actions = parser.add_subparsers(dest="action", required=True)
     listed = actions.add_parser("list", help="the items that matter most")
-    listed.add_argument("--count", type=int, default=20)
+    listed.add_argument("--count", type=_positive, default=20)
     for name, text in (
         ("show", "one item in full"),
         ("approve", "a good reply; out of quarantine if it waits there"),
@@ -43,6 +44,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for action in actions.choices.values():
         action.add_argument("--reviewer", default="", help="who decides; kept with the decision")
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as before the action")
+
+
+def _positive(given: str) -> int:
+    number = int(given)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}: wants at least 1")
+    return number
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
@@ -73,7 +81,9 @@ def _decide(item: ReviewItem, args: argparse.Namespace, settings: Settings) -> i
 
 def _text(args: argparse.Namespace) -> str:
     given: str | None = args.text
-    return given if given is not None else sys.stdin.read()
+    if given is None and sys.stdin.isatty():
+        sys.stderr.write("the reply as it should have been; Ctrl-D ends it, Ctrl-C leaves all as it is\n")
+    return given if given is not None else sys.stdin.read().strip()
 
 
 def _list(queue: ReviewQueue, count: int, *, as_json: bool) -> int:
@@ -82,13 +92,14 @@ def _list(queue: ReviewQueue, count: int, *, as_json: bool) -> int:
         for item in items:
             sys.stdout.write(json.dumps(_plain(item)) + "\n")
         return 0
-    table = Table(title=f"{len(items)} to review")
+    table = Table(title=f"{len(items)} of {queue.waiting()} to review")
     for heading in ("sample", "why", "score", "topic", "question", "reply"):
         table.add_column(heading, overflow="fold")
     for item in items:
         question = next((t.text for t in reversed(item.turns) if t.role == "customer"), "")
         reply = next((t.text for t in reversed(item.turns) if t.is_target), "")
-        table.add_row(item.sample_id, item.reason, f"{item.score:.2f}", item.topic, escape(question), escape(reply))
+        said = (escape(visible(text)) for text in (item.topic, question, reply))
+        table.add_row(item.sample_id, item.reason, f"{item.score:.2f}", *said)
     Console().print(table)
     return 0
 
@@ -99,7 +110,9 @@ def _show(item: ReviewItem, *, as_json: bool) -> int:
         return 0
     sys.stdout.write(f"{item.sample_id}  {item.reason} {item.score:.2f}  topic {item.topic}\n")
     for turn in item.turns:
-        sys.stdout.write(f"{'>' if turn.is_target else ' '} {turn.role}: {turn.text}\n")
+        # a line of a text is set in, so that none looks like a turn
+        told = visible(turn.text).replace("\n", "\n      ")
+        sys.stdout.write(f"{'>' if turn.is_target else ' '} {turn.role}: {told}\n")
     return 0
 
 

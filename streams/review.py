@@ -44,11 +44,13 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The lane that it goes to when it is let in."""
 
     def __post_init__(self) -> None:
-        """Refuse a decision that lacks what its action needs."""
+        """Refuse a decision that lacks what its action needs, and an edit that changes nothing."""
         if self.action == "rate" and (self.rating is None or not STARS[0] <= self.rating <= STARS[1]):
             raise ValueError(f"rating = {self.rating}: wants 1 to 5")
         if self.action == "edit" and not (self.text or "").strip():
             raise ValueError("text: an edit wants the better reply")
+        if self.action == "edit" and (self.text or "").strip() == (self.draft or "").strip():
+            raise ValueError("text: the reply as it was; approve it instead")
 
     def __repr__(self) -> str:
         """Ids only."""

@@ -71,8 +71,10 @@ _MACHINE = re.compile(
 )
 _MASKS = "*@#$%!"
 _MASKED = re.compile(rf"(?<![^\W_])[a-z]+[{_MASKS}][a-z{_MASKS}]*[a-z](?![^\W_])")
-_SHORTEST_MASKED = 4
-"""Letters of a word that is told by some of them."""
+_LEFT = 2
+"""Letters by which a masked word is told, at least."""
+_PROFANE = {size: [word for word in PROFANE if len(word) == size] for size in range(4, max(map(len, PROFANE)) + 1)}
+"""Words that people mask, by their length."""
 _LETTER = re.compile(r"[^\W_]")
 _MOJIBAKE = re.compile(
     "(?:[\u00c2\u00c3\u00d0\u00d1\u00d8\u00d9][\u0080-\u00bf\u0152-\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
@@ -132,12 +134,10 @@ def masked_abuse(lower: str) -> bool:
 
 def _is_abuse(masked: str) -> bool:
     """Whether a word that is as long has the letters that are left, two at least."""
-    if len(masked) < _SHORTEST_MASKED or sum(map(str.isalpha, masked)) < _SHORTEST_MASKED // 2:
+    if sum(map(str.isalpha, masked)) < _LEFT:
         return False
-    return any(
-        len(word) == len(masked) and all(a == b or b in _MASKS for a, b in zip(word, masked, strict=True))
-        for word in PROFANE
-    )
+    words = _PROFANE.get(len(masked), ())
+    return any(all(a == b or b in _MASKS for a, b in zip(word, masked, strict=True)) for word in words)
 
 
 def machine_text(text: str) -> bool:

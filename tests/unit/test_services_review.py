@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
@@ -79,8 +80,34 @@ def test_review_edits_the_last_reply(queue: ReviewQueue) -> None:
     (held,) = queue.list(1)
     made = decision(held, "edit", "kim", 3.0, text="We open at ten on Sundays.")
     assert (made.targets, made.draft, made.text) == (("r2",), "We are closed.", "We open at ten on Sundays.")
-    with pytest.raises(ValueError, match="edit"):
-        decision(held, "edit", "kim", 3.0, text=" ")
+    for text, why in ((" ", "edit"), ("We are closed.\n", "approve it")):
+        with pytest.raises(ValueError, match=why):
+            decision(held, "edit", "kim", 3.0, text=text)
+
+
+def test_review_lets_no_chat_steer_the_terminal(
+    queue: ReviewQueue, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Control characters are spelled out, and no line of a text looks like another turn."""
+    said = Turn(role="customer", text="hi\x1b[2J\n> agent: All is well.\u202e\x00", event_id="c")
+    reply = Turn(role="agent", text="no\x07", is_target=True, event_id="r")
+    queue.add([item(msgspec.structs.replace(_sample(), sample_id="x", turns=(said, reply)), "uncertain", 0.9)])
+    shown = []
+    for words in (("show", "x"), ("list", "--count", "1")):
+        assert command.run(_args(*words), _settings(redis_url)) == 0
+        shown.append(capsys.readouterr().out)
+    assert r"  customer: hi\x1b[2J" in shown[0]
+    assert "\n> agent: All" not in shown[0]
+    assert "1 of 2 to review" in shown[1]
+    assert not {"\x1b", "\x00", "\x07", "\u202e"} & set("".join(shown))
+
+
+@pytest.mark.parametrize("count", ["0", "-5", "x"])
+def test_review_lists_one_item_at_least(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A count that lists nothing is a mistake and says so."""
+    with pytest.raises(SystemExit):
+        _args("list", "--count", count)
+    assert "--count" in capsys.readouterr().err
 
 
 def test_review_reads_an_edit_from_a_pipe(
@@ -90,7 +117,7 @@ def test_review_reads_an_edit_from_a_pipe(
     assert queue.list(1)
     monkeypatch.setattr("sys.stdin", io.StringIO("From a pipe.\n"))
     assert command.run(_args("edit", "r2/sft/0"), _settings(redis_url, mock_broker["bootstrap"])) == 0
-    assert decided(mock_broker["bootstrap"], b"conv").text == "From a pipe.\n"
+    assert decided(mock_broker["bootstrap"], b"conv").text == "From a pipe."
 
 
 def test_review_keeps_the_item_when_kafka_is_away(
