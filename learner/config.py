@@ -154,7 +154,7 @@ class TrainConfig:
         _positive(
             self, "r", "alpha", "learning_rate", "clip_norm", "fresh_batch", "document_tokens", "step_tokens",
             "snapshot_every", "average", "decide_every", "checkpoint_every", "keep_checkpoints", "lease_s",
-            "weight_min", "spike_factor", "threads", "anchor_tokens", "head_rate",
+            "weight_min", "spike_factor", "threads", "anchor_tokens", "head_rate", "fresh_share",
         )  # fmt: skip
         _shares(self, "fresh_share", "rehearsal_share", "anchor_share", "recent_share", "quarantine_order")
         _shares(self, "signal_share", "customer_share")

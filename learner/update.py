@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from learner.adapter.decoder import LowRank
+from learner.adapter.decoder import LowRank, folded
 from learner.adapter.fused import Surprise, applied
 from learner.adapter.lora import Lora
 from learner.adapter.packed import Packed, hidden_packed, hidden_static
@@ -135,7 +135,9 @@ def step(
     heads = trajectory.heads
     heads.enrol(chosen)
     guard.look(chosen)
-    low = trajectory.lora.layers(base.dtype)
+    low: Sequence[LowRank] = trajectory.lora.layers(base.dtype)
+    if base.small:
+        base, low = folded(base, low)
     judged: list[tuple[Document, float, bool]] = []
     for batch, entropy, heard in _forward(base, low, chosen, config.document_tokens):
         means = _means(batch, entropy.detach())

@@ -7,13 +7,13 @@ PEFT proves them all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from learner.adapter.fused import Adapted, Gated, Normed, Turned, applied
+from learner.adapter.fused import Adapted, Folded, Gated, Normed, Turned, add_low_rank, applied
 from learner.adapter.weights import Base, Layer
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -60,6 +60,11 @@ class LowRank:
         return self.down_a, self.down_b
 
 
+@dataclass(frozen=True)
+class InBase(LowRank):
+    """LoRA tensors whose products the layer's matrices hold already."""
+
+
 def decode(
     base: Base, low: Sequence[LowRank] | None, ids: Tensor, positions: Tensor, attend: Attend,
     *, at: Tensor | None = None, attend_at: Attend | None = None,
@@ -81,9 +86,28 @@ def decode(
             x = x.index_select(0, at)
             seen = attend_at(index, q.index_select(0, at), k, v) if attend_at else attend(index, q, k, v)
             mixed = seen if attend_at else seen.index_select(0, at)
-        x = x + _adapted(mixed, layer.out, rank.out if rank else None)
+        x = x + _adapted(mixed, layer.out, rank, "out")
         x = x + _mlp(layer, rank, norm(x, layer.norm_post, shape.norm_eps))
     return norm(x, base.norm, shape.norm_eps)
+
+
+def folded(base: Base, low: Sequence[LowRank]) -> tuple[Base, list[LowRank]]:
+    """A copy of the base with the adapter in its matrices: for one step, and where the base is small."""
+    with torch.no_grad():
+        layers = [
+            replace(
+                layer, qkv=_fold(layer.qkv, *rank.qkv), out=_fold(layer.out, *rank.out),
+                gate_up=_fold(layer.gate_up, *rank.gate_up), down=_fold(layer.down, *rank.down),
+            )
+            for layer, rank in zip(base.layers, low, strict=True)
+        ]  # fmt: skip
+    return replace(base, layers=tuple(layers)), [InBase(**vars(rank)) for rank in low]
+
+
+def _fold(weight: Tensor, a: Tensor, *bs: Tensor) -> Tensor:
+    found = weight.clone()
+    add_low_rank(found, a.T, bs)
+    return found
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -93,18 +117,18 @@ def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return Normed.plain(x, weight, eps)
 
 
-def _adapted(x: Tensor, weight: Tensor, low: tuple[Tensor, ...] | None, bias: Tensor | None = None) -> Tensor:
+def _adapted(x: Tensor, weight: Tensor, rank: LowRank | None, name: str, bias: Tensor | None = None) -> Tensor:
     """x W + bias, and the low-rank part of an adapter's A and B's."""
-    if low is None:
+    if rank is None:
         return x @ weight if bias is None else torch.addmm(bias, x, weight)
-    return applied(Adapted, x, weight, bias, *low)
+    return applied(Folded if isinstance(rank, InBase) else Adapted, x, weight, bias, *getattr(rank, name))
 
 
 def _qkv(
     base: Base, layer: Layer, rank: LowRank | None, x: Tensor, turn: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = base.shape
-    fused = _adapted(x, layer.qkv, rank.qkv if rank else None, layer.qkv_bias).view(len(x), -1, shape.head_dim)
+    fused = _adapted(x, layer.qkv, rank, "qkv", layer.qkv_bias).view(len(x), -1, shape.head_dim)
     both, v = torch.split(fused, [shape.heads + shape.kv_heads, shape.kv_heads], dim=1)
     if layer.q_norm is not None and layer.k_norm is not None:
         q, k = torch.split(both, [shape.heads, shape.kv_heads], dim=1)
@@ -114,5 +138,5 @@ def _qkv(
 
 
 def _mlp(layer: Layer, rank: LowRank | None, x: Tensor) -> Tensor:
-    mixed = applied(Gated, _adapted(x, layer.gate_up, rank.gate_up if rank else None))
-    return _adapted(mixed, layer.down, rank.down if rank else None)
+    mixed = applied(Gated, _adapted(x, layer.gate_up, rank, "gate_up"))
+    return _adapted(mixed, layer.down, rank, "down")

@@ -59,22 +59,49 @@ class Adapted(Step):
         """(N, in) -> (N, out)."""
         y = x @ weight if bias is None else torch.addmm(bias, x, weight)
         inner = x @ low[0].T
-        for part, seen, b in _parts(y, inner, low[1:]):
-            part.addmm_(seen, b)
+        add_low_rank(y, inner, low[1:])
         ctx.save_for_backward(x, weight, inner, *low)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Gradients:
         """Of x, A and each B."""
-        (dy,) = grads
         x, weight, inner, a, *bs = ctx.saved_tensors
-        back = torch.empty_like(inner)
-        for part, seen, b in _parts(dy, back, bs):
-            seen.copy_((b @ part.T).T)  # in this order the product is up to twice as fast
-        changed = [seen.T @ part for part, seen, _ in _parts(dy, inner, bs)]
-        dx = (dy @ weight.T).addmm_(back, a) if ctx.needs_input_grad[0] else None
+        back, changed = _of_low_rank(grads[0], inner, bs)
+        dx = (grads[0] @ weight.T).addmm_(back, a) if ctx.needs_input_grad[0] else None
         return dx, None, None, back.T @ x, *changed
+
+
+class Folded(Step):
+    """x W + bias where W holds A^T B already; A and B, given as for `Adapted`, are there for their gradients alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *low: Tensor) -> Tensor:
+        """(N, in) -> (N, out)."""
+        ctx.save_for_backward(x, weight, x @ low[0].T, *low)
+        return x @ weight if bias is None else torch.addmm(bias, x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        """Of x, A and each B."""
+        x, weight, inner, _, *bs = ctx.saved_tensors
+        back, changed = _of_low_rank(grads[0], inner, bs)
+        dx = grads[0] @ weight.T if ctx.needs_input_grad[0] else None
+        return dx, None, None, back.T @ x, *changed
+
+
+def _of_low_rank(dy: Tensor, inner: Tensor, bs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Gradients of `inner` and of each part's B."""
+    back = torch.empty_like(inner)
+    for part, seen, b in _parts(dy, back, bs):
+        seen.copy_((b @ part.T).T)  # in this order the product is up to twice as fast
+    return back, [seen.T @ part for part, seen, _ in _parts(dy, inner, bs)]
+
+
+def add_low_rank(y: Tensor, inner: Tensor, bs: Sequence[Tensor]) -> None:
+    """Add the product of `inner` (N, parts * r) and each part's B (r, n) to the part's columns of y (N, out)."""
+    for part, seen, b in _parts(y, inner, bs):
+        part.addmm_(seen, b)
 
 
 def _parts(y: Tensor, inner: Tensor, bs: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from learner.adapter.chat import ChatTurn
 from learner.adapter.decoder import Attend, decode
 from learner.adapter.padded import logits, pad
-from learner.adapter.steps import Reader, fits
+from learner.adapter.steps import Reader
 from learner.adapter.tree import Tree
 
 
@@ -129,7 +129,7 @@ def answer_ids(tree: Tree, prompt: Sequence[int], sampling: Sampling) -> Iterato
 
 def _reader(tree: Tree, capacity: int) -> Callable[[Sequence[int]], Tensor]:
     """What reads the next ids of one document and gives the logits (1, vocab) after them."""
-    if fits(tree):
+    if tree.base.small:
         reader = Reader(tree, capacity)
         return lambda ids: torch.from_numpy(reader.read(ids)).unsqueeze(0)
     with torch.inference_mode():

@@ -12,22 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from learner.adapter.tree import Tree
 
 Array = NDArray[np.float32]
-
-SMALL = 512
-"""Widest hidden state for which this path is taken: beyond it the products outweigh the dispatch."""
-
-
-def fits(tree: Tree) -> bool:
-    """Whether a tree can be read this way: small, fp32, on the CPU, and computed by ourselves."""
-    base = tree.base
-    small = base.shape.hidden <= SMALL and base.dtype == torch.float32
-    return small and base.foreign is None and base.device.type == "cpu"
 
 
 def _arrays(tensors: Any) -> Any:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from learner.adapter.foreign import Foreign
 
 
+SMALL = 512
+"""Widest hidden state at which dispatch and ranks weigh beside the products of a base, on CPU."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """Frozen tensors of one decoder layer, matrices as (in, out); q, k, v and gate, up are fused along their outputs.
@@ -69,6 +73,12 @@ class Base:
     def device(self) -> torch.device:
         """Where the tensors lie."""
         return self.embed.device
+
+    @property
+    def small(self) -> bool:
+        """Whether shortcuts pay: a narrow base in fp32 on the CPU that we compute ourselves."""
+        ours = self.foreign is None and self.device.type == "cpu"
+        return ours and self.shape.hidden <= SMALL and self.dtype == torch.float32
 
 
 def load_base(

@@ -31,7 +31,7 @@ from learner.adapter import (
     tree_of,
 )
 from learner.adapter.padded import hidden_padded, logits, pad
-from learner.adapter.steps import Reader, fits
+from learner.adapter.steps import Reader
 from learner.registry import WEIGHTS_FILE
 from learner.shape import ShapeError, adapter_shapes, shape_of
 from tests.bases import TEXTS, tiny_base
@@ -155,7 +155,7 @@ def test_adapter_steps_equal_torch(tmp_path: Path, architecture: str) -> None:
     """The numpy path gives torch's logits for a prompt and for every token behind it, with and without an adapter."""
     base = load_base(tiny_base(tmp_path / "b", architecture=architecture))
     for tree in (Tree(base), tree_of(base, adapter(base))):
-        assert fits(tree)
+        assert tree.base.small
         reader, row = Reader(tree, 40), list[int]()
         for ids in ([1, 17, 9, 30, 2], [11], [5, 6], [40]):
             row += ids

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from learner.adapter import Sampling, Tree, adapter_files, answer_ids, load_base, new_lora, score, tree_of
 from learner.adapter.chat import Said
+from learner.adapter.decoder import folded
 from learner.adapter.lora import Lora
 from learner.adapter.padded import hidden_padded, logits, pad
 from tests.bases import TEXTS, rewrite_fp32, tiny_base
@@ -55,6 +56,14 @@ def test_adapter_equals_peft(tmp_path: Path, architecture: str) -> None:
     tokens = pad(ROWS, torch.device("cpu"))
     ours = losses(logits(base, hidden_padded(base, lora.layers(torch.float32), tokens)).view(*tokens.shape, -1), ROWS)
     torch.autograd.backward(ours)
+
+    if base.foreign is None:  # folded into the base for a step, the same
+        again = flat.detach().clone().requires_grad_()
+        into = folded(base, lora.with_flat(again).layers(torch.float32))
+        torch.autograd.backward(losses(logits(base, hidden_padded(*into, tokens)).view(*tokens.shape, -1), ROWS))
+        assert flat.grad is not None
+        assert again.grad is not None
+        assert float((again.grad - flat.grad).norm() / flat.grad.norm()) < 1e-5
 
     peft = peft_model(path, tmp_path / "adapter")
     mask = torch.tensor([[i < len(row) for i in range(tokens.shape[1])] for row in ROWS])

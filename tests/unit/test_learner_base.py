@@ -45,5 +45,7 @@ def test_config_names_key_value_and_rule() -> None:
         TrainConfig(r=7)
     with pytest.raises(ValueError, match=r"sum to 1\.25"):
         TrainConfig(fresh_share=0.5)
+    with pytest.raises(ValueError, match=r"'fresh_share' has value 0"):
+        TrainConfig(fresh_share=0.0, rehearsal_share=0.75)
     with pytest.raises(ValueError, match=r"'weight_min' 3.*'weight_max'"):
         TrainConfig(weight_min=3.0)
