@@ -15,6 +15,7 @@ from streams.scrub import (
     numbers,
     persons,
     places,
+    reader,
     scripts,
     secrets,
     separated,
@@ -103,8 +104,8 @@ def detect(original: str, plain: Plain, config: ScrubConfig) -> list[Span]:
     found += _rules(text, seen)
     if LETTER in text:
         found += _other_scripts(original, plain, text)
-    if config.tagger and seen.flags & UNUSUAL:
-        found += _housed(text, _accented(names.tag(text), original, plain))
+    if config.tagger:
+        found += _tagged(text, original, plain, seen)
     if seen.digits:
         found = neighbours.widened(text, found)
     if plain.source is not None and "'" in text:
@@ -113,6 +114,21 @@ def detect(original: str, plain: Plain, config: ScrubConfig) -> list[Span]:
         label, _, pattern = rule.partition(":")
         found += [(*m.span(), label) for m in re.finditer(pattern, text) if m.end() > m.start()]
     return found
+
+
+_PLACED = DIGIT | SPELLED | STREET | STREET_ALONE
+"""Flags of the pieces that an address is looked for around."""
+
+
+def _tagged(text: str, original: str, plain: Plain, seen: Look) -> list[Span]:
+    """Names by the tagger; round what looks like an address, addresses and names by the network."""
+    people = names.tag(text) if seen.flags & UNUSUAL else []
+    found: list[Span] = []
+    placed = reader.hinted(seen.pieces, seen.each, _PLACED) if seen.flags & _PLACED else []
+    for reading in reader.read(seen.pieces, placed) if placed else ():
+        people = reading.undenied(people) + reading.names(text)
+        found += reading.addresses(text)
+    return found + _housed(text, _accented(people, original, plain))
 
 
 def _softened(found: list[Span], original: str, plain: Plain) -> list[Span]:

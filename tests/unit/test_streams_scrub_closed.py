@@ -31,7 +31,8 @@ PLANTED = "Quellmark-4000001234567899"
 
 STAGES = (
     "streams.scrub.masking.normalise", "streams.scrub.masking.detect", "streams.scrub.detectors.look",
-    "streams.scrub.detectors.names.tag", "streams.scrub.detectors.numbers.find_numbers",
+    "streams.scrub.detectors.names.tag", "streams.scrub.detectors.reader.hinted",
+    "streams.scrub.detectors.numbers.find_numbers",
     "streams.scrub.masking.find_known", "streams.scrub.masking.find_answers", "streams.scrub.masking.union",
     "streams.scrub.masking.Numbering.place", "streams.scrub.masking.residue", "streams.scrub.masking.learn_metadata",
     "streams.scrub.scrubber.render", "streams.scrub.scrubber.mask_turn", "streams.scrub.scrubber.pseudonym",

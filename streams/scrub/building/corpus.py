@@ -78,16 +78,16 @@ def sentences(data: Path, seed: int) -> Iterator[Example]:
         if line and line[0] != "#"
     ]
     for _ in range(TEMPLATED):
-        yield _example(_fill(rng.choice(templates), rng), rng)
+        yield _example(fill(rng.choice(templates), rng), rng)
     languages = {k: v[0] for k, v in own_lists_cached("words.txt").items() if k not in NO_LANGUAGES}
     for _ in range(MIXED):
-        yield _example(_mixed(languages, rng), rng)
-    carriers = list(_carriers(data))
+        yield _example(mixed(languages, rng), rng)
+    texts = list(carriers(data))
     for _ in range(CARRIED):
-        yield _example(_carry(rng.choice(carriers), rng), rng)
+        yield _example(carry(rng.choice(texts), rng), rng)
 
 
-def _fill(template: str, rng: random.Random) -> list[tuple[str, bool]]:
+def fill(template: str, rng: random.Random) -> list[tuple[str, bool]]:
     """A template as pieces (text, is a name)."""
     places = own_lists_cached("words.txt")["places"][0]
     brands = own_lists_cached("words.txt")["brands"][0]
@@ -107,7 +107,7 @@ def _fill(template: str, rng: random.Random) -> list[tuple[str, bool]]:
     return pieces
 
 
-def _mixed(languages: dict[str, list[str]], rng: random.Random) -> list[tuple[str, bool]]:
+def mixed(languages: dict[str, list[str]], rng: random.Random) -> list[tuple[str, bool]]:
     """Random words of a language, at times with a capitalised name; German has capitals and compounds of its own."""
     language = rng.choice(list(languages))
     words = rng.choices(languages[language], k=rng.randrange(3, 11))
@@ -141,7 +141,7 @@ def _invented(rng: random.Random) -> str:
     )
 
 
-def _carry(text: str, rng: random.Random) -> list[tuple[str, bool]]:
+def carry(text: str, rng: random.Random) -> list[tuple[str, bool]]:
     """A carrier with its names replaced, and at times a pronoun turned into a name."""
     pieces = _split(text, _STAR_NAMES, lambda found: name("F" if " " not in found else "P", rng))
     if rng.random() < 0.75 and len(pieces) == 1:
@@ -162,15 +162,15 @@ def _split(text: str, pattern: re.Pattern[str], make: object, tail: str = "") ->
 
 def name(form: str, rng: random.Random) -> str:
     """A generated name: F first, L surname, P both, with initials, particles and double names now and then."""
-    firsts, lasts = _pools(rng)
-    first, last = _word(firsts, rng), _word(lasts, rng)
+    firsts, lasts = pools(rng)
+    first, last = word(firsts, rng), word(lasts, rng)
     if rng.random() < 0.05:
-        first += "-" + _word(firsts, rng)
+        first += "-" + word(firsts, rng)
     if rng.random() < 0.06:
         last = rng.choice(
             (
                 f"{rng.choice(('de', 'van', 'von', 'di', 'da', 'van der', 'de la', 'al', 'bin', 'ten', 'le'))} {last}",
-                f"{last}-{_word(lasts, rng)}",
+                f"{last}-{word(lasts, rng)}",
                 f"O'{last}",
                 f"Mc{last}",
             )
@@ -190,32 +190,34 @@ def name(form: str, rng: random.Random) -> str:
             "",
             f" {rng.choice('ABCDEFGHJKLMNPRSTVW')}.",
             f" {rng.choice('ABCDEFGHJKLMNPRSTVW')}",
-            f" {_word(firsts, rng)}",
+            f" {word(firsts, rng)}",
         )
     )
     return f"{first}{middle} {last}"
 
 
-def _pools(rng: random.Random) -> tuple[list[str], list[str]]:
+def pools(rng: random.Random) -> tuple[list[str], list[str]]:
+    """First names and surnames of one language, or of the census."""
     if rng.random() < 0.45:
-        return _lexical(FIRST), _lexical(LAST)
+        return lexical(FIRST), lexical(LAST)
     lists = own_lists_cached("names.txt")
     chosen = lists[rng.choice(list(lists))]
     return chosen[0], chosen[1]
 
 
-def _word(pool: list[str], rng: random.Random) -> str:
+def word(pool: list[str], rng: random.Random) -> str:
     """A name of the pool, or one made of the head of one and the tail of another."""
-    word = rng.choice(pool)
+    chosen = rng.choice(pool)
     if rng.random() < 0.25:
         other = rng.choice(pool)
-        made = word[: max(2, len(word) // 2)] + other[max(1, len(other) // 2) :]
-        word = made if made.isalpha() and len(made) > 3 else word
-    return "-".join(part.capitalize() for part in word.split("-"))
+        made = chosen[: max(2, len(chosen) // 2)] + other[max(1, len(other) // 2) :]
+        chosen = made if made.isalpha() and len(made) > 3 else chosen
+    return "-".join(part.capitalize() for part in chosen.split("-"))
 
 
 @cache
-def _lexical(flag: int) -> list[str]:
+def lexical(flag: int) -> list[str]:
+    """The lexicon's words with a flag that are no ordinary words."""
     return sorted(w for w, f in lexicon().items() if f & flag and not f & COMMON and len(w) > 2)
 
 
@@ -262,8 +264,9 @@ def _label(token: str, kind: int, *, is_name: bool) -> int:
     return -1 if unsure else 0
 
 
-def _carriers(data: Path) -> Iterator[str]:
-    for stem in CARRIERS:
+def carriers(data: Path, stems: tuple[str, ...] = CARRIERS) -> Iterator[str]:
+    """The texts of files of the data folder, as detection texts."""
+    for stem in stems:
         with gzip.open(data / f"{stem}.jsonl.gz", "rt", encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)

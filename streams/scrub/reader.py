@@ -1,0 +1,162 @@
+"""What the network reads: addresses, and beside them names that the tagger missed and names of its that are none.
+
+The network costs as much as all rules together, so a turn is read only round pieces with numbers or words for street
+that a first look (one number a neighbour) finds like an address.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from functools import cached_property
+
+import numpy as np
+
+from streams.scrub.network import LONGEST, REACH, network
+from streams.scrub.network_features import TOKEN
+from streams.scrub.remembered import Remembered
+from streams.scrub.spans import Span
+
+HINT = 0.5
+"""First look: nats above which a piece may stand in an address."""
+SURE, LIKELY = 1.0, -0.5
+"""Nats that one token of an address needs, and all of them."""
+NAME = 0.5
+"""Nats above which a word is a name that the tagger did not find."""
+DENIED = -3.0
+"""Nats below which a word that the tagger found is none."""
+AROUND = 32
+"""Pieces on both sides of what is read."""
+CACHE_PIECES = 20_000
+
+_hints = Remembered[str, tuple[float, ...]](lambda piece: network().hints(piece), CACHE_PIECES)
+
+
+def hinted(pieces: list[str], each: list[int], flags: int) -> list[int]:
+    """The pieces with any of the gate's `flags` that may stand in an address, as the first look has it."""
+    bias = network().hint_bias - HINT
+    found = []
+    for i, seen in enumerate(each):
+        if seen & flags:
+            first = max(0, i - REACH)
+            nats = bias
+            for k, piece in enumerate(pieces[first : i + REACH + 1], first - i + REACH):
+                nats += _hints[piece][k]
+            if nats > 0:
+                found.append(i)
+    return found
+
+
+_NEITHER = -99.0
+"""Nats of what is a name rather than a part of an address."""
+_MEASURE = 2
+"""Letters of "ml" and "x": a stretch needs a longer word."""
+
+
+class Reading:
+    """A stretch of a turn as the network sees it: nats for a name and for an address, by token."""
+
+    def __init__(self, pieces: list[str], first: int, last: int) -> None:
+        self._pieces = pieces
+        self._first, self._last = first, last
+        self._scores = network().scores(pieces[first:last])
+        self._most: list[float] = np.maximum.reduce(self._scores).tolist() if len(self._scores) else [DENIED, DENIED]
+
+    def addresses(self, text: str) -> list[Span]:
+        """The stretches of tokens that are addresses: likely ones, one of them sure, a word among them, no measure."""
+        if self._most[1] <= SURE:
+            return []
+        places = self._places
+        nats = [place if place > name else _NEITHER for name, place in self._scores.tolist()]
+        runs = _runs(nats, LIKELY, SURE)
+        return [
+            span
+            for first, last in runs
+            if any((b - a > _MEASURE and not text[a].isdigit()) or text[a] == "\x01" for a, b in places[first:last])
+            for span in _trimmed(text, places[first:last])
+        ]
+
+    def names(self, text: str) -> list[Span]:
+        """The stretches of tokens that are names."""
+        if self._most[0] <= NAME:
+            return []
+        places = self._places
+        runs = _runs(self._scores[:, 0].tolist(), NAME, NAME)
+        return [
+            (a, b, "PERSON")
+            for first, last in runs
+            if any(text[a].isalpha() or text[a] == "\x01" for a, _ in places[first:last])
+            for a, b, _ in _trimmed(text, places[first:last])
+        ]
+
+    def undenied(self, spans: list[Span]) -> list[Span]:
+        """The spans but those of which it sees every word as no name."""
+        if not spans:
+            return []
+        places, nats = self._places, self._scores[:, 0].tolist()
+        found = []
+        for start, end, label in spans:
+            first = bisect_left(places, (start, start))
+            last = bisect_left(places, (end, end), first)
+            if first == last or max(nats[first:last]) >= DENIED:
+                found.append((start, end, label))
+        return found
+
+    @cached_property
+    def _places(self) -> list[tuple[int, int]]:
+        """Where its tokens stand in the text."""
+        at = sum(map(len, self._pieces[: self._first])) + self._first
+        found: list[tuple[int, int]] = []
+        for piece in self._pieces[self._first : self._last]:
+            found += [(at + start, at + end) for start, end in _places[piece]]
+            at += len(piece) + 1
+        return found
+
+
+def read(pieces: list[str], spots: list[int]) -> list[Reading]:
+    """The stretches round the pieces at `spots` (in order)."""
+    return [
+        Reading(pieces, first, last)
+        for first, last in _windows(spots, len(pieces))
+        if sum(map(len, pieces[first:last])) <= LONGEST  # more is no turn of words
+    ]
+
+
+_places = Remembered[str, tuple[tuple[int, int], ...]](
+    lambda piece: tuple(token.span() for token in TOKEN.finditer(piece)), CACHE_PIECES
+)
+"""Where the tokens stand in a piece."""
+
+
+def _windows(spots: list[int], count: int) -> list[tuple[int, int]]:
+    """Stretches of pieces round spots; they do not overlap."""
+    if count <= AROUND:
+        return [(0, count)]
+    windows: list[tuple[int, int]] = []
+    for spot in spots:
+        first, last = max(0, spot - AROUND), min(count, spot + AROUND + 1)
+        if windows and first <= windows[-1][1]:
+            windows[-1] = (windows[-1][0], last)
+        else:
+            windows.append((first, last))
+    return windows
+
+
+def _runs(scores: list[float], all_above: float, one_above: float) -> list[tuple[int, int]]:
+    """Where scores stand in a row above the first limit, one of them above the second."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    for first, score in enumerate(scores):
+        if first < at or score <= all_above:
+            continue
+        at = first
+        while at < len(scores) and scores[at] > all_above:
+            at += 1
+        if max(scores[first:at]) > one_above:
+            found.append((first, at))
+    return found
+
+
+def _trimmed(text: str, places: list[tuple[int, int]]) -> list[Span]:
+    """A stretch of tokens without the signs at its ends."""
+    inner = [(a, b) for a, b in places if text[a].isalnum() or text[a] in "#\x01"]
+    return [(inner[0][0], inner[-1][1], "ADDRESS")] if inner else []
