@@ -154,6 +154,16 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Event ids of the replies that a decision speaks of."""
         return tuple(turn.event_id for turn in self.turns if turn.is_target and turn.event_id)
 
+    @property
+    def question(self) -> str:
+        """The newest turn of the customer, empty for none."""
+        return next((turn.text for turn in reversed(self.turns) if turn.role == "customer"), "")
+
+    @property
+    def reply(self) -> str:
+        """The last reply that is asked about, empty for none."""
+        return next((turn.text for turn in reversed(self.turns) if turn.is_target), "")
+
     def __repr__(self) -> str:
         """Ids only."""
         return f"ReviewItem(sample_id={self.sample_id!r}, reason={self.reason!r})"

@@ -36,7 +36,7 @@ from streams.near_copies_store import MemoryCopies, Unit
 from streams.quality import QualityConfig, Reason, Verdict, is_echo, judge_turns
 from streams.sources import FORMATS
 from streams.sources.chats import role_of
-from streams.sources.turns import Said, said, turns_of
+from streams.sources.turns import Said, event_of, said, turns_of
 
 EXAMPLES = 3
 AT_ONCE = 256
@@ -125,7 +125,7 @@ class Judge:
         key = turns_of(row)
         if key:
             return self._conversation(row, key)
-        event = _event(row)
+        event = event_of(row)
         if event.get("type") in {"feedback", "conversation_closed"}:
             return {**row, **_fields(Verdict(keep=True))}
         one = said(event)
@@ -244,12 +244,6 @@ def _decoded(line: bytes) -> Any:
     return BadRow("is no JSON; wants one whole object a line")
 
 
-def _event(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row itself, or the event that a line of a traffic file holds."""
-    held = row.get("value")
-    return held if isinstance(held, dict) and "text" not in row else row
-
-
 def _role(role: str) -> Role:
     """By which role a turn is judged; a name that nobody knows is a customer's."""
     known = role_of(role) or "customer"
@@ -271,7 +265,7 @@ def _texts(row: Any) -> Iterator[tuple[str, Role]]:
     if not isinstance(row, dict):
         return
     key = turns_of(row)
-    for turn in row[key] if key else [_event(row)]:
+    for turn in row[key] if key else [event_of(row)]:
         one = said(turn)
         if one is not None and not _silent(one):
             yield one.text, _role(one.role or ("" if key else "agent"))

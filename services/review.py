@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from learner.select import ReviewItem, ReviewQueue
+from services.options import positive
 from services.review_desk import Undelivered, desk, queue_of
 from services.settings import Settings
 from services.visible import visible
@@ -28,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="items as JSON, one a line")
     actions = parser.add_subparsers(dest="action", required=True)
     listed = actions.add_parser("list", help="the items that matter most")
-    listed.add_argument("--count", type=_positive, default=20)
+    listed.add_argument("--count", type=positive, default=20)
     for name, text in (
         ("show", "one item in full"),
         ("approve", "a good reply; out of quarantine if it waits there"),
@@ -44,13 +45,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for action in actions.choices.values():
         action.add_argument("--reviewer", default="", help="who decides; kept with the decision")
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as before the action")
-
-
-def _positive(given: str) -> int:
-    number = int(given)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number}: wants at least 1")
-    return number
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
@@ -96,9 +90,7 @@ def _list(queue: ReviewQueue, count: int, *, as_json: bool) -> int:
     for heading in ("sample", "why", "score", "topic", "question", "reply"):
         table.add_column(heading, overflow="fold")
     for item in items:
-        question = next((t.text for t in reversed(item.turns) if t.role == "customer"), "")
-        reply = next((t.text for t in reversed(item.turns) if t.is_target), "")
-        said = (escape(visible(text)) for text in (item.topic, question, reply))
+        said = (escape(visible(text)) for text in (item.topic, item.question, item.reply))
         table.add_row(item.sample_id, item.reason, f"{item.score:.2f}", *said)
     Console().print(table)
     return 0

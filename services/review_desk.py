@@ -6,14 +6,15 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Producer
-
 from learner.select import ReviewItem, ReviewQueue
 from services.local.redis_server import client
+from services.topic_feed import make_producer
 from streams import review
 from streams.topics import REVIEW_DECISIONS
 
 if TYPE_CHECKING:
+    from confluent_kafka import Producer
+
     from services.settings import Settings
 
 TIMEOUT_S = 10.0
@@ -68,11 +69,8 @@ def queue_of(settings: Settings) -> ReviewQueue:
 def desk(settings: Settings, process: str, clock: Callable[[], float], timeout_s: float = TIMEOUT_S) -> Desk:
     """The desk of a process, by the settings."""
     # A decision that nobody waits for any more must not arrive later: the item is decided again by then.
-    more: dict[str, str | bool | float] = {
-        "acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random",
-        "message.timeout.ms": int(timeout_s * 1000),
-    }  # fmt: skip
-    producer = Producer(settings.kafka.asked_once(process, **more))
+    soon = {"message.timeout.ms": int(timeout_s * 1000)}
+    producer = make_producer(settings.kafka.asked_once(process, **soon))
     return Desk(queue_of(settings), producer, settings.kafka.prefix + REVIEW_DECISIONS, clock, timeout_s)
 
 
@@ -86,12 +84,11 @@ def decision(
     text: str | None = None,
 ) -> review.Decision:
     """The decision about an item at time `at`, seconds since the epoch. Raises ValueError if it is not whole."""
-    drafts = [turn.text for turn in item.turns if turn.is_target]
     editing = action == "edit"
     return review.Decision(
         decision_id=f"review-{uuid.uuid4()}", sample_id=item.sample_id, conversation=item.conversation,
         # an edit is of the last reply; other decisions are of all replies of the sample
         targets=item.targets[-1:] if editing else item.targets, action=action, at=at,
         rating=None if stars is None else float(stars), text=text if editing else None,
-        draft=drafts[-1] if editing and drafts else None, reviewer=reviewer, lane=item.lane, home=item.home,
+        draft=item.reply or None if editing else None, reviewer=reviewer, lane=item.lane, home=item.home,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 from services.histories import form_of, lines_of
 from services.source_files import agents_of
 from streams.sources import FORMATS
-from streams.sources.turns import turns_of
+from streams.sources.turns import event_of, turns_of
 
 if TYPE_CHECKING:
     from services.settings import Settings
@@ -73,9 +73,9 @@ def dry_run(lines: Iterable[bytes], out: IO[str], config: ScrubConfig, *, drop_o
     for number, line in enumerate(lines, 1):
         result = scrub.line(line, number)
         counts["lines"] += 1
-        counts["failed"] += any(not part.keys().isdisjoint({"error", "quarantined"}) for part in _parts(result))
-        spans = (span for part in _parts(result) if "masked" in part for span in part["spans"])
-        counts.update(span["label"] for span in spans)
+        parts = list(_parts(result))
+        counts["failed"] += any(not part.keys().isdisjoint({"error", "quarantined"}) for part in parts)
+        counts.update(span["label"] for part in parts if "masked" in part for span in part["spans"])
         if drop_original:
             result = _without_originals(result)
         out.write(json.dumps(result, ensure_ascii=False) + "\n")
@@ -85,19 +85,23 @@ def dry_run(lines: Iterable[bytes], out: IO[str], config: ScrubConfig, *, drop_o
 def _parts(result: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """A row, the event that it holds, and its turns: all that may have been masked."""
     yield result
-    if isinstance(result.get("value"), Mapping):
-        yield from _parts(result["value"])
+    if (event := event_of(result)) is not result:
+        yield event
     yield from (turn for turn in result.get(turns_of(result), ()) if isinstance(turn, Mapping))
 
 
 def _without_originals(result: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in result.items() if key not in ORIGINALS and not _text(key, value)}
+    kept = _dropped(result)
     if isinstance(kept.get("value"), Mapping):
-        kept["value"] = _without_originals(kept["value"])
+        kept["value"] = _dropped(kept["value"])
     if key := turns_of(kept):
-        kept[key] = [_without_originals(turn) for turn in kept[key] if isinstance(turn, Mapping)]
+        kept[key] = [_dropped(turn) for turn in kept[key] if isinstance(turn, Mapping)]
     return kept
 
 
-def _text(key: str, value: Any) -> bool:
-    return key == "value" and isinstance(value, str)
+def _dropped(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in part.items()
+        if key not in ORIGINALS and not (key == "value" and isinstance(value, str))
+    }

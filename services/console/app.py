@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import parse_qs, quote
 
 import redis
@@ -26,6 +26,7 @@ from services.console.door import Door
 from services.gateway.limits import Refusal, read_body
 from services.review_desk import Undelivered
 from services.settings import SettingsError
+from streams.review import Action
 from streams.scrub.identity import UnusableKeys
 
 if TYPE_CHECKING:
@@ -33,13 +34,12 @@ if TYPE_CHECKING:
     from services.console.metrics import ConsoleMetrics
     from services.console_config import ConsoleConfig
     from services.review_desk import Desk
-    from streams.review import Action
 
 REFRESH_S = 5
 """How often the page of the state is loaded again, seconds."""
 
 MOST_FIELDS = 8
-ACTIONS: dict[str, Action] = {"approve": "approve", "reject": "reject", "rate": "rate", "edit": "edit"}
+ACTIONS: dict[str, Action] = {name: name for name in get_args(Action)}
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ class Console:
     async def queue(self, request: Request) -> Response:
         """GET /review: what a person should look at, most wanted first."""
         items = await run_in_threadpool(self._desk.queue.list, self._config.items)
-        return self._page(request, "queue.html", items=[(item, *_gist(item)) for item in items])
+        return self._page(request, "queue.html", items=items)
 
     async def item(self, request: Request) -> Response:
         """GET /review/SAMPLE: one item and what may be decided about it."""
         item = await run_in_threadpool(self._desk.queue.get, request.path_params["sample"])
         if item is None:
             return self._gone(request)
-        return self._page(request, "item.html", item=item, reply=_gist(item)[1])
+        return self._page(request, "item.html", item=item)
 
     async def decide(self, request: Request) -> Response:
         """POST /review/SAMPLE: a decision; then the next item."""
@@ -149,9 +149,7 @@ class Console:
         if action is None:
             raise ValueError(f"action: wants one of {', '.join(ACTIONS)}")
         stars, text = form.get("stars", ""), form.get("text", "").replace("\r\n", "\n")
-        if action == "rate" and stars not in {"1", "2", "3", "4", "5"}:
-            raise ValueError("stars: wants 1 to 5")
-        rated = int(stars) if action == "rate" else None
+        rated = int(stars) if action == "rate" and stars.isdecimal() else None
         return self._desk.decide(item, action, reviewer, stars=rated, text=text).action
 
     async def _form(self, request: Request) -> dict[str, str]:
@@ -188,9 +186,3 @@ def create_app(console: Console, config: ConsoleConfig, metrics: ConsoleMetrics)
     known = (Refusal, RegistryError, Undelivered, redis.RedisError, UnusableKeys, SettingsError, Exception)
     app = Starlette(routes=routes, exception_handlers=dict.fromkeys(known, console.failed))
     return Door(app, config.reviewers, metrics)
-
-
-def _gist(item: ReviewItem) -> tuple[str, str]:
-    """The newest question and the last reply that is asked about."""
-    question = next((turn.text for turn in reversed(item.turns) if turn.role == "customer"), "")
-    return question, next((turn.text for turn in reversed(item.turns) if turn.is_target), "")

@@ -14,7 +14,7 @@ from streams.scrub.expectation import expected_labels
 from streams.scrub.masking import Quarantined, know, mask_turn, render
 from streams.scrub.normalise import normalise
 from streams.sources.chats import role_of
-from streams.sources.turns import said, turns_of
+from streams.sources.turns import event_of, said, turns_of
 
 
 class DryRun:
@@ -44,8 +44,9 @@ class DryRun:
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(row.get("conversation_id"), str) and isinstance(row.get("type"), str):
             return self._event(row)
-        if "text" not in row and isinstance(row.get("value"), dict):  # as traffic files hold events
-            return {**row, "value": self._row(row["value"])}
+        event = event_of(row)
+        if event is not row:
+            return {**row, "value": self._event(event)}
         if key := turns_of(row):
             return self._conversation(row, key)
         numbering = Numbering(ConversationState(), self._key)
@@ -63,7 +64,7 @@ class DryRun:
             turns.append({**turn, **self._masked(found.text, role_of(found.role) or "customer", seq, numbering)})
         return {**row, key: turns}
 
-    def _event(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _event(self, row: Mapping[str, Any]) -> dict[str, Any]:
         numbering = Numbering(self._conversations.setdefault(row["conversation_id"], ConversationState()), self._key)
         customer = row.get("customer")
         know(customer if isinstance(customer, Mapping) else None, numbering)

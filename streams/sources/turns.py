@@ -29,6 +29,12 @@ def turns_of(row: Mapping[str, Any]) -> str:
     return next((key for key in KEYS if isinstance(row.get(key), list)), "")
 
 
+def event_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row itself, or the event that a line of a traffic file holds."""
+    held = row.get("value")
+    return held if isinstance(held, dict) and "text" not in row else row
+
+
 def said(turn: object) -> Said | None:
     """What a turn says; None if it has neither text nor parts."""
     if not isinstance(turn, Mapping):
