@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,14 +26,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from services.histories import form_of, lines_of
+from services import histories
+from services.histories import UNREADABLE, form_of, lines_of
 from services.settings import Settings
 from services.source_files import agents_of
 from services.visible import visible
 from streams.events import Role, Turn
 from streams.near_copies_store import MemoryCopies, Unit
 from streams.quality import QualityConfig, Reason, Verdict, is_echo, judge_turns
-from streams.sources import FORMATS
 from streams.sources.chats import role_of
 from streams.sources.turns import Said, event_of, said, turns_of
 
@@ -196,8 +195,7 @@ class Judge:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """One file or stdin."""
     parser.add_argument("file", nargs="?", type=Path, help="JSONL, CSV, mbox, Markdown or HTML; or .gz; default stdin")
-    parser.add_argument("--format", choices=FORMATS, help="default: by the file's name, else JSONL")
-    parser.add_argument("--agents", default="", help="mbox: addresses or domains of your staff, separated by commas")
+    histories.arguments(parser)
     parser.add_argument("--json", action="store_true", help="the summary on stderr as one JSON object")
 
 
@@ -219,8 +217,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         out.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has seen enough
-    except (OSError, EOFError, zlib.error) as error:
-        sys.stderr.write(f"driftline filter: {args.file or 'stdin'}: {getattr(error, 'strerror', None) or error}\n")
+    except UNREADABLE as error:
+        sys.stderr.write(f"driftline filter: {histories.why(args.file, error)}\n")
         return 2
     _report(judge.summary, as_json=args.json)
     return 1 if judge.summary.unreadable else 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import sys
+import zlib
 from collections.abc import Collection, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from streams.sources import Chat, SourceRecord, Unreadable, detect, read
+from streams.sources import FORMATS, Chat, SourceRecord, Unreadable, detect, read
 from streams.sources.formats import AS_LINES, rows
 
 _HEAD = 65_536
@@ -25,6 +27,21 @@ WANTED = {
     "transcript": "what people said is no page: give it as conversations, JSONL or CSV",
 }
 """What a part of a file that holds no chat lacks, by the reason that streams.sources gives."""
+
+
+UNREADABLE = (OSError, EOFError, zlib.error)
+"""What reading a file, packed or not, may raise."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """How a history is to be read."""
+    parser.add_argument("--format", choices=FORMATS, help="default: by the file's name, else JSONL")
+    parser.add_argument("--agents", default="", help="mbox: addresses or domains of your staff, separated by commas")
+
+
+def why(path: Path | None, error: BaseException) -> str:
+    """Which file could not be read (none: standard input), and why."""
+    return f"{path or 'stdin'}: {getattr(error, 'strerror', None) or error}"
 
 
 def form_of(path: Path | None, wanted: str | None) -> str:

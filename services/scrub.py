@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -19,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from services.histories import form_of, lines_of
+from services import histories
+from services.histories import UNREADABLE, form_of, lines_of
 from services.source_files import agents_of
-from streams.sources import FORMATS
 from streams.sources.turns import event_of, turns_of
 
 if TYPE_CHECKING:
@@ -35,8 +34,7 @@ ORIGINALS = frozenset({"text", "content", "prev", "metadata", "customer", "corre
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("file", nargs="?", default="-", help="JSONL, CSV, mbox, Markdown or HTML; or .gz; - is stdin")
-    parser.add_argument("--format", choices=FORMATS, help="default: by the file's name, else JSONL")
-    parser.add_argument("--agents", default="", help="mbox: addresses or domains of your staff, separated by commas")
+    histories.arguments(parser)
     parser.add_argument("--out", type=Path, help="write here instead of stdout")
     parser.add_argument("--no-tagger", action="store_true", help="rules alone, without the name tagger")
     parser.add_argument("--ner", help="a transformers NER model whose finds join those of the scrubber")
@@ -56,8 +54,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             counts = dry_run(lines, out, config, drop_original=args.drop_original)
         except BrokenPipeError:
             raise
-        except (OSError, EOFError, zlib.error) as error:
-            sys.stderr.write(f"driftline scrub: {path or 'stdin'}: {getattr(error, 'strerror', None) or error}\n")
+        except UNREADABLE as error:
+            sys.stderr.write(f"driftline scrub: {histories.why(path, error)}\n")
             return 2
     failed = counts.pop("failed", 0)
     print(json.dumps({"lines": counts.pop("lines", 0), "failed": failed, "masked": dict(counts)}), file=sys.stderr)

@@ -72,11 +72,7 @@ class Example(NamedTuple):
 def sentences(data: Path, seed: int) -> Iterator[Example]:
     """All training sentences in a fixed order."""
     rng = random.Random(seed)
-    templates = [
-        line.replace("\\n", "\n")
-        for line in (DATA / "templates.txt").read_text().splitlines()
-        if line and line[0] != "#"
-    ]
+    templates = read_templates()
     for _ in range(TEMPLATED):
         yield _example(fill(rng.choice(templates), rng), rng)
     languages = {k: v[0] for k, v in own_lists_cached("words.txt").items() if k not in NO_LANGUAGES}
@@ -85,6 +81,17 @@ def sentences(data: Path, seed: int) -> Iterator[Example]:
     texts = list(carriers(data))
     for _ in range(CARRIED):
         yield _example(carry(rng.choice(texts), rng), rng)
+
+
+def read_templates() -> list[str]:
+    """The sentences with places for names."""
+    return [line.replace("\\n", "\n") for line in lines("templates.txt")]
+
+
+@cache
+def lines(file: str) -> list[str]:
+    """The lines of one of the package's files, without its comments."""
+    return [line for line in (DATA / file).read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
 
 
 def fill(template: str, rng: random.Random) -> list[tuple[str, bool]]:

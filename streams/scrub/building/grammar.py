@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from functools import cache
 
-from streams.scrub.building.corpus import name, own_lists_cached
+from streams.scrub.building.corpus import lines, name, own_lists_cached
 from streams.scrub.building.postal import (
     SLOT,
     address,
@@ -14,7 +14,6 @@ from streams.scrub.building.postal import (
     expand,
     fragment,
     languages,
-    lines,
     made,
     part,
     slipped,

@@ -10,8 +10,8 @@ import random
 import re
 from functools import cache
 
-from streams.scrub.building.corpus import lexical, name, own_lists_cached, pools, word
-from streams.scrub.building.lexicon import DATA, NO_LANGUAGES
+from streams.scrub.building.corpus import lexical, lines, name, own_lists_cached, pools, word
+from streams.scrub.building.lexicon import NO_LANGUAGES
 from streams.scrub.building.vocabulary import (
     COUNTRIES,
     FEW_ROAD_WORDS,
@@ -33,12 +33,6 @@ _DEPTH = 8
 _OPTION = re.compile(r"\[([^\[\]()]*)\]")
 _CHOICE = re.compile(r"\(([^\[\]()]*)\)")
 SLOT = re.compile(r"\{([^{}]+)\}")
-
-
-@cache
-def lines(file: str) -> list[str]:
-    """The lines of one of the package's grammar files."""
-    return [line for line in (DATA / file).read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
 
 
 def expand(grammar: str, rng: random.Random) -> str:

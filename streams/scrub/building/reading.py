@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from streams.scrub.building.corpus import DROPOUT, carriers, carry, fill, mixed, own_lists_cached
+from streams.scrub.building.corpus import DROPOUT, carriers, carry, fill, mixed, own_lists_cached, read_templates
 from streams.scrub.building.grammar import Piece, turn, turns
-from streams.scrub.building.lexicon import DATA, NO_LANGUAGES
+from streams.scrub.building.lexicon import NO_LANGUAGES
 from streams.scrub.building.postal import address
 from streams.scrub.lexicon import COMMON, FOREIGN, NAME, OFTEN, PROPER, lexicon
 from streams.scrub.network_features import GLUED, HIDDEN, TOKEN
@@ -37,11 +37,7 @@ class Turn(NamedTuple):
 def examples(data: Path, seed: int) -> Iterator[Turn]:
     """All training turns in a fixed order."""
     rng = random.Random(seed)
-    templates = [
-        line.replace("\\n", "\n")
-        for line in (DATA / "templates.txt").read_text().splitlines()
-        if line and line[0] != "#"
-    ]
+    templates = read_templates()
     led, plain = turns()
     texts = list(carriers(data))
     languages = {k: v[0] for k, v in own_lists_cached("words.txt").items() if k not in NO_LANGUAGES}
