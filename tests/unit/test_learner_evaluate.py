@@ -147,7 +147,11 @@ def test_evaluate_reads_files_of_chats(tmp_path: Path) -> None:
     assert len(read_chats(_write(tmp_path / "e.jsonl", events[::-1]))[0].turns) == 2
 
 
-@pytest.mark.parametrize("content", [b"\x80\x81", b"[]", gzip.compress(b"conversation_id,role,text\n" * 99)[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [b"\x80\x81", b"[]", gzip.compress(b"conversation_id,role,text\n" * 99, mtime=0)[:-9]],
+    ids=["no-text", "empty-array", "cut-gzip"],
+)
 def test_evaluate_names_a_file_without_chats(tmp_path: Path, content: bytes) -> None:
     """No chat is no result: the file is named instead."""
     (tmp_path / "c.csv").write_bytes(content)
