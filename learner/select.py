@@ -7,7 +7,8 @@ items. Torch-free.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +204,10 @@ return redis.call('ZREM', KEYS[1], ARGV[1])
 
 
 class ReviewQueue:
-    """The queue in Redis; an item that was decided does not come back for 30 days."""
+    """The queue in Redis; an item that was decided does not come back for 30 days.
+
+    An item that cannot be read leaves the queue where it is met: nobody can decide it or say whose text it holds.
+    """
 
     def __init__(self, client: redis.Redis, config: SelectConfig) -> None:
         self._client = client
@@ -220,7 +224,7 @@ class ReviewQueue:
         """The items with the highest scores."""
         ids: Any = self._client.zrevrange(QUEUE, 0, count - 1)
         held: Any = self._client.hmget(ITEMS, ids) if ids else []
-        return [_decoder.decode(raw) for raw in held if raw is not None]
+        return list(self._read({key: raw for key, raw in zip(ids, held, strict=True) if raw is not None}).values())
 
     def waiting(self) -> int:
         """How many items the queue holds."""
@@ -230,13 +234,14 @@ class ReviewQueue:
     def get(self, sample_id: str) -> ReviewItem | None:
         """One item, None if it is not in the queue."""
         raw: Any = self._client.hget(ITEMS, sample_id)
-        return None if raw is None else _decoder.decode(raw)
+        key = sample_id.encode()
+        return None if raw is None else self._read({key: raw}).get(key)
 
     def keep(self, wanted: Collection[str], lane: str) -> int:
         """Take out the items of a lane that are not among `wanted`, undecided; returns how many."""
         held: Any = self._client.hgetall(ITEMS)
-        gone = [key for key, raw in held.items() if key.decode() not in wanted and _decoder.decode(raw).lane == lane]
-        return self._drop(gone)
+        read = self._read(held).items()
+        return self._drop([key for key, item in read if item.lane == lane and item.sample_id not in wanted])
 
     def _drop(self, gone: Sequence[bytes]) -> int:
         if gone:
@@ -251,4 +256,12 @@ class ReviewQueue:
     def forget(self, customer: str) -> int:
         """Take out all items of a customer (erasure); returns how many."""
         held: Any = self._client.hgetall(ITEMS)
-        return self._drop([key for key, raw in held.items() if _decoder.decode(raw).customer == customer])
+        return self._drop([key for key, item in self._read(held).items() if item.customer == customer])
+
+    def _read(self, held: Mapping[bytes, bytes]) -> dict[bytes, ReviewItem]:
+        found: dict[bytes, ReviewItem] = {}
+        for key, raw in held.items():
+            with suppress(msgspec.DecodeError):
+                found[key] = _decoder.decode(raw)
+        self._drop([key for key in held if key not in found])
+        return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 import redis
 
-from learner.select import ReviewQueue, Scored, SelectConfig, item, select
+from learner.select import ITEMS, ReviewQueue, Scored, SelectConfig, item, select
 from streams import near_copies
 from streams.events import Sample, Turn
 
@@ -90,6 +91,28 @@ def test_select_queue_forgets_a_customer(redis_client: redis.Redis) -> None:
     assert queue.forget("x") == 1
     assert [held.customer for held in queue.list(10)] == ["y"]
     assert queue.forget("nobody") == 0
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda queue: len(queue.list(10)) == 1,
+        lambda queue: queue.get("a/sft/0") is None,
+        lambda queue: queue.keep({"b/sft/0"}, "quarantine") == 0,
+        lambda queue: queue.forget("nobody") == 0,
+    ],
+    ids=["list", "get", "keep", "forget"],
+)
+def test_select_queue_drops_an_item_that_cannot_be_read(
+    redis_client: redis.Redis, look: Callable[[ReviewQueue], bool]
+) -> None:
+    """A torn record stops neither reviewers nor an erasure: it may hold anybody's text, so it goes."""
+    queue = ReviewQueue(redis_client, CONFIG)
+    queue.add([item(_sample("a"), "quarantine", 0.5), item(_sample("b"), "quarantine", 0.6)])
+    redis_client.hset(ITEMS, "a/sft/0", b'{"sample_id": ')
+    assert look(queue)
+    assert redis_client.hkeys(ITEMS) == [b"b/sft/0"]
+    assert queue.waiting() == 1
 
 
 @pytest.mark.parametrize("bad", [{"size": 0}, {"surprise": 2.0}, {"ceiling": -1.0}])
