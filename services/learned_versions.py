@@ -39,16 +39,23 @@ class LearnedVersions:
         self._epoch = epoch
         self._wall = wall
 
-    def record(self, version: str, decision: str, gated_against: str, *, withdrawn: bool = False) -> None:
-        """Send a version's record; sending it again is harmless."""
+    def record(
+        self, version: str, decision: str, gated_against: str, *,
+        fresh: tuple[float, float] | None = None, withdrawn: bool = False,
+    ) -> None:  # fmt: skip
+        """Send a version's record; sending it again is harmless.
+
+        `fresh`: when its samples came, first and last; a manifest, which cuts floats, knows it to ten seconds only.
+        """
         manifest = self._versions.registry.manifest(version)
+        fresh_from, fresh_to = fresh or (manifest.training.fresh_from, manifest.training.fresh_to)
         record = VersionRecord(
             id=version,
             digest=manifest.digest,
             parent=manifest.parent,
             size=sum(file.size for file in manifest.files),
-            fresh_from=manifest.training.fresh_from,
-            fresh_to=manifest.training.fresh_to,
+            fresh_from=fresh_from,
+            fresh_to=fresh_to,
             epoch=self._epoch,
             decision=decision,
             gated_against=gated_against,
@@ -65,13 +72,15 @@ class LearnedVersions:
         """Send what became of a candidate; of a version also its record, before its card takes time."""
         candidate, decision, version = judged.candidate, judged.decision, judged.version
         if version is not None:
-            self.record(version, decision.verdict, judged.gated_against)
+            fresh = (candidate.fresh_from, candidate.fresh_to)
+            self.record(version, decision.verdict, judged.gated_against, fresh=fresh)
         event = {"promote": "published", "refuse": "refused", "abstain": "abstained"}[decision.verdict]
         self._audit({
             "event": event, "version": version or candidate.name, "line": candidate.line, "parent": candidate.parent,
             "step": candidate.steps[1], "decision": decision.verdict, "why": decision.why,
             "gated_against": judged.gated_against, "examples": judged.heldout.examples,
-            "nll": judged.heldout.nll, "base_nll": judged.heldout.base_nll, "at": self._wall(),
+            "nll": judged.heldout.nll, "base_nll": judged.heldout.base_nll, "fresh_to": candidate.fresh_to,
+            "at": self._wall(),
         })  # fmt: skip
         if version is not None:
             self._card(version, judged)

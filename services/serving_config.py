@@ -221,9 +221,9 @@ class RolloutConfig:
 
 def demo_rollout() -> dict[str, object]:
     """What the one-machine demo sets: stages, counts, windows and margins small enough for two minutes."""
-    windows = {"error": 2.0, "safety": 2.0, "slow": 2.0, "escalated": 2.5, "negative": 2.5}
+    windows = dict.fromkeys(("error", "safety", "slow", "escalated", "negative"), 2.0)
     return {
         "weights": (0.25, 0.5), "matured": (10, 10), "windows_s": windows, "margins": dict.fromkeys(windows, 0.2),
-        "grace_s": 0.5, "min_wall_s": 0.0, "holdback": 0.1, "soak_s": 0.5, "distribute_timeout_s": 30.0,
+        "grace_s": 0.5, "min_wall_s": 0.0, "holdback": 0.1, "soak_s": 0.2, "distribute_timeout_s": 30.0,
         "horizon_s": 600.0, "stale_s": 30.0, "dark_s": 120.0, "tick_s": 0.2,
     }  # fmt: skip

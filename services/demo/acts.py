@@ -31,7 +31,7 @@ WATCHED = 0.7
 FIRST_VERSION_S = 70.0
 NEW_FACT_S = 50.0
 LEARNED_S = 8.0
-"""A version that learned from chats so long after the change has seen the afternoon's rush, seconds."""
+"""What has been judged on chats so long after the change has seen the afternoon's rush, seconds."""
 REFUSAL_S = 20.0
 ROLLBACK_S = 40.0
 
@@ -169,9 +169,9 @@ class Acts(Run):
         return self.door.ask(self.question, f"probe-{self.screen.seconds:.4f}", recorded=False, model=model)[:2]
 
     def learned(self, moment: float) -> bool:
-        """Whether the newest version learned from chats after a moment, and states the new value."""
+        """Whether the newest version states the new value, and the afternoon's rush has been learned and judged."""
         newest = max(self.watch.versions.values(), key=lambda version: version.id, default=None)
-        if newest is None or newest.fresh_to <= moment + LEARNED_S:
+        if newest is None or self.watch.judged_to(newest.id) <= moment + LEARNED_S:
             return False
         if newest.id not in self._states_new:  # once a version: customers are asking too
             try:

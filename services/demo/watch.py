@@ -61,6 +61,11 @@ class Watch:
             return True
         return newest.decision != "promote" or newest.gated_against != now.stable
 
+    def judged_to(self, version: str) -> float:
+        """When the newest chat came that it learned from, or that the gate found to add too little to it."""
+        later = (float(d["fresh_to"]) for d in self.decisions if d["gated_against"] == version)
+        return max([self.versions[version].fresh_to, *later])
+
     def promoted(self) -> list[str]:
         """Versions that became stable, in order."""
         found: list[str] = []

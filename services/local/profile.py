@@ -35,11 +35,11 @@ def demo_profile(base: str = "") -> dict[str, Mapping[str, object]]:
             "tail_share": 0.12,
         },
         # the probes cost CPU that the demo's two cores need for everything else
-        "publish": {"prompts": 8, "answer_tokens": 32, "secrets": 4, "fairness": False, "heldout": 48},
+        "publish": {"prompts": 8, "answer_tokens": 32, "secrets": 4, "fairness": False, "heldout": 64},
         # one pool of so few conversations cannot spare any for slices
-        "heldout": {"recent_share": 1.0, "recent": 60},
+        "heldout": {"recent_share": 1.0, "recent": 80},
         "rollout": demo_rollout(),
-        "node": {"base": base, "report_s": 0.5, "reconcile_s": 1.0, "max_new_tokens": 32},
+        "node": {"base": base, "report_s": 0.5, "reconcile_s": 0.5, "max_new_tokens": 32},
     }  # fmt: skip
 
 

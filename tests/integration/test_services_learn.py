@@ -95,5 +95,6 @@ def test_learn_publishes_a_gated_version(
     assert version.fresh_to >= version.fresh_from > 0
     published = [event for event in events if event["event"] == "published"]
     assert published[0]["version"] == version.id
+    assert published[0]["fresh_to"] == version.fresh_to, "not cut to the manifest's nine digits"
     assert published[0]["nll"] < published[0]["base_nll"] - 0.5
     assert list((tmp_path / "learner" / "a").glob("step-*.safetensors"))

@@ -114,7 +114,7 @@ def test_rollout_evidence_counts_only_what_came_within_the_window() -> None:
 
 def test_rollout_evidence_waits_for_each_window() -> None:
     """A metric with a short window matures first; a conversation counts as matured when all have."""
-    evidence = Evidence(CONFIG, "r1")
+    evidence = Evidence(replace(CONFIG, windows_s={**CONFIG.windows_s, "negative": 4.0}), "r1")
     feed(evidence, [exposure(1)])
     evidence.advance(1 + 2.0 + CONFIG.grace_s + 0.01)
     assert evidence.harm[Metric.ERROR].candidate == 1
