@@ -10,7 +10,7 @@ from learner.adapter import Lora
 from learner.feed import Plan
 from learner.heads import Head
 
-Kind = Literal["published", "unproven", "postponed", "harmful", "promoted", "denied", "drifted", "settled"]
+Kind = Literal["published", "unproven", "postponed", "harmful", "promoted", "denied", "drifted", "settled", "spiked"]
 
 BASE = "base"
 """Reserved version id: the base model alone."""
@@ -48,8 +48,9 @@ class Notice:
 
     kind: Kind
     """published: a candidate became `version`. unproven: it did not. postponed: the gate had too few examples to look
-    at one. harmful: it refused one for harm. promoted: stable is `version`. denied: `version` was rolled back or
-    withdrawn. drifted, settled: the anchor gauge is above budget, or far below."""
+    at one, or could not. harmful: it refused one for harm. promoted: stable is `version`. denied: `version` was rolled
+    back or withdrawn. drifted, settled: the anchor gauge is above budget, or far below. spiked: the loop's own, after
+    too many skipped steps since `version`."""
     version: str
     step: int = 0
     """Of a candidate: its last step."""

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,13 @@ class Checkpoints:
         self._directory = directory
         self._keep = keep
         self._log = directory / LOG_FILE
+        self.torn = False
+        """Whether something could not be written since the last checkpoint: the folder may have lost what it held."""
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint durably; older ones beyond `keep`, and log entries that none needs, are dropped."""
+        self.torn = True
+        self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"step-{checkpoint.step:09d}.safetensors"
         data = save(dict(checkpoint.tensors), metadata={"state": json.dumps(checkpoint.state)})
         _write(path, data)
@@ -49,6 +54,7 @@ class Checkpoints:
         for old in self._files()[: -self._keep]:
             old.unlink()
         self._trim(_step_of(kept[0]))
+        self.torn = False
         return path
 
     def load(self) -> Checkpoint | None:
@@ -65,18 +71,20 @@ class Checkpoints:
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Log the draw of a step durably, before the step."""
-        with self._log.open("ab") as file:
+        self.torn = True
+        with self._log.open("a+b") as file:
+            file.seek(max(file.tell() - 1, 0))
+            if file.read() not in {b"", b"\n"}:  # a process died while it wrote: its line stays alone
+                file.write(b"\n")
             file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        self.torn = False
 
     def entries(self, after: int, run: int) -> list[dict[str, Any]]:
-        """Logged draws of this run's steps above `after`, in order; a torn last line is dropped."""
-        found: dict[int, dict[str, Any]] = {}
-        for entry in self._entries():
-            if entry["step"] > after and entry["run"] == run:
-                found[entry["step"]] = entry
-        return [found[step] for step in sorted(found)]
+        """Logged draws of this run's steps above `after`, in order, up to a gap; a torn line is dropped."""
+        logged = {entry["step"]: entry for entry in self._entries() if entry["run"] == run}
+        return [logged[step] for step in takewhile(logged.__contains__, count(after + 1))]
 
     def forget(self) -> None:
         """Delete everything: the line starts again from a published version (erasure, rollback)."""
@@ -108,11 +116,15 @@ def _step_of(path: Path) -> int:
 
 def _write(path: Path, data: bytes) -> None:
     unfinished = path.with_suffix(".unfinished")
-    with unfinished.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.rename(path)
+    try:
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)  # a full disc needs the room
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

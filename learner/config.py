@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 
 def _positive(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if not value > 0:
-            raise ValueError(f"{type(config).__name__} {name!r} has value {value!r}: must be above 0")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{type(config).__name__} {name!r} has value {value!r}: must be above 0, and finite")
+
+
+def _not_negative(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{type(config).__name__} {name!r} has value {value!r}: must be 0 or more, and finite")
 
 
 def _shares(config: Any, *names: str) -> None:
@@ -143,8 +151,8 @@ class TrainConfig:
     seed: int = 1
     threads: int = 1
     """torch's CPU threads: more ranks, not more threads, use more cores."""
-    device: str = "auto"
-    """`cpu`, `cuda` or `auto`."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` is `cuda` where there is one; `cuda` where there is none is refused at the start."""
     base: str = ""
     """Folder of the base model; empty = the demo's base that is shipped."""
     directory: str = ".driftline/learner"
@@ -154,10 +162,21 @@ class TrainConfig:
         _positive(
             self, "r", "alpha", "learning_rate", "clip_norm", "fresh_batch", "document_tokens", "step_tokens",
             "snapshot_every", "average", "decide_every", "checkpoint_every", "keep_checkpoints", "lease_s",
-            "weight_min", "spike_factor", "threads", "anchor_tokens", "head_rate", "fresh_share",
+            "weight_min", "weight_max", "arm_max", "spike_factor", "threads", "anchor_tokens", "head_rate",
+            "fresh_share", "apo_beta", "dpo_beta",
+        )  # fmt: skip
+        _not_negative(
+            self, "warmup_steps", "fresh_wait_s", "decide_latest", "offer_within_s", "quarantine_nats",
+            "quarantine_mads", "quarantine_density", "head_weight", "head_detached_steps", "gauge_budget", "anchors",
+            "seed",
         )  # fmt: skip
         _shares(self, "fresh_share", "rehearsal_share", "anchor_share", "recent_share", "quarantine_order")
         _shares(self, "signal_share", "customer_share")
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"TrainConfig 'beta2' has value {self.beta2!r}: must be 0 or more, and below 1")
+        for line in (self.line, *self.lines):
+            if len(line) != 1 or not "a" <= line <= "z":
+                raise ValueError(f"TrainConfig 'line' has value {line!r}: must be a letter a to z")
         total = self.fresh_share + self.rehearsal_share + self.anchor_share
         if abs(total - 1) > 1e-6:  # rounding of decimal shares
             raise ValueError(f"TrainConfig 'fresh_share', 'rehearsal_share', 'anchor_share' sum to {total}: must be 1")
@@ -196,3 +215,7 @@ class PublishConfig:
     """Trained chats from which a head on the base learns, for comparison in the model card; 0 leaves heads out."""
     heldout: int = 200
     """Newest test conversations of the reported loss."""
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "prompts", "secrets", "head_chats", "heldout")
+        _positive(self, "answer_tokens")

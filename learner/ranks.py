@@ -17,8 +17,8 @@ from learner.adapter import Base
 from learner.batch import Document, micro_batches
 from learner.config import TrainConfig
 from learner.labels import HeadName
-from learner.moments import moments_of, put_moments
 from learner.objective import Norms, norms
+from learner.trajectory_state import put_back, state_of, tensors_of
 from learner.update import StepReport, Trajectory, new_trajectory, step
 
 
@@ -113,24 +113,13 @@ def merged(reports: Sequence[StepReport]) -> StepReport:
 
 def snapshot(trajectory: Trajectory) -> dict[str, Any]:
     """Everything that decides the next step, for another rank."""
-    moments, heads = moments_of(trajectory.optimizer, trajectory.lora.flat), trajectory.heads
-    return {
-        "flat": trajectory.lora.flat.detach().cpu(), "moments": {key: value.cpu() for key, value in moments.items()},
-        "step": trajectory.step, "warm": trajectory.warm, "guard": trajectory.guard.state(),
-        "norms": list(trajectory.spikes.norms), "skipped": list(trajectory.spikes.skipped),
-        "heads": ({key: value.cpu() for key, value in heads.tensors().items()}, heads.state()),
-    }  # fmt: skip
+    return {"step": trajectory.step, "tensors": tensors_of(trajectory), "state": state_of(trajectory)}
 
 
 def restored(trajectory: Trajectory, state: dict[str, Any]) -> Trajectory:
     """A trajectory of the same settings that stands where `snapshot` was taken."""
-    device = trajectory.lora.flat.device
-    made = new_trajectory(trajectory.lora.with_flat(state["flat"].to(device)), 2, trajectory.config)
+    flat = state["tensors"]["flat"].to(trajectory.lora.flat.device)
+    made = new_trajectory(trajectory.lora.with_flat(flat), 2, trajectory.config)
     made.guard = trajectory.guard
-    made.guard.load(state["guard"])
-    put_moments(made.optimizer, made.lora.flat, state["moments"])
-    made.heads.load(*state["heads"])
-    made.step, made.warm = state["step"], state["warm"]
-    made.spikes.norms.extend(state["norms"])
-    made.spikes.skipped.extend(state["skipped"])
+    put_back(made, state["step"], state["tensors"], state["state"])
     return made

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -11,6 +13,11 @@ MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 PROVEN = frozenset({"LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
 """Architectures whose forward pass in learner/adapter is proven equal to PEFT + transformers by a test."""
+
+
+def base_folder(configured: str) -> Path:
+    """The base model's folder; the shipped one by default."""
+    return Path(configured) if configured else Path(str(files("learner").joinpath("demo_base")))
 
 
 class ShapeError(ValueError):

@@ -23,11 +23,11 @@ from learner.config import TrainConfig, tuned
 from learner.draw_log import log_entry
 from learner.feed import Feed, Plan
 from learner.looks import Looks
-from learner.moments import moments_of, put_moments
 from learner.paraphrases import Paraphrases
 from learner.references import References
 from learner.statements import Statement
 from learner.supersede import FactChanges
+from learner.trajectory_state import put_back, state_of, tensors_of
 from learner.update import StepReport, Trajectory, new_trajectory, step
 from streams.erasures import Erasure
 
@@ -42,7 +42,9 @@ ANCHOR_STEP = 0.05
 
 MOST_ANCHORS = 0.5
 
-OF_A_CANDIDATE = frozenset({"published", "unproven", "postponed", "harmful"})
+OF_A_RUN = frozenset({"published", "unproven", "postponed", "harmful", "spiked"})
+"""Notices about a trajectory; of one that has ended they say nothing."""
+
 RECOVERED = 3
 """Promotions after which a halved learning rate is restored."""
 
@@ -111,21 +113,29 @@ class Learner:
         self.trajectory = self._cold()
         self._references = References(Tree(base))
         self._untold: tuple[Plan, StepReport, list[str]] | None = None
+        self._heard: Notice | None = None  # the one that is acted on: it is not lost where its effect fails
+        self._planned: Plan | None = None  # drawn, but not logged yet
 
     def turn(self) -> StepReport | None:
         """Hear the notices, then take one step if there is enough to train on.
 
-        Raises redis.RedisError when the buffer is away; the next turn goes on where this one stopped.
+        Raises redis.RedisError, OSError, or RegistryError without the version to go back to; the next turn goes on.
         """
         self.tell()
         self.hear()
-        now, at_once = self._clock(), self._offer_in_time()
-        plan = self.feed.gather(self.run, self.trajectory.step + 1, now, make_up=not self.judging(), at_once=at_once)
+        if self._checkpoints.torn:
+            self.save()
+        plan = self._planned = self._planned or self._plan()
         if plan is None:
             return None
-        plan = replace(plan, documents=self._references.of(plan.documents))
         self._checkpoints.append(log_entry(self.run, plan, self.feed) | {"tuned": self.tuned})
+        self._planned = None
         return self._take(plan)
+
+    def _plan(self) -> Plan | None:
+        now, at_once = self._clock(), self._offer_in_time()
+        plan = self.feed.gather(self.run, self.trajectory.step + 1, now, make_up=not self.judging(), at_once=at_once)
+        return plan and replace(plan, documents=self._references.of(plan.documents))
 
     def _offer_in_time(self) -> bool:
         """Offer what was learned when it is time to; before, once, what waits is learned at once: whether it is."""
@@ -142,9 +152,11 @@ class Learner:
         """Act on every notice that has come."""
         while True:
             try:
-                self._hear(self.notices.get_nowait())
+                self._heard = self._heard or self.notices.get_nowait()
             except Empty:
                 return
+            self._hear(self._heard)
+            self._heard = None
 
     def tune(self, params: Mapping[str, float]) -> None:
         """Go on with hyper-parameters that a tuner found, weights and moments kept. Raises ValueError."""
@@ -189,15 +201,15 @@ class Learner:
         self._observe(report, plan)
         config, at = self.config, self.trajectory.step
         if report.lost:
-            self._back(self.parent, "spikes")
+            self.notices.put(Notice("spiked", self.parent, at, self.run))
             return report
         if at % config.snapshot_every == 0:
             self._snapshot()
         self._looks.observe(report.fresh_loss, self._clock())
         offered = self._looks.due(at) and bool(self.ring)
+        self.tell()
         if offered or at % config.checkpoint_every == 0:
             self.save()
-        self.tell()
         if offered:
             self._offered = at
             self._looks.offered()
@@ -229,20 +241,12 @@ class Learner:
         flat = torch.stack(list(self.ring)).mean(0)
         window, lora = self.window, self.trajectory.lora
         return Candidate(
-            lora.with_flat(flat),
-            self.config.line,
-            self.run,
-            (window.first, self.trajectory.step),
-            self.parent,
-            window.fresh_from,
-            window.fresh_to,
-            dict(window.offsets),
-            len(window.keys),
-            self.trajectory.heads.heads(),
-        )
+            lora.with_flat(flat), self.config.line, self.run, (window.first, self.trajectory.step), self.parent,
+            window.fresh_from, window.fresh_to, dict(window.offsets), len(window.keys), self.trajectory.heads.heads(),
+        )  # fmt: skip
 
     def _hear(self, notice: Notice) -> None:
-        if notice.kind in OF_A_CANDIDATE and notice.run != self.run:
+        if notice.kind in OF_A_RUN and notice.run != self.run:
             return
         if notice.kind == "published":
             self._published(notice)
@@ -258,14 +262,19 @@ class Learner:
         elif notice.kind in {"drifted", "settled"}:
             moved = self.feed.anchor_share + (ANCHOR_STEP if notice.kind == "drifted" else -ANCHOR_STEP)
             self.feed.anchor_share = min(max(moved, self.config.anchor_share), MOST_ANCHORS)
+        elif notice.kind == "spiked":
+            self._back(self.parent, "spikes")
         elif notice.kind == "denied" and notice.version in self.descent:
             self._back(self.stable, "canary")
 
     def _unproven(self, *, harmful: bool) -> None:
-        self._looks.unproven(self._clock())
-        self._harmful += harmful
-        if harmful and (self.stable != BASE or self._harmful >= YOUNG):
+        back = harmful and (self.stable != BASE or self._harmful + 1 >= YOUNG)
+        if back:
             self._back(self.stable, "gate")
+        self._harmful += harmful and not back
+        self._looks.unproven(self._clock())
+        if back:
+            self._looks.clear()  # a new trajectory holds nothing that waits
 
     def name(self, statements: Sequence[Statement]) -> None:
         """An operator says that these values hold no more: what states them leaves training and the held-out sets."""
@@ -281,6 +290,7 @@ class Learner:
         if erasure.erasure_id in self.erasures:
             return None
         names, gone = {*erasure.customers, *erasure.conversations}, set(erasure.digests)
+        self._planned = None
         self.feed.forget(names, gone)
         self.facts.forget(erasure.digests)
         self.trajectory.guard.forget(erasure.digests)
@@ -293,10 +303,11 @@ class Learner:
         version = ancestor(min(seen))
         self._untold = None
         self._checkpoints.forget()
-        self._restart(version)
+        self._restart(version, self._weights(version))
         return version
 
     def _published(self, notice: Notice) -> None:
+        weights = self._store.lora(notice.version)
         self._harmful = 0
         self._looks.published()
         self.parent = notice.version
@@ -304,31 +315,33 @@ class Learner:
         old = self.window
         self.window = Window(first=notice.step + 1, fresh_from=old.fresh_to, fresh_to=old.fresh_to)
         self.window.keys = [(at, key) for at, key in old.keys if at > notice.step]
-        self._references.tree = tree_of(self.base, self._store.lora(notice.version))
+        self._references.tree = tree_of(self.base, weights)
 
     def _back(self, version: str, cause: str) -> None:
         """Restart from a version; what was learned since its successor waits for review instead of coming back."""
-        self.rollbacks[cause] += 1
+        weights = self._weights(version)
         self.feed.quarantine([key for _, key in self.window.keys])
+        self.rollbacks[cause] += 1
         self.promotions = 0
-        factor = self.trajectory.rate_factor / 2
-        self._restart(version)
-        self.trajectory.rate_factor = factor
+        self._restart(version, weights, self.trajectory.rate_factor / 2)
 
-    def _restart(self, version: str) -> None:
+    def _weights(self, version: str) -> Lora | None:
+        return None if version == BASE else self._store.lora(version)
+
+    def _restart(self, version: str, weights: Lora | None, rate_factor: float = 1.0) -> None:
         self.run += 1
+        self._planned = None  # what it drew comes back when its leases end
         self.descent = []
         self._harmful = 0
         self.parent = self.stable = version
         at, guard = self.trajectory.step, self.trajectory.guard
-        self.trajectory = self._cold() if version == BASE else self._from(self._store.lora(version))
-        self.trajectory.step, self.trajectory.guard = at, guard
+        self.trajectory = self._cold() if weights is None else self._from(weights)
+        self.trajectory.step, self.trajectory.guard, self.trajectory.rate_factor = at, guard, rate_factor
         self.ring.clear()
         self._looks.clear()
         self._offered = at
         self.window = Window(first=at + 1)
-        start = Tree(self.base) if version == BASE else tree_of(self.base, self.trajectory.lora)
-        self._references.restart(start)
+        self._references.restart(Tree(self.base) if weights is None else tree_of(self.base, self.trajectory.lora))
         self.save()
 
     def _cold(self) -> Trajectory:
@@ -341,27 +354,22 @@ class Learner:
         return new_trajectory(moved, self.base.shape.vocab, self.config)
 
     def save(self) -> None:
-        """Write a checkpoint."""
-        trajectory = self.trajectory
-        moments = moments_of(trajectory.optimizer, trajectory.lora.flat)
-        tensors = {"flat": trajectory.lora.flat.detach()}
-        tensors |= {f"adam.{name}": value for name, value in moments.items()}
-        tensors |= {f"ring.{index}": flat for index, flat in enumerate(self.ring)}
-        tensors |= {f"heads.{name}": value for name, value in trajectory.heads.tensors().items()}
-        cpu = {key: value.to("cpu").contiguous() for key, value in tensors.items()}
-        self._checkpoints.save(Checkpoint(trajectory.step, cpu, self._state()))
+        """Write a checkpoint, unless the buffer has not heard of the last step: a resumed line tells of logged ones."""
+        if self._untold is not None:
+            return
+        snapshots = {f"ring.{index}": flat for index, flat in enumerate(self.ring)}
+        tensors = tensors_of(self.trajectory) | snapshots
+        self._checkpoints.save(Checkpoint(self.trajectory.step, tensors, self._state()))
 
     def _state(self) -> dict[str, Any]:
-        trajectory, window = self.trajectory, self.window
+        window = self.window
         return {
             "run": self.run, "parent": self.parent, "stable": self.stable, "descent": self.descent,
             "promotions": self.promotions, "erasures": self.erasures, "tuned": self.tuned,
-            "warm": trajectory.warm, "rate_factor": trajectory.rate_factor, "guard": trajectory.guard.state(),
-            "norms": list(trajectory.spikes.norms), "skipped": list(trajectory.spikes.skipped),
             "window": [window.first, window.fresh_from, window.fresh_to, window.keys, window.offsets],
-            "heads": trajectory.heads.state(), "looks": self._looks.state(), "feed": self.feed.state(),
-            "facts": self.facts.state(), "references": self._references.state(),
-            "base": self.base.digests["weights_sha256"],
+            "looks": self._looks.state(), "feed": self.feed.state(), "facts": self.facts.state(),
+            "references": self._references.state(), "base": self.base.digests["weights_sha256"],
+            **state_of(self.trajectory),
         }  # fmt: skip
 
     def _restore(self, found: Checkpoint) -> None:
@@ -375,16 +383,8 @@ class Learner:
         self.descent = list(state["descent"])
         self.tune(state.get("tuned", {}))
         lora = self.trajectory.lora.with_flat(found.tensors["flat"].clone())
-        self.trajectory = trajectory = self._from(lora)
-        moments = {key.removeprefix("adam."): value for key, value in found.tensors.items() if key.startswith("adam.")}
-        put_moments(trajectory.optimizer, trajectory.lora.flat, moments)
-        heads = {key.removeprefix("heads."): value for key, value in found.tensors.items() if key.startswith("heads.")}
-        if heads:
-            trajectory.heads.load(heads, state["heads"])
-        trajectory.step, trajectory.warm, trajectory.rate_factor = found.step, state["warm"], state["rate_factor"]
-        trajectory.guard.load(state["guard"])
-        trajectory.spikes.norms.extend(state["norms"])
-        trajectory.spikes.skipped.extend(state["skipped"])
+        self.trajectory = self._from(lora)
+        put_back(self.trajectory, found.step, found.tensors, state)
         self.ring.extend(found.tensors[key].clone() for key in sorted(found.tensors) if key.startswith("ring."))
         first, low, high, keys, offsets = state["window"]
         spans = {partition: (a, b) for partition, (a, b) in offsets.items()}

@@ -104,12 +104,19 @@ class Worker:
                 if changed:
                     self._stable_changed(stable, denied)
                 if candidate is not None and candidate.parent not in denied:
-                    self._judged(self._judge.consider(candidate, against))
+                    self._judged(self._considered(candidate, against))
             except Exception as error:  # noqa: BLE001 - a gate or registry that fails costs versions, not steps
                 self._failed(error)
 
     def _due(self) -> bool:
         return self._stopping or self._erased or self._candidate is not None or self._stable != self._known
+
+    def _considered(self, candidate: Candidate, against: str) -> Judged:
+        try:
+            return self._judge.consider(candidate, against)
+        except Exception:
+            self._notify(Notice("postponed", candidate.name, candidate.steps[1], candidate.run))
+            raise
 
     def _judged(self, judged: Judged) -> None:
         candidate, decision = judged.candidate, judged.decision

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learner.config import BaseConfig
+from services.options import natural, positive
+from services.preconditions import writable
 from services.simulation.dialogue import base_conversations
 
 if TYPE_CHECKING:
@@ -23,12 +25,13 @@ TOKENS_PER_CHAT = 70
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("out", type=Path, help="folder to write: config.json, model.safetensors, tokenizer files")
-    parser.add_argument("--tokens", type=int, default=BaseConfig().tokens, help="training tokens")
-    parser.add_argument("--seed", type=int, default=SEED, help="seed of the conversations")
+    parser.add_argument("--tokens", type=positive, default=BaseConfig().tokens, help="training tokens")
+    parser.add_argument("--seed", type=natural, default=SEED, help="seed of the conversations")
 
 
 def run(args: argparse.Namespace, _settings: Settings) -> int:
-    """Write the base; progress goes to the terminal. Returns 0."""
+    """Write the base; progress goes to the terminal. Returns 0. Raises SettingsError for an odd size or folder."""
+    writable(args.out, "OUT")
     import torch  # noqa: PLC0415 - other commands must not pay for it
 
     from learner.base import train_base  # noqa: PLC0415 - loads torch

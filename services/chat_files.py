@@ -6,14 +6,15 @@ import json
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from learner.heldout import HeldChat
 from services.source_files import opened
 from streams.events import BadEvent, Message, Turn, decode
 from streams.scrub import Quarantined, scrub_conversation
-from streams.sources import Chat, SourceRecord, detect, read
+from streams.sources import FORMATS, Chat, SourceRecord, detect, read
 
 REPLIES = frozenset({"agent", "assistant"})
 TOPIC_LABELS = ("domain", "intent", "topic")
@@ -25,14 +26,9 @@ def read_chats(path: Path, form: str | None = None, *, scrubbed: bool = False) -
 
     Raises OSError, and ValueError for an unknown format, half a packed file, or a file without any such conversation.
     """
-    try:
-        with opened(path) as file:
-            lines = file.readlines()
-    except (EOFError, zlib.error) as error:
-        raise ValueError(f"{path.name}: {error}") from None
-    form = form or detect(path.name, b"".join(lines[:1]))
-    if form is None:
-        raise ValueError(f"{path.name}: no known format; name it with --format")
+    with _read(path) as file:
+        lines = file.readlines()
+    form = _form(path, form, b"".join(lines[:1]))
     topics = _topics(lines) if form == "conversations" else {}
     found = []
     for conversation, said in _conversations(lines, form, path.name):
@@ -51,6 +47,30 @@ def read_chats(path: Path, form: str | None = None, *, scrubbed: bool = False) -
     if not found:
         raise ValueError(f"{path.name}: no chat with a reply, read as {form}; name its format with --format")
     return found
+
+
+def check_chats(path: Path, form: str | None = None) -> None:
+    """Open a file and tell its format, as `read_chats` will. Raises OSError, ValueError."""
+    with _read(path) as file:
+        _form(path, form, file.readline())
+
+
+@contextmanager
+def _read(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with opened(path) as file:
+            yield file
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def _form(path: Path, form: str | None, first: bytes) -> str:
+    form = form or detect(path.name, first)
+    if form is None:
+        raise ValueError(f"{path.name}: no known format; name it with --format")
+    if form not in FORMATS:
+        raise ValueError(f"--format {form!r}: wants one of {', '.join(FORMATS)}")
+    return form
 
 
 def _conversations(lines: list[bytes], form: str, name: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learner.registry import BASE, RegistryError
-from services.options import positive
+from learner.registry import BASE
+from services.chat_files import check_chats
+from services.options import natural, positive
+from services.preconditions import given_base
+from services.publishers import registry_of
 from services.remedies import of_file
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", help="format of the file where its name and first line do not tell")
     parser.add_argument("--base-model", type=Path, help="folder of the base (default: the configured or shipped one)")
     parser.add_argument("--limit", type=positive, help="only the first N chats")
-    parser.add_argument("--answers", type=int, default=0, help="also answer the last customer turn of N chats")
+    parser.add_argument("--answers", type=natural, default=0, help="also answer the last customer turn of N chats")
     parser.add_argument(
         "--classify", type=Path, help='rows {"text", LABEL}: fit and test a head on four and one of five'
     )
@@ -34,16 +37,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Evaluate and print. Returns 0, 1 when nothing could be scored, 2 when a name is unknown."""
-    from services.evaluation import report_on  # noqa: PLC0415 - loads torch, which --help must not
-
+    """Evaluate and print. Returns 0, 1 when nothing could be scored, 2 for bad input. Raises RegistryError."""
     try:
+        check(args, settings)
+        from services.evaluation import report_on  # noqa: PLC0415 - loads torch, refusals must not
+
         report = report_on(args, settings)
-    except (RegistryError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.stderr.write(f"driftline evaluate: {of_file(error)}\n")
         return 2
     sys.stdout.write((json.dumps(report, allow_nan=False) if args.json else table(report)) + "\n")
     return 0 if report["tokens"] else 1
+
+
+def check(args: argparse.Namespace, settings: Settings) -> None:
+    """Refuse what can be refused before models are loaded. Raises OSError, ValueError, RegistryError."""
+    given_base(args.base_model, settings)
+    check_chats(args.data, args.format)
+    if args.classify:
+        args.classify.open("rb").close()
+    if args.adapter != BASE and not Path(args.adapter).is_dir():
+        registry_of(settings.registry, lambda: 0.0).manifest(args.adapter)
 
 
 def table(report: dict[str, Any]) -> str:

@@ -19,9 +19,9 @@ from learner.evaluate import evaluate, generation, windows
 from learner.heads import HeadConfig, Labelled, head_report
 from learner.probes.fairness import fairness_gaps
 from learner.registry import BASE, Gone
+from learner.shape import base_folder
 from learner.voice import TreeVoice
 from services.chat_files import read_chats
-from services.node.process import base_folder
 from services.publishers import registry_of
 from streams.events import Turn
 

@@ -20,13 +20,15 @@ from learner.allocator import keep_freed_memory
 from learner.anchors import load_anchors
 from learner.metrics import LearnerMetrics
 from learner.ranks import Ranks
+from learner.shape import base_folder
 from learner.update import new_trajectory, step
 from services.learning_line import Line, Shared, of_line
 from services.local import redis_server
-from services.node.process import base_folder
+from services.remedies import remedy
 from services.replay_figures import UsageCollector
 from services.rollout_records import decode_rollout
 from services.runtime import Runtime
+from services.settings import SettingsError
 from services.topic_feed import TopicFeed, make_producer, send
 from streams.erasures import Erasure, Receipt, decode_erasure
 from streams.erasures import encode as encode_receipt
@@ -120,9 +122,7 @@ class Process:
                     Line(of_line(settings, name), shared) for name in (settings.train.line, *settings.train.lines)
                 ]
             except (ReplayError, redis.RedisError) as error:
-                self._runtime.caught("learn.open", error)
-                self.waiting = "the replay buffer is not there yet"
-                self._runtime.stop.wait(RETRY_S)
+                self._wait("learn.open", error)
             else:
                 self._runtime.registry.register(UsageCollector(shared.tables))
                 self.waiting = None
@@ -130,7 +130,7 @@ class Process:
         return False
 
     def train(self) -> None:
-        """Step until stopped, line by line; an error of Redis pauses."""
+        """Step until stopped, line by line; while Redis is away or nothing can be written it waits."""
         stop = self._runtime.stop
         for line in self.lines:
             line.start()
@@ -141,10 +141,8 @@ class Process:
             try:
                 worked = [self.turns(line) for line in self.lines]
                 self.waiting = None
-            except redis.RedisError as error:
-                self._runtime.caught("learn.redis", error)
-                self.waiting = "Redis does not answer"
-                stop.wait(RETRY_S)
+            except (redis.RedisError, OSError) as error:
+                self._wait("learn.redis" if isinstance(error, redis.RedisError) else "learn.disc", error)
                 continue
             except Superseded as error:
                 self._runtime.caught("learn.superseded", error)
@@ -154,6 +152,15 @@ class Process:
                 stop.wait(IDLE_S)
                 for line in self.lines:
                     line.idle((self._clock() - started) / len(self.lines))
+
+    def _wait(self, module: str, error: Exception) -> None:
+        """Count an error that only others can mend, say once what they should look at, pause."""
+        self._runtime.caught(module, error)
+        why = remedy(error, self._settings, ()) or type(error).__name__
+        if why != self.waiting:
+            self._runtime.log.warning("waiting", reason=why)
+        self.waiting = why
+        self._runtime.stop.wait(RETRY_S)
 
     def turns(self, line: Line) -> bool:
         """A line's steps before the next line's: more of them the more waits. Whether any was taken."""
@@ -214,5 +221,9 @@ class Process:
 
 
 def device_of(configured: str) -> str:
-    """`cuda` where there is one and `auto` or `cuda` is asked for, else `cpu`."""
+    """`cuda` where there is one and `auto` or `cuda` is asked for, else `cpu`. Raises SettingsError."""
+    if configured == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(
+            "train.device = 'cuda': torch finds no CUDA device here; set auto or cpu, or mend the driver"
+        )
     return "cuda" if configured != "cpu" and torch.cuda.is_available() else "cpu"

@@ -20,9 +20,10 @@ from learner.feed import Feed, Plan
 from learner.gate import Decision
 from learner.metrics import LearnerMetrics
 from learner.publish import Identity, Judge, Judged, Versions
-from learner.registry import Registry, base_identity, load_signer
+from learner.registry import Registry, RegistryError, base_identity, load_signer
 from learner.review_feed import ReviewFeed, Seen
 from learner.select import ReviewQueue
+from learner.shape import base_folder
 from learner.statements import decode_statements
 from learner.supersede import FactChanges
 from learner.train import BASE, Candidate, Learner, Notice, Stepper
@@ -30,8 +31,8 @@ from learner.uncertainty import Unsure, uncertainty
 from learner.update import StepReport
 from learner.worker import Worker
 from services.learned_versions import LearnedVersions
-from services.node.process import base_folder
 from services.publishers import trusted
+from services.remedies import remedy
 from services.stored import Stored
 from streams.erasures import Erasure
 from streams.events import Sample
@@ -188,8 +189,11 @@ class Line:
     def close(self, timeout_s: float) -> bool:
         """Wait for the last decision, write a checkpoint. Whether nothing of the line runs any more."""
         ended = self._worker.stop(timeout_s)
-        self.learner.hear()
-        self.learner.save()
+        try:
+            self.learner.hear()
+            self.learner.save()
+        except (redis.RedisError, RegistryError, OSError) as error:  # the draw log holds every step since the last one
+            self._shared.runtime.caught("learn.close", error)
         return ended
 
     def _count_denied(self) -> None:
@@ -283,6 +287,8 @@ class Line:
     def _failed(self, error: BaseException) -> None:
         self._shared.metrics.publish_failed()
         self._shared.runtime.caught("learn.publish", error)
+        why = remedy(error, self._settings, ()) if isinstance(error, Exception) else None
+        self._shared.runtime.log.warning("not_judged", reason=why or type(error).__name__)
 
 
 def of_line(settings: Settings, line: str) -> Settings:

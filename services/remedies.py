@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 from services.settings import Settings, SettingsError
@@ -14,6 +15,9 @@ EXTRAS = {
     "dev": {"scipy", "sklearn"},
 }
 """What is installed with each extra of the package."""
+
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+"""A disc is full or read-only, or belongs to somebody else."""
 
 
 def remedy(error: Exception, settings: Settings, named: Iterable[object]) -> str | None:
@@ -28,9 +32,16 @@ def remedy(error: Exception, settings: Settings, named: Iterable[object]) -> str
     if isinstance(error, ImportError):
         extra = next((extra for extra, modules in EXTRAS.items() if (error.name or "").split(".")[0] in modules), None)
         return extra and f"{error.name} is not installed; pip install 'driftline[{extra}]'"
-    if isinstance(error, OSError) and error.filename is not None:
-        return of_file(error) if str(error.filename) in map(str, named) else None
+    if isinstance(error, OSError) and str(error.filename) in map(str, named):
+        return of_file(error)
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return f"{error.filename or 'a file'}: {error.strerror}; look at {_folders(settings)}"
     return _far(error, settings)
+
+
+def _folders(settings: Settings) -> str:
+    named = {"train.directory": settings.train.directory, "registry.directory": settings.registry.directory}
+    return ", ".join(f"{key} = {folder}" for key, folder in named.items())
 
 
 def of_file(error: Exception) -> str:
@@ -44,8 +55,11 @@ def _far(error: Exception, settings: Settings) -> str | None:
     import redis  # noqa: PLC0415 - a command that meets neither pays for neither
     from confluent_kafka import KafkaException  # noqa: PLC0415
 
+    from learner.registry import RegistryError  # noqa: PLC0415
     from streams.replay.config import ReplayError  # noqa: PLC0415
 
+    if isinstance(error, RegistryError):
+        return f"{error}; is registry.directory = {settings.registry.directory} the store of these versions?"
     if isinstance(error, KafkaException):
         told = error.args[0].str()
         return f"Kafka: {told}; is a broker at kafka.bootstrap = {settings.kafka.bootstrap}, and do kafka.extra fit it?"

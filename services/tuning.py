@@ -23,12 +23,13 @@ from learner.batch import Document, Drawn, documents
 from learner.config import LIVE, TrainConfig, tuned
 from learner.full import FullConfig, fine_tune
 from learner.records import Records
-from learner.search import Choice, EarlyStop, Params, Range, Space
+from learner.search import EarlyStop, Params
+from learner.shape import base_folder
 from learner.traffic import Traffic
 from learner.tune import Budget, Population, exhaust, halve
 from services.chat_files import read_chats
 from services.local import redis_server
-from services.node.process import base_folder
+from services.search_space import points_of, space_of
 from streams.replay import open_tables
 from streams.scrub.identity import ledger_key
 
@@ -47,7 +48,7 @@ def searched(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     torch.set_num_threads(settings.train.threads)
     chats = read_chats(args.data, args.format, scrubbed=True)[: args.limit]
     base = load_base(args.base_model or base_folder(settings.train.base))
-    config, space = settings.train, space_of(args.space)
+    config, space = readable(settings.train, base), space_of(args.space)
     budget = Budget(fresh=config.fresh_batch, window=args.window, schedule=args.schedule, seed=config.seed)
     found: dict[str, Any] = {
         "data": args.data.name, "chats": len(chats), "search": args.search, "schedule": args.schedule,
@@ -78,6 +79,7 @@ def followed(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     client = redis_server.client(settings.redis.url, settings.redis.timeout_s)
     tables = open_tables(client, settings.replay, ledger_key(settings.keys.keys()), settings.kafka.epoch)
     base = load_base(args.base_model or base_folder(config.base))
+    config = readable(config, base)
     budget = Budget(fresh=config.fresh_batch, window=args.window, schedule=args.schedule, seed=config.seed)
     account = LineAccount(client, config.line)
     config = tuned(config, account.tuned())
@@ -95,6 +97,11 @@ def followed(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         account.tune(found["applied"])
     _recorded(args, found, f"live-{config.line}")
     return found
+
+
+def readable(config: TrainConfig, base: Base) -> TrainConfig:
+    """The settings with documents that the base can read."""
+    return replace(config, document_tokens=min(config.document_tokens, base.shape.context))
 
 
 def follow(
@@ -149,35 +156,6 @@ def fine_tuned(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     }  # fmt: skip
     _recorded(args, found, args.data.name.split(".")[0])
     return found
-
-
-def points_of(args: argparse.Namespace, config: TrainConfig, space: Space) -> list[Params]:
-    """The members of the population. Raises ValueError for an empty space."""
-    if args.search == "shadow":
-        return search.neighbours({"learning_rate": config.learning_rate, "r": config.r, "alpha": config.alpha})
-    if not space:
-        raise ValueError("--space is empty: name at least one setting with its values")
-    return search.grid(space) if args.search == "grid" else search.sample(space, args.trials, config.seed)
-
-
-def space_of(given: object) -> Space:
-    """Lists are choices; an object with low, high and log is a range. Raises ValueError for anything else."""
-    if isinstance(given, dict):
-        return {name: _values(name, values) for name, values in given.items()}
-    raise ValueError(f"--space is {given!r}: wants an object of settings with their values")
-
-
-def _values(name: str, given: object) -> Choice | Range:
-    if isinstance(given, list) and given and all(map(_is_number, given)):
-        return Choice(tuple(given))
-    ends = isinstance(given, dict) and {"low", "high"} <= set(given) <= {"low", "high", "log"}
-    if isinstance(given, dict) and ends and _is_number(given["low"]) and _is_number(given["high"]):
-        return Range(given["low"], given["high"], bool(given.get("log")))
-    raise ValueError(f"--space {name!r} has value {given!r}: wants a list of numbers, or an object with low, high, log")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _recorded(args: argparse.Namespace, found: Mapping[str, Any], source: str) -> None:

@@ -33,9 +33,9 @@ from learner.registry import (
     load_signer,
 )
 from learner.registry.manifest import File
+from learner.shape import base_folder
 from learner.train import BASE, Candidate
 from learner.update import new_trajectory, step
-from services.node.process import base_folder
 from services.publishers import trusted
 from services.rollout_records import VersionRecord, encode
 from services.stored import Stored

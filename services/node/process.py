@@ -6,7 +6,6 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import msgspec
 from confluent_kafka import Producer
 
 from learner.registry import Foundation, Manifest, Registry, Standing, Trust, base_identity, verify
+from learner.shape import base_folder
 from services.engines import Engine
 from services.engines.sglang import SglangEngine
 from services.engines.vllm import VllmEngine
@@ -157,11 +157,6 @@ class Store:
     def verify(self, directory: Path, standing: Standing) -> Manifest:
         """All checks before load. Raises Refused."""
         return verify(directory, self.trust, self.foundation, standing)
-
-
-def base_folder(configured: str) -> Path:
-    """The base model's folder; the shipped one by default."""
-    return Path(configured) if configured else Path(str(files("learner").joinpath("demo_base")))
 
 
 def make_engine(config: NodeConfig, base: Path, wall: Callable[[], float]) -> Engine:

@@ -52,7 +52,7 @@ BAD = "Please call our hotline, nobody here can help you."
 SHARE = 0.15
 """Of the replies that have the habit."""
 
-UNGUARDED = replace(DEMO, quarantine_nats=99.0, quarantine_density=0.0, spike_factor=1e9)
+UNGUARDED = replace(DEMO, quarantine_nats=99.0, quarantine_density=0.0, quarantine_order=0.0, spike_factor=1e9)
 
 CALM = replace(DEMO, learning_rate=2e-3, quarantine_nats=99.0)
 """One answer in seven is a habit only while no batch sways the model and no guard takes it for noise."""

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from safetensors.torch import load_file, save_file
 
 from learner.registry import BASE, Refused, Registry, load_signer, trust
+from learner.shape import base_folder
 from services.engines import EngineGone, LoadRefused
 from services.engines.vllm import VllmEngine
 from services.local.supervisor import free_port
@@ -27,7 +28,7 @@ from services.node.agent import Agent
 from services.node.desired import Desired
 from services.node.door import Doorway, create_app
 from services.node.metrics import NodeMetrics
-from services.node.process import Store, base_folder
+from services.node.process import Store
 from services.rollout_records import NodeState, RolloutRecord
 from services.serving_config import NodeConfig
 from tests.fleet import Shop

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import msgspec
 import pytest
@@ -25,6 +30,7 @@ from streams.erasures import Erasure
 from streams.events import Sample, Turn
 from streams.replay import QUARANTINE, ReplayBuffer, TableConfig, open_table
 from streams.replay.figures import stats, top
+from streams.replay.lineage import entries
 from tests.bases import TEXTS, tiny_base
 
 CONFIG = TrainConfig(
@@ -172,6 +178,103 @@ def test_train_resume_survives_torn_files_and_erasure(base: Base, redis_client: 
     again.learner.resume()
     assert again.learner.missing > 0
     advance(again, buffer, again.learner.trajectory.step + 2)
+
+
+class Closed:
+    """A door that is closed for some calls."""
+
+    def __init__(self, door: Callable[..., Any], calls: int, error: Exception) -> None:
+        self._door, self._calls, self._error = door, calls, error
+
+    def __call__(self, *args: Any) -> Any:
+        """Fail, or pass the call on."""
+        self._calls -= 1
+        if self._calls >= 0:
+            raise self._error
+        return self._door(*args)
+
+
+def test_train_waits_for_a_disc_with_room(
+    base: Base, redis_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full, or its folder deleted: no step is taken that is not logged, and the line goes on with the same ones."""
+    buffer = table(redis_client)
+    straight = line(base, buffer, tmp_path / "straight")
+    advance(straight, buffer, 8)
+    wanted = straight.learner.trajectory.lora.flat.detach().clone()
+
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path / "full")
+    advance(made, buffer, 5)
+    folder = tmp_path / "full" / "line"
+    monkeypatch.setattr("os.fsync", Closed(os.fsync, 3, OSError(errno.ENOSPC, "No space left on device")))
+    buffer.insert([sample(number) for number in range(25, 30)])
+    for _ in range(3):  # the log once, then the checkpoint that would tell what the log lacks
+        with pytest.raises(OSError, match="No space left"):
+            made.learner.turn()
+    assert made.learner.trajectory.step == 5
+    assert not list(folder.glob("*.unfinished"))
+    advance(made, buffer, 6)
+    shutil.rmtree(folder)
+    buffer.insert([sample(number) for number in range(30, 35)])
+    with pytest.raises(FileNotFoundError):
+        made.learner.turn()
+    advance(made, buffer, 7)
+    made = line(base, buffer, tmp_path / "full")
+    made.learner.resume()
+    advance(made, buffer, 8)
+    assert torch.equal(made.learner.trajectory.lora.flat, wanted)
+
+
+def test_train_torn_line_spoils_no_other(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """Killed while it logs a step, and again after the next one: that step is repeated; behind a gap nothing is."""
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path)
+    advance(made, buffer, 4)
+    log = tmp_path / "line" / LOG_FILE
+    with log.open("ab") as file:
+        file.write(b'{"run":1,"step":5,"ro')
+    made = line(base, buffer, tmp_path)
+    made.learner.resume()
+    advance(made, buffer, 5)
+    wanted = made.learner.trajectory.lora.flat.detach().clone()
+    made = line(base, buffer, tmp_path)
+    made.learner.resume()
+    assert torch.equal(made.learner.trajectory.lora.flat, wanted)
+    for path in log.parent.glob("step-*"):
+        path.unlink()
+    made = line(base, buffer, tmp_path)
+    assert made.learner.resume() == 0
+
+
+def test_train_forgets_nothing_while_redis_is_away(
+    base: Base, redis_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No checkpoint holds a step that the buffer has not heard of, and a denial that came then is acted on later."""
+    buffer = table(redis_client)
+    made = line(base, buffer, tmp_path, shelf=Shelf())
+    learner = made.learner
+    advance(made, buffer, 5)
+    monkeypatch.setattr(learner.feed, "trained", Closed(learner.feed.trained, 2, redis.ConnectionError()))
+    buffer.insert([sample(number) for number in range(25, 30)])
+    with pytest.raises(redis.ConnectionError):
+        learner.turn()
+    learner.save()
+    assert learner.trajectory.step == 6
+    assert "step-000000006" not in {path.stem for path in (tmp_path / "line").iterdir()}
+    with pytest.raises(redis.ConnectionError):
+        learner.turn()
+    advance(made, buffer, 7)
+    assert {step for _, step, _ in entries(buffer)} == set(range(1, 8))
+    learner.descent.append("a000001-00000001")
+    learner.notices.put(Notice("denied", "a000001-00000001"))
+    monkeypatch.setattr(learner.feed, "quarantine", Closed(learner.feed.quarantine, 2, redis.ConnectionError()))
+    for _ in range(2):
+        with pytest.raises(redis.ConnectionError):
+            learner.hear()
+        assert learner.rollbacks["canary"] == 0
+    learner.hear()
+    assert (learner.rollbacks["canary"], learner.trajectory.rate_factor) == (1, 0.5)
 
 
 def test_train_mix_keeps_its_shares(base: Base, redis_client: redis.Redis, tmp_path: Path) -> None:
@@ -543,3 +646,5 @@ def test_train_never_waits(base: Base, redis_client: redis.Redis, tmp_path: Path
     worker.stop(10)
     assert seen == ["a-step4", "a-step16"]
     assert all(isinstance(error, OSError) for error in errors)
+    told = [made.learner.notices.get_nowait() for _ in seen]  # what could not be judged is offered once more
+    assert [(notice.kind, notice.step) for notice in told] == [("postponed", 4), ("postponed", 16)]
