@@ -54,6 +54,7 @@ IDLE_S = 0.1
 
 def serve(settings: Settings) -> int:
     """Train until a signal. Returns 0."""
+    device_of(settings.train.device)  # refused before anything is waited for
     torch.set_num_threads(settings.train.threads)
     keep_freed_memory()
     sys.setswitchinterval(SWITCH_S)

@@ -14,7 +14,7 @@ from learner.account import LineAccount
 from learner.checkpoint import LOG_FILE
 from learner.config import TrainConfig
 from services.forget import erase
-from services.learning import Process
+from services.learning import Process, device_of, serve
 from services.runtime import Runtime
 from services.serving_config import RegistryConfig
 from services.settings import KafkaConfig, KeysConfig, RedisConfig, Settings, SettingsError, load
@@ -118,3 +118,11 @@ def test_settings_further_lines_want_a_table() -> None:
         ReplayConfig(lines=("b", "b"))
     assert load(environment={"DRIFTLINE_TRAIN__LINES": "b", "DRIFTLINE_REPLAY__LINES": "b"}).train.lines == ("b",)
     assert replace(Settings(), replay=ReplayConfig(lines=("b", "c"))).train.lines == ()
+
+
+def test_learning_refuses_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cuda` without a device is refused before Redis or a broker is asked; `auto` takes the CPU."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SettingsError, match=r"train\.device = 'cuda'"):
+        serve(replace(Settings(), train=TrainConfig(device="cuda")))
+    assert device_of("auto") == device_of("cpu") == "cpu"
