@@ -122,9 +122,9 @@ _PLACED = DIGIT | SPELLED | STREET | STREET_ALONE
 
 def _tagged(text: str, original: str, plain: Plain, seen: Look) -> list[Span]:
     """Names by the tagger; round what looks like an address, addresses and names by the network."""
-    people = names.tag(text) if seen.flags & UNUSUAL else []
-    found: list[Span] = []
     placed = reader.hinted(seen.pieces, seen.each, _PLACED) if seen.flags & _PLACED else []
+    people = names.tag(text, seen.pieces) if seen.flags & UNUSUAL else []
+    found: list[Span] = []
     for reading in reader.read(seen.pieces, placed) if placed else ():
         people = reading.undenied(people) + reading.names(text)
         found += reading.addresses(text)

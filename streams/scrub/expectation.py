@@ -169,7 +169,9 @@ def find_answer(text: str, labels: tuple[str, ...], covered: list[Span]) -> list
         return [place]
     if "DOB" in labels and (date := DATE.search(text)):
         covered = [*covered, (*date.span(), "DOB")]
-    open_words = [m for m in words if not any(a <= m.start() and _core(m)[1] <= b for a, b, _ in covered)]
+    guessed = len(words) == 1 and "PERSON" not in labels  # by how it looks; the question knows better
+    kept = [(a, b) for a, b, label in covered if not (guessed and label == "PERSON")]
+    open_words = [m for m in words if not any(a <= m.start() and _core(m)[1] <= b for a, b in kept)]
     asks = len(words) > 2 and text.rstrip().endswith("?")  # who asks back does not answer
     short = len(words) <= SHORT_ANSWER
     number_label = next((label for label in _NUMBERS_FIRST if label in labels), None)

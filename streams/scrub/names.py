@@ -1,157 +1,180 @@
-"""The tagger: which words of a turn are persons' names, by a linear model of small tables.
+"""The tagger: which words of a turn are persons' names, by a small network over the five words on each side.
 
-The score of a word is a sum: its own letters (hashed nowhere, cached per word), its kind, and its neighbours
-within two words, each seen with the kind of the word between them. Ordinary words are never scored, so a
-turn of ordinary words costs one set comparison. Weights: data/tagger.json.gz, built by building/train.py.
+What each word brings to the hidden layer, from each place, is worked out once per word and kept as one long integer
+(lanes.py), so a candidate costs a dozen additions. Ordinary words are no candidates: a turn of them costs a look at
+its pieces. Weights: data/tagger.bin.gz, built by building/train.py.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
+import numpy as np
+
+from streams.scrub import lanes
 from streams.scrub.lexicon import FOREIGN, GERMAN, OFTEN
-from streams.scrub.remembered import LONGEST_WORD, Remembered
+from streams.scrub.network import unpacked
+from streams.scrub.network_features import EDGE, GLUED, HIDDEN, TOKEN, features_of
+from streams.scrub.remembered import Remembered
 from streams.scrub.spans import Span
-from streams.scrub.token_kinds import (
-    END,
-    GROUPS,
-    KINDS,
-    LEXICAL,
-    NUMBER,
-    START,
-    TOKEN,
-    flags_of,
-    group_of,
-    is_candidate,
-    kind_of,
-    shape_of,
-)
+from streams.scrub.token_kinds import END, LEXICAL, NUMBER, flags_of, is_candidate, kind_of
 from streams.scrub.whole_names import joined
 
-THRESHOLD = 24
-"""Score above which a word is a name; below 0, because a leak is worse than a mask too many."""
-
-SURE = 64
-"""What a word in lower case needs in a text of another language, most of whose words no list holds."""
-
-CACHE_WORDS = 50_000
-"""Words whose letters' score is remembered; the cache is emptied when it is full and never leaves memory."""
-
-Row = tuple[int, ...]
-"""Weights by group."""
-
-_NO_ROW: Row = (0,) * GROUPS
-
-
-class Weights(NamedTuple):
-    """The model: integer weights; a word is a name when their sum is positive."""
-
-    kind: list[int]
-    """By kind."""
-    before: dict[str, Row]
-    before2: dict[str, Row]
-    after: dict[str, Row]
-    after2: dict[str, Row]
-    """By the word that stands one or two before or after, then by group of the word itself."""
-    pair_before: dict[str, Row]
-    pair_after: dict[str, Row]
-    """By the two words before, or after, then by group."""
-    kinds_before: dict[int, int]
-    """By kind before, kind, and whether the word before is a name, packed by `pack`."""
-    kinds_after: dict[int, int]
-    around: dict[int, int]
-    """By kind before, kind after, group."""
-    styles: dict[int, int]
-    """By style of the text and kind, packed by `pack`."""
-    letters: dict[str, int]
-    """By shape and n-gram of the padded word."""
+AROUND = 5
+"""Words and signs on each side that a candidate is judged by."""
+PLACES = (*range(-AROUND, 0), *range(1, AROUND + 1))
+THRESHOLD = -3.0
+"""Nats above which a word is a name; below 0, because a leak is worse than a mask too many."""
+ORDINARY = -1.0
+"""What a word needs that is also an ordinary one ("will", "grace")."""
+FOREIGN_SMALL = -0.5
+"""What a word in small letters needs in a text of another language, most of whose words no list holds."""
+UNREADABLE = "\x01"
+"""Stands for a letter without a Latin reading: scripts.py looks for names in those."""
+CACHE_WORDS = 20_000
+"""Words of which is remembered what they bring; the tables are emptied when they are full and never leave memory."""
 
 
 class Known(NamedTuple):
-    """What is looked up once of a token: its own score, and its weight for neighbours on either side."""
+    """What is looked up once of a token: what it brings to its own score and to those of its neighbours."""
 
     kind: int
-    group: int
-    own: int
-    lower: str
-    as_before: Row
-    as_before2: Row
-    as_after: Row
-    as_after2: Row
     candidate: bool
+    own: int
+    around: tuple[int, ...]
+    """By place, from the farthest before a candidate to the farthest behind it."""
+    needed: tuple[int, int]
+    """What it needs to be a name, in an English text and in another."""
+
+
+class Piece(NamedTuple):
+    """What stands between two spaces."""
+
+    tokens: tuple[Known, ...]
+    candidate: bool
+    """Whether one of its tokens may be a name."""
     votes: int
     """What it says of its text's style: counts of words of English, of others, of German, of capitals."""
 
 
-_CANDIDATE = Known._fields.index("candidate")
-_votes = itemgetter(Known._fields.index("votes"))
+class Tagger:
+    """The packaged weights."""
+
+    def __init__(self, raw: bytes) -> None:
+        features, arrays = unpacked(raw)
+        order = np.argsort(arrays["out"][:, 0] < 0, kind="stable")
+        folded = np.abs(arrays["out"][order, 0])  # a weight may move in front of max(0, x)
+        self._index = {name: i for i, name in enumerate(features)}
+        self._own, self._context = arrays["own"][:, order] * folded, arrays["context"]
+        near = arrays["near"].reshape(len(PLACES), -1, len(order))[:, :, order] * folded
+        self._near = near.transpose(1, 0, 2).reshape(-1, len(PLACES) * len(order))
+        start = (arrays["style"] + arrays["bias"])[:, order] * folded
+        self.start = lanes.packed(start), lanes.packed(start + arrays["follows"][0, order] * folded)
+        """By style; of what follows no name, and of what does."""
+        self.output = lanes.output(int((arrays["out"] >= 0).sum()), len(order))
+        self._bias = float(arrays["out_bias"][0])
+        self._brought = Remembered[str, tuple[int, ...]](self._around, CACHE_WORDS)
+
+    def known(self, surface: str) -> Known:
+        """What a token brings; `surface` may begin with marks."""
+        kind = kind_of_surface(surface)
+        candidate = is_candidate(kind) and UNREADABLE not in surface
+        own = 0
+        if candidate:
+            rows = [self._index[name] for name in own_features(surface, kind) if name in self._index]
+            own = lanes.packed(np.add.reduce(self._own[rows])[None])[0]
+        around = self._brought[_APART.join(context_features(surface, kind))]
+        return Known(kind, candidate, own, around, self._needed(kind))
+
+    def _needed(self, kind: int) -> tuple[int, int]:
+        """What a word of a kind needs to be a name, in 1/`lanes.UNIT` nats."""
+        nats = ORDINARY if kind % LEXICAL in _ORDINARY else THRESHOLD
+        small = max(nats, FOREIGN_SMALL) if kind < LEXICAL else nats
+        return round((nats - self._bias) * lanes.UNIT), round((small - self._bias) * lanes.UNIT)
+
+    def _around(self, names: str) -> tuple[int, ...]:
+        """What a token with these features brings to its neighbours; many words have the same."""
+        count = len(self._context)
+        rows = [i for name in names.split(_APART) if (i := self._index.get(name, count)) < count]
+        return lanes.packed((np.add.reduce(self._context[rows]) @ self._near).reshape(len(PLACES), -1))
+
+    def scored(self, surfaces: list[str], style: int, follows: set[int]) -> dict[int, float]:
+        """Nats of the candidates among tokens, before the last bias; `follows` are those behind a word of a name."""
+        edges = [self.known(EDGE)] * AROUND
+        known = [*edges, *map(self.known, surfaces), *edges]
+        return {
+            i: self.output.nats(_hidden(known, i + AROUND) + self.start[i in follows][style]) / lanes.UNIT
+            for i, each in enumerate(known[AROUND:-AROUND])
+            if each.candidate
+        }
+
+
+def kind_of_surface(surface: str) -> int:
+    """The kind of a token, `END` for what stands outside; of a hidden word as if no list held it."""
+    token = surface.lstrip(GLUED + HIDDEN)
+    if token in ("", EDGE):
+        return END
+    return kind_of(token, 0 if HIDDEN in surface else None)
+
+
+def own_features(surface: str, kind: int) -> Iterator[str]:
+    """The names of the rows that a candidate sums up for itself."""
+    return chain((name for name in features_of(surface) if name != "glued"), (f"kind{kind}",))
+
+
+def context_features(surface: str, kind: int) -> Iterator[str]:
+    """Those for its neighbours: not its letters, for the network learns contexts, not who met whom."""
+    yield from (name for name in features_of(surface) if name[0] not in _OF_LETTERS and name[:6] != "length")
+    yield f"kind{kind}"
+
+
+_ORDINARY = frozenset({4, 5, 6, 8})
+"""Lexical classes of words that are no names, or not always."""
+_OF_LETTERS = frozenset("345")
+_APART = "\x05"
+"""Between the names of features, some of which have spaces."""
 
 
 @cache
-def weights() -> Weights:
+def tagger() -> Tagger:
     """The packaged model, read once."""
-    raw = json.loads(gzip.decompress(files("streams.scrub").joinpath("data/tagger.json.gz").read_bytes()))
-    for name in ("kinds_before", "kinds_after", "around", "styles"):
-        raw[name] = {int(k): v for k, v in raw[name].items()}
-    return Weights(**raw)
+    return Tagger(files("streams.scrub").joinpath("data/tagger.bin.gz").read_bytes())
 
 
-def pack(a: int, b: int, c: int) -> int:
-    """Three small numbers as one key."""
-    return (a * KINDS + b) * KINDS + c
+_tokens = Remembered[str, Known](lambda surface: tagger().known(surface), CACHE_WORDS)
+_candidate = itemgetter(Known._fields.index("candidate"))
+_kind = itemgetter(Known._fields.index("kind"))
+_inside = itemgetter(Piece._fields.index("tokens"))
+_votes = itemgetter(Piece._fields.index("votes"))
+_CANDIDATE = Piece._fields.index("candidate")
 
 
-def as_neighbour(token: str, kind: int) -> str:
-    """What the words around a token see of it: ordinary words themselves, of names and unknown words only that."""
-    if kind >= START:
-        return ""
-    if kind == NUMBER:
-        return "~0"
-    if kind < NUMBER and kind % LEXICAL in _VEILED:
-        return "~name" if kind % LEXICAL else "~"
-    return token.lower()
+def _piece(piece: str) -> Piece:
+    tokens, votes = [], 0
+    for surface in surfaces_of(piece):
+        tokens.append(_tokens[surface])
+        votes += votes_of(surface.lstrip(GLUED), tokens[-1].kind)
+    return Piece(tuple(tokens), any(map(_candidate, tokens)), votes)
 
 
-_VEILED = frozenset({0, 1, 2})
-"""Lexical classes that neighbours do not see through: the model learns contexts, not who met whom."""
+def surfaces_of(text: str) -> Iterator[str]:
+    """The tokens of a text, those that no space parts from the one before them marked."""
+    for match in TOKEN.finditer(text):
+        start, token = match.start(), match[0]
+        glued = start > 0 and not text[start - 1].isspace() and token[0] != "\n"
+        yield GLUED * glued + token
 
 
-def ngrams(word: str, shape: int) -> list[str]:
-    """The n-grams of a padded word, by shape: its letters as the model sees them."""
-    padded = f"<{word[:LONGEST_WORD].lower()}>"
-    found = [f"{shape}{padded[i : i + n]}" for n in (2, 3, 4) for i in range(len(padded) - n + 1)]
-    found += [f"{shape}^{padded[:5]}", f"{shape}${padded[-5:]}", f"{shape}#{min(len(word), 12)}"]
-    return found
-
-
-def _known(token: str, model: Weights, kind: int | None = None) -> Known:
-    kind = kind_of(token) if kind is None else kind
-    candidate = is_candidate(kind)
-    own = 0
-    if candidate:
-        own = model.kind[kind] + sum(model.letters.get(gram, 0) for gram in ngrams(token, min(shape_of(token), 3)))
-    lower = as_neighbour(token, kind)
-    before, before2 = model.before.get(lower, _NO_ROW), model.before2.get(lower, _NO_ROW)
-    after, after2 = model.after.get(lower, _NO_ROW), model.after2.get(lower, _NO_ROW)
-    group = group_of(kind) if candidate else 0
-    return Known(kind, group, own, lower, before, before2, after, after2, candidate, votes_of(token, kind))
-
-
-_tokens = Remembered[str, Known](lambda token: _known(token, weights()), CACHE_WORDS)
-_pieces = Remembered[str, tuple[Known, ...]](
-    lambda piece: tuple(map(_tokens.__getitem__, TOKEN.findall(piece))), CACHE_WORDS
-)
-"""The tokens of what stands between two spaces, which no token crosses."""
+_pieces = Remembered[str, Piece](_piece, CACHE_WORDS)
 _spans = Remembered[str, tuple[tuple[int, int], ...]](
     lambda piece: tuple(token.span() for token in TOKEN.finditer(piece)), CACHE_WORDS
 )
-"""Where they stand in it."""
+"""Where the tokens of a piece stand in it."""
 
 _ENGLISH_VOTE, _FOREIGN_VOTE, _GERMAN_VOTE, _CAPITAL_VOTE = 1, 1 << 16, 1 << 32, 1 << 48
 
@@ -173,39 +196,55 @@ def style_of(votes: int) -> int:
     """The style of a text: 0 English, 1 another language, 2 German; plus 3 when it has capitals."""
     english, foreign, german = votes & 0xFFFF, votes >> 16 & 0xFFFF, votes >> 32 & 0xFFFF
     language = 0 if foreign <= english else 2 if 2 * german > foreign else 1
-    return language + 3 * (votes >= _CAPITAL_VOTE)
+    return language + LANGUAGES * (votes >= _CAPITAL_VOTE)
+
+
+LANGUAGES = 3
+"""Styles without capitals."""
 
 
 @cache
-def _edges() -> tuple[Known, Known]:
+def _edges() -> tuple[Known, ...]:
     """What stands before the first token and behind the last."""
-    return _known("", weights(), START), _known("", weights(), END)
+    return (tagger().known(EDGE),) * AROUND
 
 
-def tag(text: str) -> list[Span]:
-    """Spans of the names in a detection text."""
-    start, end = _edges()
-    pieces = text.split(" ")
-    known = [start, start, *chain.from_iterable(map(_pieces.__getitem__, pieces)), end, end]
-    candidates = [i for i, each in enumerate(known) if each[_CANDIDATE]]
-    if not candidates:
+def tag(text: str, pieces: list[str]) -> list[Span]:
+    """Spans of the names in a detection text; `pieces` is what stands between its spaces."""
+    seen = list(map(_pieces.__getitem__, pieces))
+    if not [1 for piece in seen if piece[_CANDIDATE]]:
         return []
-    model = weights()
-    names: set[int] = set()
-    style = style_of(sum(map(_votes, known)))
-    least = LEXICAL if style > 3 else 0  # who writes another language with capitals gives names theirs
-    for i in candidates:
-        kind = known[i].kind
-        if kind < least:
-            continue
-        needed = SURE if style % 3 and kind < LEXICAL else THRESHOLD
-        if score(model, known, i, style, follows=i - 3 in names) > needed:
-            names.add(i - 2)
+    known = [*_edges(), *chain.from_iterable(map(_inside, seen)), *_edges()]
+    names = _named(known, style_of(sum(map(_votes, seen))))
     if not names:
         return []
-    kinds = [k.kind for k in known[2:-2]]
     spans = _spans_of(pieces)
-    return joined(text, spans, [text[start:end] for start, end in spans], kinds, names)
+    tokens, kinds = [text[start:end] for start, end in spans], list(map(_kind, known[AROUND:-AROUND]))
+    return joined(text, spans, tokens, kinds, names)
+
+
+def _named(known: list[Known], style: int) -> set[int]:
+    """Which tokens are names; `known` has edges on both sides."""
+    model = tagger()
+    nats = model.output.nats
+    alone, behind = model.start[0][style], model.start[1][style]
+    foreign = style % LANGUAGES > 0
+    names: set[int] = set()
+    for i, each in enumerate(known):
+        if each[1]:  # a candidate
+            said = nats(_hidden(known, i) + (behind if i - AROUND - 1 in names else alone))
+            if said > each.needed[foreign]:
+                names.add(i - AROUND)
+    return names
+
+
+def _hidden(known: list[Known], at: int) -> int:
+    """What the token at `at` and its neighbours bring to its hidden layer; written out, for a loop costs twice that."""
+    a, b, c, d, e, word, f, g, h, i, j = known[at - AROUND : at + AROUND + 1]
+    return (
+        a.around[0] + b.around[1] + c.around[2] + d.around[3] + e.around[4] + word.own
+        + f.around[5] + g.around[6] + h.around[7] + i.around[8] + j.around[9]
+    )  # fmt: skip
 
 
 def _spans_of(pieces: list[str]) -> list[tuple[int, int]]:
@@ -216,20 +255,3 @@ def _spans_of(pieces: list[str]) -> list[tuple[int, int]]:
         spans += [(at + start, at + end) for start, end in _spans[piece]]
         at += len(piece) + 1
     return spans
-
-
-def score(model: Weights, known: list[Known], at: int, style: int, *, follows: bool) -> int:
-    """The score of the token at `at` (two edges on each side); `follows` says whether a name stands before it."""
-    before2, before, word, after, after2 = known[at - 2 : at + 3]
-    kind, group = word.kind, word.group
-    total = word.own + model.styles.get((style * KINDS + kind) * KINDS, 0)
-    total += before.as_before[group] + before2.as_before2[group] + after.as_after[group] + after2.as_after2[group]
-    row = model.pair_before.get(f"{before2.lower} {before.lower}")
-    if row is not None:
-        total += row[group]
-    row = model.pair_after.get(f"{after.lower} {after2.lower}")
-    if row is not None:
-        total += row[group]
-    total += model.kinds_before.get((before.kind * KINDS + kind) * KINDS + follows, 0)
-    total += model.kinds_after.get((kind * KINDS + after.kind) * KINDS, 0)
-    return total + model.around.get((before.kind * KINDS + after.kind) * KINDS + group, 0)

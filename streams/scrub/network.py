@@ -13,7 +13,7 @@ import json
 from functools import cache
 from importlib.resources import files
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -64,8 +64,8 @@ class Network:
         direct[FAR.index(0)] = arrays["out"][:WIDTH]
         self._far = np.concatenate([far, direct], axis=2).reshape(len(FAR) * WIDTH, SECOND + 2)
         """What the first layer gives to the second, and in two columns more to the scores themselves."""
-        self._pool, self._far_bias = arrays["pool"], arrays["far_bias"]
-        self._out, self._out_bias = arrays["out"][WIDTH:], arrays["out_bias"]
+        self._pool = np.concatenate([arrays["pool"], np.zeros((WIDTH, 2), np.float32)], axis=1)
+        self._out, self._bias = arrays["out"][WIDTH:], np.concatenate([arrays["far_bias"], arrays["out_bias"]])
         self._brought = np.zeros((most, len(NEAR), WIDTH), np.float32)
         """By token and place, what a token brings to a neighbour there."""
         self._hint, self.hint_bias = arrays["hint"], float(arrays["hint_bias"][0])
@@ -111,8 +111,8 @@ class Network:
         places = [0, 0, edge, *chain.from_iterable(map(self._pieces.__getitem__, pieces)), edge, 0, 0]
         count = len(places) + 1 - len(NEAR)
         room = self._rooms.pop() if self._rooms and count <= USUAL else _Room(max(count, USUAL))
-        scores = self._forward(room, places, count)
-        if len(room.scores) == USUAL:
+        scores = self._forward(room.views(count), places)
+        if room.count == USUAL:
             self._rooms.append(room)
         return scores
 
@@ -123,37 +123,75 @@ class Network:
             self._places.clear()
             self._count = 1
 
-    def _forward(self, room: _Room, places: list[int], count: int) -> Array:
-        brought = self._brought.take(places, axis=0, out=room.brought[: len(places)], mode="clip")
-        first = room.padded[BEYOND : BEYOND + count]
-        token, place, number = brought.strides
-        diagonal = np.ndarray((count, len(NEAR), WIDTH), np.float32, brought, 0, (token, token + place, number))
-        np.add.reduce(diagonal, axis=1, out=first)
-        np.maximum(first, 0, out=first)
-        room.padded[BEYOND + count : count + 2 * BEYOND] = 0
-        token, number = room.padded.strides
-        around = np.ndarray((count, len(FAR), WIDTH), np.float32, room.padded, 0, (token, _STEP * token, number))
-        flat = room.around[:count]
-        flat.reshape(around.shape)[...] = around
-        blocks = np.matmul(flat, self._far, out=room.blocks[:count])
-        second = blocks[:, :SECOND]
-        second += (np.add.reduce(first) @ self._pool) * np.float32(1 / count) + self._far_bias
-        np.maximum(second, 0, out=second)
-        scores = np.matmul(second, self._out, out=room.scores[:count])
-        scores += blocks[:, SECOND:]
-        scores += self._out_bias
-        return scores[1:-1].copy()
+    def _forward(self, views: _Views, places: list[int]) -> Array:
+        self._brought.take(places, axis=0, out=views.brought, mode="clip")
+        np.add.reduce(views.diagonal, axis=1, out=views.first)
+        np.maximum(views.first, _ZERO, out=views.first)
+        views.behind.fill(0)
+        np.copyto(views.apart, views.around)
+        views.flat.dot(self._far, views.blocks)
+        np.add(views.blocks, views.mean.dot(views.first).dot(self._pool) + self._bias, out=views.blocks)
+        np.maximum(views.second, _ZERO, out=views.second)
+        views.second.dot(self._out, views.scores)
+        np.add(views.scores, views.direct, out=views.scores)
+        return views.scores[1:-1].copy()
+
+
+_ZERO = np.zeros((), np.float32)
+
+
+class _Views(NamedTuple):
+    """The parts of a room's arrays that a reading of so many tokens uses."""
+
+    brought: Array
+    diagonal: Array
+    """(tokens, places, width): what the neighbours of each token bring to it."""
+    first: Array
+    behind: Array
+    """The empty places behind the turn."""
+    around: Array
+    """(tokens, places, width): the first layer where the second sees it."""
+    apart: Array
+    flat: Array
+    """Copies of those, (tokens, places, width) and (tokens, places x width)."""
+    mean: Array
+    """(tokens): one part in so many of each."""
+    blocks: Array
+    second: Array
+    direct: Array
+    scores: Array
 
 
 class _Room:
     """Arrays for the steps of one reading, used again and again: fresh memory costs more than the sums."""
 
     def __init__(self, count: int) -> None:
-        self.brought = np.zeros((count + len(NEAR) - 1, len(NEAR), WIDTH), np.float32)
-        self.padded = np.zeros((count + 2 * BEYOND, WIDTH), np.float32)
-        self.around = np.zeros((count, len(FAR) * WIDTH), np.float32)
-        self.blocks = np.zeros((count, SECOND + 2), np.float32)
-        self.scores = np.zeros((count, 2), np.float32)
+        self.count = count
+        self._brought = np.zeros((count + len(NEAR) - 1, len(NEAR), WIDTH), np.float32)
+        self._padded = np.zeros((count + 2 * BEYOND, WIDTH), np.float32)
+        self._around = np.zeros((count, len(FAR) * WIDTH), np.float32)
+        self._blocks = np.zeros((count, SECOND + 2), np.float32)
+        self._scores = np.zeros((count, 2), np.float32)
+        self._views: dict[int, _Views] = {}
+
+    def views(self, count: int) -> _Views:
+        """Its arrays cut for so many tokens; cutting costs as much as a sum, so it is done once for each number."""
+        if count not in self._views:
+            self._views[count] = self._cut(count)
+        return self._views[count]
+
+    def _cut(self, count: int) -> _Views:
+        brought = self._brought[: count + len(NEAR) - 1]
+        token, place, number = brought.strides
+        diagonal = np.ndarray((count, len(NEAR), WIDTH), np.float32, brought, 0, (token, token + place, number))
+        token, number = self._padded.strides
+        around = np.ndarray((count, len(FAR), WIDTH), np.float32, self._padded, 0, (token, _STEP * token, number))
+        flat, blocks = self._around[:count], self._blocks[:count]
+        return _Views(
+            brought, diagonal, self._padded[BEYOND : BEYOND + count],
+            self._padded[BEYOND + count : count + 2 * BEYOND], around, flat.reshape(around.shape), flat,
+            np.full(count, 1 / count, np.float32), blocks, blocks[:, :SECOND], blocks[:, SECOND:], self._scores[:count],
+        )  # fmt: skip
 
 
 _STEP = FAR[1] - FAR[0]

@@ -14,7 +14,7 @@ import numpy as np
 from streams.scrub.network import LONGEST, REACH, network
 from streams.scrub.network_features import TOKEN
 from streams.scrub.remembered import Remembered
-from streams.scrub.spans import Span
+from streams.scrub.spans import Overflow, Span
 
 HINT = 0.5
 """First look: nats above which a piece may stand in an address."""
@@ -26,13 +26,18 @@ DENIED = -3.0
 """Nats below which a word that the tagger found is none."""
 AROUND = 32
 """Pieces on both sides of what is read."""
+MOST_SPOTS = 256
+"""Numbers and words for street of fifty addresses."""
 CACHE_PIECES = 20_000
 
 _hints = Remembered[str, tuple[float, ...]](lambda piece: network().hints(piece), CACHE_PIECES)
 
 
 def hinted(pieces: list[str], each: list[int], flags: int) -> list[int]:
-    """The pieces with any of the gate's `flags` that may stand in an address, as the first look has it."""
+    """The pieces with any of the gate's `flags` that may stand in an address, as the first look has it.
+
+    Raises Overflow for more than any turn has: their number bounds our time.
+    """
     least = HINT - network().hint_bias
     edge = [""] * REACH
     around = [*edge, *pieces, *edge]
@@ -43,6 +48,8 @@ def hinted(pieces: list[str], each: list[int], flags: int) -> list[int]:
             nats = _hints[a][0] + _hints[b][1] + _hints[c][2] + _hints[d][3]
             if nats + _hints[e][4] + _hints[f][5] + _hints[g][6] > least:
                 found.append(i)
+    if len(found) > MOST_SPOTS:
+        raise Overflow
     return found
 
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 from streams.scrub.lexicon import COMMON, FIRST, FOREIGN, NAME, OFTEN, PROPER, lexicon
 from streams.scrub.typos import intended, is_slip
 
-TOKEN = re.compile(r"[A-Za-z\x01]+(?:-[A-Za-z\x01]+|'(?!s\b)[A-Za-z]+)*|'s\b|\d+|\n+|[^\sA-Za-z\d]")
 PARTICLES = frozenset(
     "de da di do dos das del della van von der den ten ter la le el al bin ibn ben zu af av mac mc st y e".split()
 )
 
-GROUPS = 12
-"""Kinds as neighbours see them: four shapes times name-like, unknown, ordinary."""
-
 SHAPES = 5
 LEXICAL = 9
-NUMBER, COMMA, STOP, ASK, COLON, BREAK, QUOTE, OTHER, GENITIVE, START, END = range(
-    SHAPES * LEXICAL, SHAPES * LEXICAL + 11
-)
-KINDS = END + 1
+NUMBER, COMMA, STOP, ASK, COLON, BREAK, QUOTE, OTHER, GENITIVE, END = range(SHAPES * LEXICAL, SHAPES * LEXICAL + 10)
+"""Signs, and what stands outside a text."""
 _SIGNS = {
     ",": COMMA,
     ".": STOP,
@@ -59,10 +51,6 @@ def lexical_of(flags: int) -> int:
     return 7 if flags & PROPER else 0
 
 
-_GROUP_OF_LEXICAL = (1, 0, 0, 2, 2, 0, 2, 1, 1)
-"""Unknown, proper and foreign 1, name 0, ordinary 2; a very frequent word that is also a name counts as a name."""
-
-
 def flags_of(token: str) -> int:
     """The lexicon flags of a word; of one with an elided article ("l'ordine", "j'habite") those of the rest."""
     lower = token.lower()
@@ -91,12 +79,6 @@ def kind_of(token: str, flags: int | None = None) -> int:
     if token[0].isdigit():
         return NUMBER
     return _SIGNS.get(token, BREAK if token[0] == "\n" else OTHER)
-
-
-def group_of(kind: int) -> int:
-    """The group of a word's kind."""
-    shape, lexical = divmod(kind, LEXICAL)
-    return min(shape, 3) * 3 + _GROUP_OF_LEXICAL[lexical]
 
 
 def is_candidate(kind: int) -> bool:

@@ -38,8 +38,10 @@ class _Sentence(NamedTuple):
         last, at = first, first + 1
         while at < len(self.tokens) and at - last <= _INSIDE and self._same_line(at):
             lower = self.tokens[at].lower()
-            joins = (at == last + 1 and (lower in _AFTER_NAMES or self.is_beside(at, last, _BEHIND))) or (
-                self._is_surname(at, last)
+            joins = (
+                (at == last + 1 and (lower in _AFTER_NAMES or self.is_beside(at, last, _BEHIND)))
+                or self._is_surname(at, last)
+                or self._is_behind_particle(at)
             )
             if at in self.names or joins:
                 last = at
@@ -53,6 +55,13 @@ class _Sentence(NamedTuple):
         return self.tokens[at].lower() in PARTICLES or (
             self.tokens[at] == "'" and self.tokens[at - 1].lower() in PARTICLES
         )
+
+    def _is_behind_particle(self, at: int) -> bool:
+        """Whether a capitalised word stands behind a particle: "van der Meer", "van 't Hoff"."""
+        before = self.tokens[at - 1].lower()
+        if before == "t" and at > 1 and self.tokens[at - 2] == "'":
+            before = self.tokens[at - 3].lower() if at > 2 else ""
+        return self.kinds[at] // LEXICAL == 1 and self.kinds[at] < NUMBER and len(before) > 1 and before in PARTICLES
 
     def _with_initial(self, last: int) -> int:
         """The name's last token, or the capital with a full stop that stands for the rest: "Sia K."."""

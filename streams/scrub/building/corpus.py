@@ -1,8 +1,7 @@
-"""Generated training sentences for the tagger: own templates, and carriers from openly licensed conversations.
+"""Names, sentences with places for them, and carriers from openly licensed conversations.
 
 In a carrier, names are replaced by generated ones and pronouns now and then become names ("he called" -> "Ines
-called"). Capitalised words that may or may not be names are masked from training, so that no real name is
-taught as an ordinary word. Everything is seeded: same inputs, same sentences.
+called"). Everything is seeded: same inputs, same sentences.
 """
 
 from __future__ import annotations
@@ -14,12 +13,10 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
-from streams.scrub.building.lexicon import DATA, NO_LANGUAGES, own_lists
-from streams.scrub.lexicon import COMMON, FIRST, FOREIGN, LAST, NAME, OFTEN, PROPER, lexicon
+from streams.scrub.building.lexicon import DATA, own_lists
+from streams.scrub.lexicon import COMMON, FIRST, LAST, lexicon
 from streams.scrub.normalise import normalise
-from streams.scrub.token_kinds import TOKEN, is_candidate, kind_of
 
 CARRIERS = (
     "conv_star",
@@ -31,17 +28,11 @@ CARRIERS = (
 """Files of the data folder that are carriers (MIT, Apache-2.0, CC-BY-4.0); none of the labelled set."""
 
 LEFT_OUT = frozenset({"ABCD", "davidson-2017", "surge-ai-toxicity-toxic"})
-CARRIED = 40_000
-TEMPLATED = 60_000
-MIXED = 30_000
-"""Sentences of random words of one language: they teach what its unknown words look like, not its grammar."""
 DROPOUT = 0.4
 """Share of name words that the model sees as if the lexicon did not hold them."""
 
 NAMED = 0.4
-"""Share of those sentences that hold a name."""
-HIDDEN = 0.3
-"""Share of words of other languages that the model sees as if no list held them."""
+"""Share of sentences of random words that hold a name."""
 
 _PRONOUN = re.compile(
     r"\b(?:he|she|him|my (?:friend|wife|husband|son|daughter|brother|sister|boss|mom|dad|mother|father|partner|"
@@ -59,28 +50,6 @@ _PRODUCTS = (
     "Ring Dress Shirt Boots Gloves Scarf Hat Coat Jeans Perfume Shampoo Vitamins Puzzle Console Controller Voucher "
     "Ticket Coupon Subscription Invoice Warranty Adapter Cable Battery Screen Case"
 ).split()
-
-
-class Example(NamedTuple):
-    """A tokenised sentence: kinds, and for each token 1 name, 0 none, -1 not trained on."""
-
-    tokens: list[str]
-    kinds: list[int]
-    labels: list[int]
-
-
-def sentences(data: Path, seed: int) -> Iterator[Example]:
-    """All training sentences in a fixed order."""
-    rng = random.Random(seed)
-    templates = read_templates()
-    for _ in range(TEMPLATED):
-        yield _example(fill(rng.choice(templates), rng), rng)
-    languages = {k: v[0] for k, v in own_lists_cached("words.txt").items() if k not in NO_LANGUAGES}
-    for _ in range(MIXED):
-        yield _example(mixed(languages, rng), rng)
-    texts = list(carriers(data))
-    for _ in range(CARRIED):
-        yield _example(carry(rng.choice(texts), rng), rng)
 
 
 def read_templates() -> list[str]:
@@ -232,43 +201,6 @@ def lexical(flag: int) -> list[str]:
 def own_lists_cached(name_: str) -> dict[str, list[list[str]]]:
     """The project's own lists, read once."""
     return own_lists(name_)
-
-
-def _example(pieces: list[tuple[str, bool]], rng: random.Random) -> Example:
-    """Pieces cased as people type, tokenised and labelled."""
-    draw = rng.random()
-    if draw < 0.33:
-        pieces = [(text.lower(), is_name) for text, is_name in pieces]
-    elif draw < 0.41:
-        pieces = [(text.lower() if is_name else text, is_name) for text, is_name in pieces]
-    elif draw < 0.45:
-        pieces = [(text.upper() if is_name else text, is_name) for text, is_name in pieces]
-    elif draw < 0.47:
-        pieces = [(text.upper(), is_name) for text, is_name in pieces]
-    text = "".join(piece for piece, _ in pieces)
-    owned = [is_name for piece, is_name in pieces for _ in piece]
-    tokens, kinds, labels = [], [], []
-    for match in TOKEN.finditer(text):
-        is_name = owned[match.start()]
-        tokens.append(match[0])
-        flags = lexicon().get(match[0].lower(), 0)
-        share = (0 if flags & COMMON else DROPOUT) if is_name else HIDDEN if flags & FOREIGN else 0
-        hidden = share > 0 and rng.random() < share
-        kind = kind_of(match[0], 0 if hidden else None)
-        kinds.append(kind)
-        labels.append(_label(match[0], kind, is_name=is_name))
-    return Example(tokens, kinds, labels)
-
-
-def _label(token: str, kind: int, *, is_name: bool) -> int:
-    """What to learn of a token; of a carrier's own capitalised words with a name's look: nothing."""
-    if is_name:
-        return 1 if token[0].isalpha() and len(token) > 1 else -1
-    if not is_candidate(kind):
-        return 0
-    flags = lexicon().get(token.lower(), 0)
-    unsure = flags & NAME and not flags & (OFTEN | PROPER)
-    return -1 if unsure else 0
 
 
 def carriers(data: Path, stems: tuple[str, ...] = CARRIERS) -> Iterator[str]:

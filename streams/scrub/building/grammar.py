@@ -35,6 +35,12 @@ def turns() -> tuple[list[str], list[str]]:
     return placed, [line for line in found if line not in placed]
 
 
+@cache
+def people() -> list[str]:
+    """The grammars of turns about people, with a name and without one."""
+    return [line.replace("\\n", "\n") for line in lines("people.txt")]
+
+
 def turn(grammar: str, rng: random.Random) -> list[Piece]:
     """A turn of a grammar as labelled pieces."""
     pieces: list[Piece] = []

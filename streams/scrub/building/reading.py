@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streams.scrub.building.corpus import DROPOUT, carriers, carry, fill, mixed, own_lists_cached, read_templates
-from streams.scrub.building.grammar import Piece, turn, turns
+from streams.scrub.building.grammar import Piece, people, turn, turns
 from streams.scrub.building.lexicon import NO_LANGUAGES
 from streams.scrub.building.postal import address
 from streams.scrub.lexicon import COMMON, FOREIGN, NAME, OFTEN, PROPER, lexicon
@@ -22,6 +22,8 @@ from streams.scrub.normalise import normalise
 LED, INSERTED, PLAIN, TEMPLATED, MIXED, CARRIED, TECHNICAL = 51_000, 11_900, 51_000, 39_100, 17_000, 34_000, 6_800
 """Turns by kind: with an address, carriers with one beside them, without; names in templates, in random words of a
 language, in carriers; chats about Linux, whose nicknames are neither names nor none."""
+NAMED = 45_000
+"""Turns that only the tagger learns from."""
 _HIDDEN = 0.3
 """Share of words of other languages and of places that the network sees as if no list held them."""
 
@@ -57,6 +59,14 @@ def examples(data: Path, seed: int) -> Iterator[Turn]:
     for _ in range(TECHNICAL):
         found = _turn([(rng.choice(technical), "")], rng, carrier=True)
         yield found._replace(names=[-1] * len(found.names))
+
+
+def named(seed: int) -> Iterator[Turn]:
+    """Turns about people and what is called like them, for the tagger alone."""
+    rng = random.Random(seed)
+    grammars = people()
+    for _ in range(NAMED):
+        yield _turn(turn(rng.choice(grammars), rng), rng)
 
 
 def _marked(pieces: list[tuple[str, bool]]) -> list[Piece]:
