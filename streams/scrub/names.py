@@ -218,9 +218,13 @@ def tag(text: str, pieces: list[str]) -> list[Span]:
     names = _named(known, style_of(sum(map(_votes, seen))))
     if not names:
         return []
-    spans = _spans_of(pieces)
-    tokens, kinds = [text[start:end] for start, end in spans], list(map(_kind, known[AROUND:-AROUND]))
-    return joined(text, spans, tokens, kinds, names)
+    first, spans = _spans_near(pieces, seen, min(names) - BESIDE, max(names) + BESIDE)
+    kinds = list(map(_kind, known[AROUND + first : AROUND + first + len(spans)]))
+    return joined(text, spans, [text[start:end] for start, end in spans], kinds, {i - first for i in names})
+
+
+BESIDE = 12
+"""Tokens beside its first and last words that a name is joined with at most."""
 
 
 def _named(known: list[Known], style: int) -> set[int]:
@@ -247,11 +251,17 @@ def _hidden(known: list[Known], at: int) -> int:
     )  # fmt: skip
 
 
-def _spans_of(pieces: list[str]) -> list[tuple[int, int]]:
-    """Where the tokens of all pieces stand."""
+def _spans_near(pieces: list[str], seen: list[Piece], first: int, last: int) -> tuple[int, list[tuple[int, int]]]:
+    """Where the tokens of the pieces with tokens from `first` to `last` stand, and which is the first of them."""
     spans: list[tuple[int, int]] = []
-    at = 0
-    for piece in pieces:
-        spans += [(at + start, at + end) for start, end in _spans[piece]]
+    at = count = begin = 0
+    for piece, (tokens, _, _) in zip(pieces, seen, strict=True):
+        count += len(tokens)
+        if count <= first:
+            begin = count
+        else:
+            spans += [(at + start, at + end) for start, end in _spans[piece]]
+            if count > last:
+                break
         at += len(piece) + 1
-    return spans
+    return begin, spans
