@@ -10,7 +10,9 @@ from learner.adapter import Lora
 from learner.feed import Plan
 from learner.heads import Head
 
-Kind = Literal["published", "unproven", "postponed", "harmful", "promoted", "denied", "drifted", "settled", "spiked"]
+Kind = Literal[
+    "published", "unproven", "postponed", "failed", "harmful", "promoted", "denied", "drifted", "settled", "spiked"
+]  # fmt: skip
 
 BASE = "base"
 """Reserved version id: the base model alone."""
@@ -48,9 +50,9 @@ class Notice:
 
     kind: Kind
     """published: a candidate became `version`. unproven: it did not. postponed: the gate had too few examples to look
-    at one, or could not. harmful: it refused one for harm. promoted: stable is `version`. denied: `version` was rolled
-    back or withdrawn. drifted, settled: the anchor gauge is above budget, or far below. spiked: the loop's own, after
-    too many skipped steps since `version`."""
+    at one. failed: an error kept it from judging one. harmful: it refused one for harm. promoted: stable is `version`.
+    denied: `version` was rolled back or withdrawn. drifted, settled: the anchor gauge is above budget, or far below.
+    spiked: the loop's own, after too many skipped steps since `version`."""
     version: str
     step: int = 0
     """Of a candidate: its last step."""

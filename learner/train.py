@@ -39,10 +39,9 @@ and starting again from nothing would make it so for ever."""
 
 ANCHOR_STEP = 0.05
 """By how much the share of anchors moves with the gauge."""
-
 MOST_ANCHORS = 0.5
 
-OF_A_RUN = frozenset({"published", "unproven", "postponed", "harmful", "spiked"})
+OF_A_RUN = frozenset({"published", "unproven", "postponed", "failed", "harmful", "spiked"})
 """Notices about a trajectory; of one that has ended they say nothing."""
 
 RECOVERED = 3
@@ -250,9 +249,9 @@ class Learner:
             return
         if notice.kind == "published":
             self._published(notice)
-        elif notice.kind == "postponed":
+        elif notice.kind in {"postponed", "failed"}:  # offered again: soon, or after ever longer pauses
             self._offered = min(self._offered, notice.step - 1)
-            self._looks.postponed(self._clock())
+            (self._looks.postponed if notice.kind == "postponed" else self._looks.unproven)(self._clock())
         elif notice.kind in {"unproven", "harmful"}:
             self._unproven(harmful=notice.kind == "harmful")
         elif notice.kind == "promoted":

@@ -115,7 +115,7 @@ class Worker:
         try:
             return self._judge.consider(candidate, against)
         except Exception:
-            self._notify(Notice("postponed", candidate.name, candidate.steps[1], candidate.run))
+            self._notify(Notice("failed", candidate.name, candidate.steps[1], candidate.run))
             raise
 
     def _judged(self, judged: Judged) -> None:

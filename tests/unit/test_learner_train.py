@@ -647,4 +647,4 @@ def test_train_never_waits(base: Base, redis_client: redis.Redis, tmp_path: Path
     assert seen == ["a-step4", "a-step16"]
     assert all(isinstance(error, OSError) for error in errors)
     told = [made.learner.notices.get_nowait() for _ in seen]  # what could not be judged is offered once more
-    assert [(notice.kind, notice.step) for notice in told] == [("postponed", 4), ("postponed", 16)]
+    assert [(notice.kind, notice.step) for notice in told] == [("failed", 4), ("failed", 16)]
