@@ -121,12 +121,11 @@ _PLACED = DIGIT | SPELLED | STREET | STREET_ALONE
 
 
 def _tagged(text: str, original: str, plain: Plain, seen: Look) -> list[Span]:
-    """Names by the tagger; round what looks like an address, addresses and names by the network."""
+    """Names by the tagger; addresses by the network, round what looks like one."""
     placed = reader.hinted(seen.pieces, seen.each, _PLACED) if seen.flags & _PLACED else []
     people = names.tag(text, seen.pieces) if seen.flags & UNUSUAL else []
     found: list[Span] = []
     for reading in reader.read(seen.pieces, placed) if placed else ():
-        people = reading.undenied(people) + reading.names(text)
         found += reading.addresses(text)
     return found + _housed(text, _accented(people, original, plain))
 

@@ -1,13 +1,10 @@
-"""What the network reads: addresses, and beside them names that the tagger missed and names of its that are none.
+"""What the network reads: addresses.
 
 The network costs as much as all rules together, so a turn is read only round pieces with numbers or words for street
 that a first look (one number a neighbour) finds like an address.
 """
 
 from __future__ import annotations
-
-from bisect import bisect_left
-from functools import cached_property
 
 import numpy as np
 
@@ -20,10 +17,6 @@ HINT = 0.5
 """First look: nats above which a piece may stand in an address."""
 SURE, LIKELY = 1.0, -0.5
 """Nats that one token of an address needs, and all of them."""
-NAME = 0.5
-"""Nats above which a word is a name that the tagger did not find."""
-DENIED = -3.0
-"""Nats below which a word that the tagger found is none."""
 AROUND = 32
 """Pieces on both sides of what is read."""
 MOST_SPOTS = 256
@@ -66,13 +59,12 @@ class Reading:
         self._pieces = pieces
         self._first, self._last = first, last
         self._scores = network().scores(pieces[first:last])
-        self._most: list[float] = np.maximum.reduce(self._scores).tolist() if len(self._scores) else [DENIED, DENIED]
 
     def addresses(self, text: str) -> list[Span]:
         """The stretches of tokens that are addresses: likely ones, one of them sure, a word among them, no measure."""
-        if self._most[1] <= SURE:
+        if not len(self._scores) or np.maximum.reduce(self._scores[:, 1]) <= SURE:
             return []
-        places = self._places
+        places = self._places()
         nats = [place if place > name else _NEITHER for name, place in self._scores.tolist()]
         runs = _runs(nats, LIKELY, SURE)
         return [
@@ -82,33 +74,6 @@ class Reading:
             for span in _trimmed(text, places[first:last])
         ]
 
-    def names(self, text: str) -> list[Span]:
-        """The stretches of tokens that are names."""
-        if self._most[0] <= NAME:
-            return []
-        places = self._places
-        runs = _runs(self._scores[:, 0].tolist(), NAME, NAME)
-        return [
-            (a, b, "PERSON")
-            for first, last in runs
-            if any(text[a].isalpha() or text[a] == "\x01" for a, _ in places[first:last])
-            for a, b, _ in _trimmed(text, places[first:last])
-        ]
-
-    def undenied(self, spans: list[Span]) -> list[Span]:
-        """The spans but those of which it sees every word as no name."""
-        if not spans:
-            return []
-        places, nats = self._places, self._scores[:, 0].tolist()
-        found = []
-        for start, end, label in spans:
-            first = bisect_left(places, (start, start))
-            last = bisect_left(places, (end, end), first)
-            if first == last or max(nats[first:last]) >= DENIED:
-                found.append((start, end, label))
-        return found
-
-    @cached_property
     def _places(self) -> list[tuple[int, int]]:
         """Where its tokens stand in the text."""
         at = sum(map(len, self._pieces[: self._first])) + self._first

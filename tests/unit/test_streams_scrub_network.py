@@ -104,15 +104,6 @@ def test_network_reads_only_round_what_it_was_pointed_at() -> None:
     assert spots == [seen.pieces.index("12")]
     (reading,) = read(seen.pieces, spots)
     assert [text[a:b] for a, b, _ in reading.addresses(text)] == ["12 Oak Lane, Lund"]
-    assert reading.names(text) == []
-
-
-def test_network_denies_names_that_are_goods() -> None:
-    """A word that the tagger takes for a name stays when the network sees none, and leaves when it does."""
-    text = "the reed diffuser leaked, Ines Okafor said"
-    (reading,) = read(text.split(" "), [0])
-    goods, person = (text.index("diffuser"), text.index(" leaked"), "PERSON"), (26, 37, "PERSON")
-    assert reading.undenied([goods, person]) == [person]
 
 
 def test_network_remembers_a_bounded_number_of_tokens() -> None:
