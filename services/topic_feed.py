@@ -94,6 +94,8 @@ class TopicFeed:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 50,
+                # an absent broker is told twenty times a second here, and by the process's producer too
+                "log_level": 0,
                 **base,
             }
         )
