@@ -11,8 +11,10 @@ import asyncio
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
+from aiokafka.errors import IllegalStateError
 from faust.transport import consumer as stock
 from faust.transport.drivers import aiokafka as driver
 
@@ -103,23 +105,31 @@ class RewindingConsumer(driver.Consumer):  # type: ignore[misc] # faust has no t
         return self._began.get(tp, 0)
 
     async def seek_to_committed(self) -> Mapping[Any, int]:
-        """Seek every partition to the lower of its committed offset and what Redis asks for."""
+        """Seek every partition to the lower of its committed offset and what Redis asks for.
+
+        One without a committed offset, or with 0, goes back to its first record: aiokafka would leave it where it has
+        read to, behind records that a rebalance overtook and nobody was given.
+        """
         committed = dict(await super().seek_to_committed())
         loop = asyncio.get_running_loop()
         assigned = list(self.assignment())
         earliest = await self.earliest_offsets(*assigned) if assigned else {}
+        sought = {}
         for tp in assigned:
             known = committed.get(tp)
             known = known if known is not None and known >= 0 else None
             first = earliest.get(tp, 0)
             topic = tp.topic.removeprefix(self.prefix)
             wanted = await loop.run_in_executor(None, self.resume, topic, tp.partition, known, first)
-            if wanted is not None and known is not None and wanted < known:
-                committed[tp] = max(wanted, first)
-                await self.seek_wait({tp: committed[tp]})
-            self._began[tp] = (
-                committed[tp] if committed.get(tp, -1) is not None and committed.get(tp, -1) >= 0 else first
-            )
+            begin = known or first
+            if known and wanted is not None and wanted < known:
+                begin = max(wanted, first)
+            if begin != known or not known:
+                sought[tp] = begin
+            committed[tp] = self._began[tp] = begin
+        with suppress(IllegalStateError):  # revoked meanwhile: the rebalance that takes it away seeks again
+            if sought:
+                await self.seek_wait(sought)
         return committed
 
 

@@ -84,6 +84,17 @@ class Workers:
         except (urllib.error.URLError, OSError):
             return False
 
+    def ready(self, timeout_s: float) -> list[subprocess.Popen[bytes]]:
+        """Those that say so, as soon as one does."""
+        found: list[subprocess.Popen[bytes]] = []
+
+        def look() -> bool:
+            found[:] = [process for process in list(self.running) if self.is_ready(process)]
+            return bool(found)
+
+        until(look, timeout_s)
+        return found
+
     def metrics(self, process: subprocess.Popen[bytes]) -> str:
         """What it says on /metrics."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.running[process]}/metrics", timeout=5) as answer:

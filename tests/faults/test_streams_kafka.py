@@ -74,13 +74,12 @@ def test_streams_kafka_crash_loop(workers: Workers, kafka: KafkaBroker) -> None:
     strikes = iter(["worker", "worker", "broker", "worker"])
 
     def strike() -> None:
-        until(lambda: sum(workers.is_ready(p) for p in list(workers.running)) >= 1, 30)
+        ready = workers.ready(30)
         what = next(strikes, "")
         if what == "broker":
             kafka.kill()
             kafka.start()
         elif what == "worker":
-            ready = [p for p in list(workers.running) if workers.is_ready(p)]
             rng.choice(ready).kill()
             workers.killed += 1
         until(lambda: False, rng.uniform(0.1, 2.0))

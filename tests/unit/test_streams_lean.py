@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import IllegalStateError
 from faust.transport import consumer as stock
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -134,6 +135,54 @@ def test_lean_drain_reads_again_what_a_rebalance_overtook() -> None:
     consumer._fetched = slowly
     asyncio.run(consumer._drain())
     assert (way.fed, consumer.sought) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("committed", "asked", "first", "sought"),
+    [
+        (None, None, 3, 3), (-1, None, 3, 3), (0, None, 3, 3), (0, None, 0, 0), (9, None, 3, None), (9, 12, 3, None),
+        (9, 7, 3, 7), (9, 1, 3, 3),
+    ],
+    ids=["never", "invalid", "zero", "whole", "as-committed", "redis-ahead", "redis-behind", "deleted"],
+)  # fmt: skip
+def test_lean_consumer_begins_where_nothing_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, committed: int | None, asked: int | None, first: int, sought: int | None
+) -> None:
+    """At the committed offset, before it where Redis asks, and without one at the log's begin: sought, not assumed."""
+    tp = TP("chats.raw", 0)
+    consumer, _, _ = fetching([], first=first)
+    seeks: dict[Any, int] = {}
+
+    async def found(_: Any) -> dict[Any, int | None]:
+        return {tp: committed}
+
+    async def seek(offsets: dict[Any, int]) -> None:
+        seeks.update(offsets)
+
+    monkeypatch.setattr(driver.Consumer, "seek_to_committed", found)
+    consumer.assignment, consumer._began, consumer.seek_wait = lambda: {tp}, {}, seek
+    consumer.resume = lambda _topic, _partition, _committed, _first: asked
+    begins = asyncio.run(consumer.seek_to_committed())
+    assert seeks == ({} if sought is None else {tp: sought})
+    assert begins == {tp: committed if sought is None else sought}
+    assert consumer.started_at(tp) == begins[tp]
+
+
+def test_lean_consumer_outlives_a_rebalance_that_overtakes_its_seek(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partition that is taken away before it is sought ends nothing: the rebalance seeks again."""
+    tp = TP("chats.raw", 0)
+    consumer, _, _ = fetching([])
+
+    async def found(_: Any) -> dict[Any, int | None]:
+        return {tp: None}
+
+    async def gone(_: Any) -> None:
+        raise IllegalStateError("not assigned")
+
+    monkeypatch.setattr(driver.Consumer, "seek_to_committed", found)
+    consumer.assignment, consumer._began, consumer.seek_wait = lambda: {tp}, {}, gone
+    consumer.resume = lambda *_: None
+    assert asyncio.run(consumer.seek_to_committed()) == {tp: 0}
 
 
 def test_lean_consumer_commits_what_the_lanes_have_done() -> None:
