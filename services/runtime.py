@@ -156,9 +156,11 @@ class Runtime:
         return None if age <= self._max_age_s else f"main loop silent for {age:.0f} s"
 
     def unready(self) -> str | None:
-        """None when every check passes, else the first reason; draining is one."""
+        """None when every check passes, else the first reason; without any check the process is still starting."""
         if self.stop.is_set():
             return "draining"
+        if not self._checks:
+            return "starting"
         for name, check in list(self._checks.items()):
             reason = check()
             if reason:

@@ -54,7 +54,8 @@ def test_runtime_livez_fails_when_the_loop_is_silent(runtime: Runtime, clock: Cl
 
 
 def test_runtime_readyz_names_the_reason(runtime: Runtime) -> None:
-    """An unready process says which dependency is away, and is ready again without a restart."""
+    """A process is not ready before it has said what that hangs on; then it says what is away, until it is back."""
+    assert health(runtime.port) == (503, "starting")
     state = {"reason": "away"}
     runtime.ready("kafka", lambda: state["reason"] or None)
     assert health(runtime.port) == (503, "kafka: away")
