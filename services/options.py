@@ -8,10 +8,7 @@ import math
 
 def natural(text: str) -> int:
     """A whole number of at least 0. Raises ArgumentTypeError and ValueError, as all do here."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{number}: wants at least 0")
-    return number
+    return _at_least(0, text)
 
 
 def positive_number(text: str) -> float:
@@ -32,7 +29,11 @@ def share(text: str) -> float:
 
 def positive(text: str) -> int:
     """A whole number of at least 1. Raises ArgumentTypeError and ValueError, which argparse puts into words."""
+    return _at_least(1, text)
+
+
+def _at_least(least: int, text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number}: wants at least 1")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{number}: wants at least {least}")
     return number

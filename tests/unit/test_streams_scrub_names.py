@@ -15,8 +15,8 @@ from streams.scrub import lanes, names
 from streams.scrub.building import reading
 from streams.scrub.building import train as building
 from streams.scrub.building.lexicon import DATA
-from streams.scrub.building.network import BATCH_SCALE, packed
 from streams.scrub.building.reading import Turn
+from streams.scrub.building.weights import BATCH_SCALE, packed
 from streams.scrub.names import CACHE_WORDS, Tagger
 from streams.scrub.network import unpacked
 from streams.scrub.network_features import GLUED, HIDDEN, TOKEN

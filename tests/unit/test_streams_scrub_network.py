@@ -11,6 +11,7 @@ from streams.scrub import find
 from streams.scrub.building import network as building
 from streams.scrub.building.lexicon import DATA
 from streams.scrub.building.reading import Turn
+from streams.scrub.building.weights import BATCH_SCALE, packed
 from streams.scrub.gate import DIGIT, look
 from streams.scrub.network import WIDTH, Network, network, unpacked
 from streams.scrub.network_features import GLUED, TOKEN, features_of
@@ -36,7 +37,7 @@ def small() -> Iterator[building.Corpus]:
 
 def _built(found: building.Corpus) -> bytes:
     *_, (_, weights) = building.train(found, epochs=3)
-    return building.packed(found.features, {**weights, **building.hints(weights, found)})
+    return packed(found.features, {**weights, **building.hints(weights, found)})
 
 
 def test_network_reads_what_training_computes(small: building.Corpus) -> None:
@@ -60,7 +61,7 @@ def test_network_gradient_is_that_of_its_loss(small: building.Corpus) -> None:
             weights[name][at] += step
             losses.append(building.gradients(weights, small, np.arange(3))[0])
             weights[name][at] -= step
-        slope = (losses[0] - losses[1]) / 4e-3 * building.BATCH_SCALE
+        slope = (losses[0] - losses[1]) / 4e-3 * BATCH_SCALE
         assert slope == pytest.approx(gradient[at], rel=0.1, abs=0.02), name
 
 

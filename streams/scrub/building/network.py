@@ -9,10 +9,6 @@ the same bytes.
 from __future__ import annotations
 
 import argparse
-import gzip
-import hashlib
-import io
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from streams.scrub.building.lexicon import DATA
 from streams.scrub.building.reading import Turn, examples
+from streams.scrub.building.weights import BATCH_SCALE, descend, of_rows, packed, publish
 from streams.scrub.network import BEYOND, FAR, NEAR, REACH, SECOND, WIDTH
 from streams.scrub.network_features import EDGE, GLUED, features_of
 
@@ -217,16 +213,12 @@ def gradients(
     d_rows = (d_blocks @ weights["near"].T)[seen.real]
     if kept is not None:
         d_rows *= (seen.rows[seen.real] != 0) * np.float32(1 / KEPT)
-    places = (np.ones(len(seen.use), np.float32), (seen.use, np.arange(len(seen.use))))
-    by_surface = csr_matrix(places, shape=(len(seen.surfaces), len(seen.use)))
-    back["rows"] = found.table[seen.surfaces].T @ (by_surface @ d_rows)
+    back["rows"] = of_rows(found.table, (seen.surfaces, seen.use), d_rows)
     return loss, back
 
 
 KEPT = 0.8
 """Share of a token's numbers that training keeps: the network may not lean on any one of them."""
-BATCH_SCALE = 100.0
-"""Gradients are kept away from the smallest floats; Adam does not mind."""
 
 
 def hints(weights: dict[str, Array], found: Corpus) -> dict[str, Array]:
@@ -268,41 +260,10 @@ def train(found: Corpus, epochs: int = EPOCHS) -> Iterator[tuple[float, dict[str
     """Mean loss and weights after each epoch."""
     rng = np.random.default_rng(SEED)
     weights = start(len(found.features), rng)
-    means = {k: np.zeros_like(v) for k, v in weights.items()}
-    squares = {k: np.zeros_like(v) for k, v in weights.items()}
-    steps = epochs * -(-len(found.tokens) // BATCH)
-    step = 0
-    for _ in range(epochs):
-        order = rng.permutation(len(found.tokens))
-        losses = []
-        for at in range(0, len(order), BATCH):
-            loss, back = gradients(weights, found, order[at : at + BATCH], rng)
-            losses.append(loss)
-            step += 1
-            rate = RATE * min(1.0, step / 200) * (1 - step / (steps + 1))
-            for key, gradient in back.items():
-                means[key] += 0.1 * (gradient - means[key])
-                squares[key] += 0.01 * (gradient * gradient - squares[key])
-                weights[key] -= rate / (1 - 0.9**step) * means[key] / (np.sqrt(squares[key] / (1 - 0.99**step)) + 1e-6)
-        yield float(np.mean(losses)), weights
-
-
-def packed(features: list[str], weights: dict[str, Array]) -> bytes:
-    """Features and weights in the form that network.Network reads: a line of JSON, then arrays of one byte a number."""
-    header: dict[str, Any] = {"features": features, "arrays": {}}
-    body = b""
-    for key, array in sorted(weights.items()):
-        scale = (
-            np.maximum(np.abs(array).max(axis=0), 1e-8) / 127
-            if array.ndim > 1
-            else np.maximum(np.abs(array).max(), 1e-8) / 127
-        )
-        header["arrays"][key] = {"shape": array.shape, "scale": [float(f"{s:.6g}") for s in np.atleast_1d(scale)]}
-        body += np.rint(array / scale).astype(np.int8).tobytes()
-    out = io.BytesIO()
-    with gzip.GzipFile(fileobj=out, mode="wb", mtime=0, compresslevel=9) as stream:
-        stream.write(json.dumps(header, separators=(",", ":")).encode() + b"\n" + body)
-    return out.getvalue()
+    yield from descend(
+        weights, lambda chosen: gradients(weights, found, chosen, rng), rng, len(found.tokens),
+        epochs=epochs, batch=BATCH, most=RATE,
+    )  # fmt: skip
 
 
 COMMAND = "python -m streams.scrub.building.network --data DIR"
@@ -325,20 +286,8 @@ def main() -> None:
     found = corpus(list(examples(parser.parse_args().data, SEED)))
     *_, (loss, weights) = train(found)
     raw = packed(found.features, {**weights, **hints(weights, found)})
-    (DATA / "network.bin.gz").write_bytes(raw)
-    card = {
-        "command": COMMAND,
-        "sources": SOURCES,
-        "turns": len(found.tokens),
-        "tokens": sum(map(len, found.tokens)),
-        "epochs": EPOCHS,
-        "loss": round(loss, 4),
-        "weights": sum(array.size for array in weights.values()),
-        "bytes": len(raw),
-        "sha256": hashlib.sha256(raw).hexdigest(),
-    }
-    (DATA / "network.card.json").write_text(json.dumps(card, indent=1) + "\n")
-    print(json.dumps(card))  # noqa: T201 - a script's result
+    counts = {"turns": len(found.tokens), "tokens": sum(map(len, found.tokens)), "epochs": EPOCHS}
+    publish("network", raw, {"command": COMMAND, "sources": SOURCES, **counts}, loss, weights)
 
 
 if __name__ == "__main__":

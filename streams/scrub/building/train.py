@@ -9,8 +9,6 @@ give the same bytes.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -21,9 +19,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from streams.scrub.building import network
-from streams.scrub.building.lexicon import DATA
-from streams.scrub.building.network import BATCH_SCALE, packed
 from streams.scrub.building.reading import Turn, examples, named
+from streams.scrub.building.weights import BATCH_SCALE, descend, of_rows, packed, publish
 from streams.scrub.names import AROUND, PLACES, context_features, kind_of_surface, own_features, style_of, votes_of
 from streams.scrub.network_features import EDGE, GLUED, HIDDEN
 from streams.scrub.token_kinds import is_candidate
@@ -207,42 +204,19 @@ def gradients(
     d_own = d_hidden
     if keep:
         d_brought, d_own = d_brought * keep.brought, d_own * keep.own
-    back["context"] = _of_rows(found.context, seen.near, d_brought.reshape(-1, weights["context"].shape[1]))
-    back["own"] = _of_rows(found.own, seen.words, d_own)
+    back["context"] = of_rows(found.context, seen.near, d_brought.reshape(-1, weights["context"].shape[1]))
+    back["own"] = of_rows(found.own, seen.words, d_own)
     return loss, back
-
-
-def _of_rows(table: csr_matrix, used: tuple[Array, Array], gradient: Array) -> Array:
-    """The gradient of the rows that surfaces sum up, from that of each use of a surface."""
-    surfaces, use = used
-    places = (np.ones(len(use), np.float32), (use, np.arange(len(use))))
-    by_surface = csr_matrix(places, shape=(len(surfaces), len(use)))
-    found: Array = table[surfaces].T @ (by_surface @ gradient)
-    return found
 
 
 def train(found: Corpus, epochs: int = EPOCHS) -> Iterator[tuple[float, dict[str, Array]]]:
     """Mean loss and weights after each epoch."""
     rng = np.random.default_rng(SEED)
     weights = start(found, rng)
-    means = {k: np.zeros_like(v) for k, v in weights.items()}
-    squares = {k: np.zeros_like(v) for k, v in weights.items()}
-    steps = epochs * -(-len(found.labels) // BATCH)
-    step = 0
-    for _ in range(epochs):
-        order = rng.permutation(len(found.labels))
-        losses = []
-        for at in range(0, len(order), BATCH):
-            chosen = order[at : at + BATCH]
-            loss, back = gradients(weights, found, chosen, kept(len(chosen), rng))
-            losses.append(loss)
-            step += 1
-            rate = RATE * min(1.0, step / 200) * (1 - step / (steps + 1))
-            for key, gradient in back.items():
-                means[key] += 0.1 * (gradient - means[key])
-                squares[key] += 0.01 * (gradient * gradient - squares[key])
-                weights[key] -= rate / (1 - 0.9**step) * means[key] / (np.sqrt(squares[key] / (1 - 0.99**step)) + 1e-6)
-        yield float(np.mean(losses)), weights
+    yield from descend(
+        weights, lambda chosen: gradients(weights, found, chosen, kept(len(chosen), rng)), rng, len(found.labels),
+        epochs=epochs, batch=BATCH, most=RATE,
+    )  # fmt: skip
 
 
 COMMAND = "python -m streams.scrub.building.train --data DIR"
@@ -266,20 +240,8 @@ def main() -> None:
     found = corpus(chain(examples(parser.parse_args().data, SEED), named(SEED)))
     *_, (loss, weights) = train(found)
     raw = packed(found.features, weights)
-    (DATA / "tagger.bin.gz").write_bytes(raw)
-    card = {
-        "command": COMMAND,
-        "sources": SOURCES,
-        "words": len(found.labels),
-        "names": int(found.labels.sum()),
-        "epochs": EPOCHS,
-        "loss": round(loss, 4),
-        "weights": sum(array.size for array in weights.values()),
-        "bytes": len(raw),
-        "sha256": hashlib.sha256(raw).hexdigest(),
-    }
-    (DATA / "tagger.card.json").write_text(json.dumps(card, indent=1) + "\n")
-    print(json.dumps(card))  # noqa: T201 - a script's result
+    counts = {"words": len(found.labels), "names": int(found.labels.sum()), "epochs": EPOCHS}
+    publish("tagger", raw, {"command": COMMAND, "sources": SOURCES, **counts}, loss, weights)
 
 
 if __name__ == "__main__":
